@@ -1,0 +1,5 @@
+//! Hands the command line to `app`.
+
+fn main() -> std::process::ExitCode {
+    reeve::app::main()
+}

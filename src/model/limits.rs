@@ -1,0 +1,52 @@
+//! Every length, count and depth that is bounded, with its default and reason.
+
+/// The names are the keys in `[limits]`; lengths are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// A whole message head. Cookies of large applications reach 32 KiB.
+    pub header_bytes: usize,
+    /// Field lines in a head. Browsers send 20, chains of proxies 60.
+    pub header_count: usize,
+    /// A request target; the longest that common servers take is 8 to 16 KiB.
+    pub target_bytes: usize,
+    /// Extensions of one chunk; nobody uses them, so that they only serve attacks.
+    pub chunk_extension_bytes: usize,
+    /// Extensions of all the chunks of one message.
+    pub chunk_extensions_total: usize,
+    /// A trailer section; gRPC's are under 1 KiB, its error details reach 8.
+    pub trailer_bytes: usize,
+    /// Field lines in a trailer section.
+    pub trailer_count: usize,
+    /// Client connections of one process; beyond, new ones wait in the kernel's queue. Each takes up
+    /// to two descriptors. 0: as many as the descriptor limit allows.
+    pub connections: usize,
+    /// Idle connections kept to one server by one worker.
+    pub idle_per_server: usize,
+    /// Requests served on one client connection before it is closed, so that load can be rebalanced.
+    /// 0: no bound.
+    pub requests_per_connection: u64,
+}
+
+impl Limits {
+    /// The largest `header-count` that can be configured; the parser's table is of this size.
+    pub const HEADER_COUNT_CEILING: usize = 256;
+    /// The largest `header-bytes` that can be configured.
+    pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            header_bytes: 64 << 10,
+            header_count: 256,
+            target_bytes: 16 << 10,
+            chunk_extension_bytes: 256,
+            chunk_extensions_total: 4 << 10,
+            trailer_bytes: 8 << 10,
+            trailer_count: 32,
+            connections: 0,
+            idle_per_server: 512,
+            requests_per_connection: 0,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Where clients arrive.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::fault::Place;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub addresses: Vec<SocketAddr>,
+    pub protocol: Protocol,
+    /// Position in `Config::rule_sets` of the rules that requests of this listener meet.
+    pub rules: usize,
+    /// Where a request goes that no rule section takes.
+    pub pool: Option<Arc<str>>,
+    /// Peers whose X-Forwarded-* fields are believed and appended to; those of others are replaced.
+    pub trusted: Vec<IpNet>,
+    /// Whether the `Forwarded` field (RFC 7239) is sent besides X-Forwarded-*.
+    pub forwarded: bool,
+    /// False when the listener needs a part that is not built yet: it is then not opened at all.
+    pub built: bool,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Http,
+    Rtsp,
+    TlsPassthrough,
+    Tcp,
+}
+
+impl Protocol {
+    /// The configuration's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::Rtsp => "rtsp",
+            Protocol::TlsPassthrough => "tls-passthrough",
+            Protocol::Tcp => "tcp",
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Servers that serve the same thing, how one of them is chosen, and how their health is known.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Timeouts;
+use super::fault::Place;
+use super::rule::Key;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub name: Arc<str>,
+    pub scheduler: Scheduler,
+    pub servers: Vec<Server>,
+    /// A server is up when all of them are; none: always up.
+    pub checks: Vec<Check>,
+    pub retry: Retry,
+    /// `[timeouts]` with this pool's own laid over them.
+    pub timeouts: Timeouts,
+    pub place: Place,
+}
+
+/// One machine and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Unique in its pool. The identity of a server everywhere is `pool/name`.
+    pub name: Arc<str>,
+    pub address: Address,
+    /// Share of the load against the other servers; 0 takes no new client (drains).
+    pub weight: u32,
+    /// Requests in flight at most, over all cores (`max-connections` and `max-requests` mean the
+    /// same for HTTP/1, which has one request a connection).
+    pub limit: Option<u32>,
+    /// Used only while no other server of the pool is.
+    pub backup: bool,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// Resolved while running, again every 30 s.
+    Name {
+        host: Arc<str>,
+        port: u16,
+    },
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Ip(address) => address.fmt(f),
+            Address::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scheduler {
+    /// Round robin; weights are ignored but for 0.
+    Rr,
+    /// Round robin in proportion to the weights.
+    Wrr,
+    /// Fewest requests in flight.
+    Lc,
+    /// Fewest requests in flight for its weight.
+    Wlc,
+    /// At random, in proportion to the weights.
+    Random,
+    /// Rendezvous hashing by a key.
+    Hash { key: Key },
+    /// Maglev hashing by a key.
+    Mh { key: Key },
+    /// Parsed and checked, but not built yet: `wrr` serves in its place, and a note says so.
+    Unbuilt { word: &'static str },
+}
+
+impl Scheduler {
+    /// The configuration's word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Scheduler::Rr => "rr",
+            Scheduler::Wrr => "wrr",
+            Scheduler::Lc => "lc",
+            Scheduler::Wlc => "wlc",
+            Scheduler::Random => "random",
+            Scheduler::Hash { .. } => "hash",
+            Scheduler::Mh { .. } => "mh",
+            Scheduler::Unbuilt { word } => word,
+        }
+    }
+}
+
+/// When a request that failed is tried on another server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Extra tries.
+    pub attempts: u32,
+    /// Whether a connection that could not be made is tried elsewhere. Nothing has been sent then.
+    pub on_connect: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry { attempts: 2, on_connect: true }
+    }
+}
+
+/// How the health of a server is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    pub probe: Probe,
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// Share of the interval by which each wait is lengthened or shortened at random, 0.0 to 1.0.
+    pub jitter: f64,
+    /// For the whole probe, connecting included.
+    pub timeout: Duration,
+    /// Good probes in a row that bring a server up.
+    pub rise: u32,
+    /// Failed probes in a row that take it down.
+    pub fall: u32,
+    /// Port to probe, where it is not the server's own.
+    pub port: Option<u16>,
+    pub place: Place,
+}
+
+impl Check {
+    /// What a check does that says only its probe.
+    pub fn with(probe: Probe, place: Place) -> Check {
+        let seconds = Duration::from_secs;
+        Check { probe, interval: seconds(2), jitter: 0.1, timeout: seconds(1), rise: 2, fall: 3, port: None, place }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A connection can be made.
+    Tcp,
+    /// A request is answered with an expected status.
+    Http {
+        method: Arc<str>,
+        path: Arc<str>,
+        /// The Host field; the server's address where none is given.
+        host: Option<Arc<str>>,
+        expect_status: Vec<RangeInclusive<u16>>,
+    },
+}

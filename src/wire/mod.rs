@@ -1,0 +1,3 @@
+//! Bytes to types and back; everything here is fuzzed and none of it waits.
+
+pub mod field;
