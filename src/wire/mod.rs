@@ -1,3 +1,4 @@
 //! Bytes to types and back; everything here is fuzzed and none of it waits.
 
 pub mod field;
+pub mod http1;
