@@ -1,1 +1,14 @@
-//! net
+//! The pipes: listening, dialling, idle connections, buffers and deadlines. All of it belongs to one
+//! worker and is shared with no other core.
+
+pub mod buffers;
+pub mod deadline;
+pub mod dial;
+pub mod idle;
+pub mod pipes;
+pub mod stream;
+
+pub use buffers::{Buffer, Buffers};
+pub use deadline::{Elapsed, Timer, Wheel};
+pub use idle::IdleConnections;
+pub use stream::Stream;

@@ -1,0 +1,178 @@
+//! Buffers of one worker, taken when there is something to read and given back when it is done.
+//!
+//! An idle connection holds none: that is most of what an idle connection would cost.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Fits nearly every head together with a small body.
+pub const SMALL: usize = 16 << 10;
+/// For bodies: larger saves calls until 128 KiB, and nothing beyond.
+pub const LARGE: usize = 128 << 10;
+
+/// Kept of each size; more are freed. 4 MiB and 2 MiB a worker.
+const KEEP_SMALL: usize = 256;
+const KEEP_LARGE: usize = 16;
+
+/// The free buffers of one worker.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    small: RefCell<Vec<Box<[u8]>>>,
+    large: RefCell<Vec<Box<[u8]>>>,
+    texts: RefCell<Vec<Vec<u8>>>,
+}
+
+/// Bytes that have been read and are not used up: `bytes[start..end]`.
+#[derive(Debug)]
+pub struct Buffer {
+    /// Empty once it has been given back.
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    home: Rc<Buffers>,
+}
+
+impl Buffers {
+    /// A buffer of [`SMALL`] bytes.
+    pub fn small(self: &Rc<Self>) -> Buffer {
+        let bytes = self.small.borrow_mut().pop();
+        self.buffer(bytes, SMALL)
+    }
+
+    /// A buffer of [`LARGE`] bytes.
+    pub fn large(self: &Rc<Self>) -> Buffer {
+        let bytes = self.large.borrow_mut().pop();
+        self.buffer(bytes, LARGE)
+    }
+
+    /// An empty vector to write a head into; give it back with [`Buffers::keep_text`].
+    pub fn text(&self) -> Vec<u8> {
+        self.texts.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(4 << 10))
+    }
+
+    pub fn keep_text(&self, mut text: Vec<u8>) {
+        let mut texts = self.texts.borrow_mut();
+        if texts.len() < KEEP_SMALL && text.capacity() <= 2 * SMALL {
+            text.clear();
+            texts.push(text);
+        }
+    }
+
+    fn buffer(self: &Rc<Self>, bytes: Option<Box<[u8]>>, size: usize) -> Buffer {
+        let bytes = bytes.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        Buffer { bytes, start: 0, end: 0, home: self.clone() }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let (list, most) = match self.bytes.len() {
+            SMALL => (&self.home.small, KEEP_SMALL),
+            LARGE => (&self.home.large, KEEP_LARGE),
+            _ => return,
+        };
+        let mut list = list.borrow_mut();
+        if list.len() < most {
+            list.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Buffer {
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes that may still be added.
+    pub fn room(&self) -> usize {
+        self.bytes.len() - self.end
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The room behind what is there; say with [`Buffer::added`] how much of it was filled.
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.end..]
+    }
+
+    pub fn added(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.bytes.len());
+    }
+
+    /// Drops `count` bytes from the front.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Moves what is there to the front, for room behind it.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Makes room for at least one byte more, up to `limit` bytes in all. False: the limit is reached.
+    pub fn grow(&mut self, limit: usize) -> bool {
+        self.compact();
+        if self.room() > 0 {
+            return true;
+        }
+        if self.bytes.len() >= limit {
+            return false;
+        }
+        let mut larger = vec![0; (self.bytes.len() * 2).min(limit).max(self.bytes.len() + 1)].into_boxed_slice();
+        larger[..self.end].copy_from_slice(&self.bytes[..self.end]);
+        self.bytes = larger;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again() {
+        let buffers = Rc::new(Buffers::default());
+        let first = buffers.small();
+        let at = first.bytes.as_ptr();
+        drop(first);
+        assert_eq!(buffers.small().bytes.as_ptr(), at);
+    }
+
+    #[test]
+    fn a_buffer_grows_to_its_limit() {
+        let buffers = Rc::new(Buffers::default());
+        let mut buffer = buffers.small();
+        buffer.added(SMALL);
+        buffer.consume(10);
+        assert!(buffer.grow(SMALL) && buffer.len() == SMALL - 10 && buffer.room() == 10);
+        buffer.added(10);
+        assert!(!buffer.grow(SMALL));
+        assert!(buffer.grow(SMALL + 5) && buffer.room() == 5);
+    }
+}

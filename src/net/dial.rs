@@ -1,0 +1,41 @@
+//! Reaching a server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
+
+use super::deadline::Timer;
+use super::stream::Stream;
+
+/// Why a server was not reached. Nothing has been sent to it.
+#[derive(Debug)]
+pub enum DialError {
+    Refused,
+    TimedOut,
+    Other(io::Error),
+}
+
+impl DialError {
+    pub fn detail(&self) -> String {
+        match self {
+            DialError::Refused => "connection refused".to_owned(),
+            DialError::TimedOut => "connecting took too long".to_owned(),
+            DialError::Other(error) => error.to_string(),
+        }
+    }
+}
+
+/// Connects, within `limit`.
+pub async fn dial(address: SocketAddr, timer: &Timer, limit: Duration) -> Result<Stream, DialError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(DialError::Other)?;
+    socket.set_nodelay(true).map_err(DialError::Other)?;
+    match timer.wait(limit, Box::pin(socket.connect(address))).await {
+        Ok(Ok(tcp)) => Ok(Stream::new(tcp)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialError::Refused),
+        Ok(Err(error)) => Err(DialError::Other(error)),
+        Err(_) => Err(DialError::TimedOut),
+    }
+}

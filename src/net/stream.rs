@@ -1,0 +1,129 @@
+//! One connection's bytes: two halves that read into [`Buffer`]s and write slices.
+//!
+//! Reads go through the runtime's poll functions, which forget readiness after a short read: the next
+//! wait then costs no call that only says `EAGAIN`.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::buffers::Buffer;
+use crate::sys::{socket, splice::Pipe};
+
+/// A connection to a client or a server.
+#[derive(Debug)]
+pub struct Stream {
+    tcp: TcpStream,
+}
+
+/// What is read from.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    half: ReadHalf<'a>,
+}
+
+/// What is written to.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    half: WriteHalf<'a>,
+}
+
+impl Stream {
+    pub fn new(tcp: TcpStream) -> Stream {
+        Stream { tcp }
+    }
+
+    pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
+        let (read, write) = self.tcp.split();
+        (Reader { half: read }, Writer { half: write })
+    }
+
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Whether nothing has come since the last read, not even the end: only then may the connection
+    /// carry another request. Costs no system call while the runtime has seen no event.
+    pub fn is_quiet(&self) -> bool {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match self.tcp.poll_read_ready(&mut context) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            Poll::Ready(Ok(())) => {
+                matches!(self.tcp.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Waits until there is something to read, without a buffer.
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> + Unpin {
+        poll_fn(|cx| self.half.as_ref().poll_read_ready(cx))
+    }
+
+    /// Reads what there is into the room of `into`; 0 is the end. There has to be room.
+    pub fn read(&mut self, into: &mut Buffer) -> impl Future<Output = io::Result<usize>> + Unpin {
+        poll_fn(|cx| self.poll_read(cx, into))
+    }
+
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::new(into.spare());
+        ready!(Pin::new(&mut self.half).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
+        into.added(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Moves at most `most` bytes into an empty pipe; 0 is the end.
+    pub fn splice(&self, pipe: &Pipe, most: u64) -> impl Future<Output = io::Result<usize>> + Unpin {
+        poll_fn(move |cx| {
+            let tcp: &TcpStream = self.half.as_ref();
+            loop {
+                ready!(tcp.poll_read_ready(cx))?;
+                match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, most)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            }
+        })
+    }
+}
+
+impl Writer<'_> {
+    /// Writes some of `bytes`.
+    pub fn write(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> + Unpin {
+        poll_fn(|cx| Pin::new(&mut self.half).poll_write(cx, bytes))
+    }
+
+    /// Moves at most `most` bytes out of a pipe.
+    pub fn splice(&self, pipe: &Pipe, most: usize) -> impl Future<Output = io::Result<usize>> + Unpin {
+        poll_fn(move |cx| {
+            let tcp: &TcpStream = self.half.as_ref();
+            loop {
+                ready!(tcp.poll_write_ready(cx))?;
+                match tcp.try_io(Interest::WRITABLE, || pipe.drain(tcp, most)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            }
+        })
+    }
+
+    /// Says that nothing more will come.
+    pub fn shutdown(&mut self) -> impl Future<Output = io::Result<()>> + Unpin {
+        poll_fn(|cx| Pin::new(&mut self.half).poll_shutdown(cx))
+    }
+
+    /// Makes the end of this connection a reset.
+    pub fn reset_on_close(&self) {
+        let tcp: &TcpStream = self.half.as_ref();
+        socket::reset_on_close(tcp);
+    }
+}
