@@ -113,6 +113,16 @@ impl Buffer {
         self.end = (self.end + count).min(self.bytes.len());
     }
 
+    /// Adds `bytes`. False, and nothing added, where there is no room for all of them.
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        let fits = bytes.len() <= self.room();
+        if fits {
+            self.spare()[..bytes.len()].copy_from_slice(bytes);
+            self.added(bytes.len());
+        }
+        fits
+    }
+
     /// Drops `count` bytes from the front.
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);

@@ -116,6 +116,16 @@ impl Refusal {
     }
 }
 
+impl<'a> RequestHead<'a> {
+    /// What is behind the `?`, where there is one.
+    pub fn query(&self) -> Option<&'a str> {
+        match self.target {
+            Target::Path { query, .. } => query,
+            Target::Asterisk => None,
+        }
+    }
+}
+
 /// Parses the head at the start of `bytes`. `Ok(None)`: not all of it is there yet.
 ///
 /// Call again only when more of the head has come *and* it holds an empty line ([`ends_head`]): a head

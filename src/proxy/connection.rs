@@ -1,0 +1,347 @@
+//! One client's connection: request after request, until either side has had enough.
+//!
+//! While it waits for a request it holds no buffer and no future of a request: that is what makes an
+//! idle connection cheap.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::failure::{Failure, FailureKind};
+use super::finish;
+use super::plan::{self, Answer, Plan, Step};
+use super::relay;
+use super::reply::{self, Reply};
+use super::request::{self, After, Outcome, Progress};
+use super::view::View;
+use super::worker::Worker;
+use crate::net::stream::{Reader, Writer};
+use crate::net::{Buffer, Elapsed, Stream, Timer};
+use crate::state::connections::{Doing, REQUEST_SHOWN};
+use crate::wire::http1::request::Version;
+use crate::wire::http1::{Framing, Refusal};
+
+/// What is known of a client's connection from outside of its task.
+#[derive(Debug)]
+pub struct Connection {
+    pub id: u64,
+    pub listener: u32,
+    pub peer: SocketAddr,
+    pub since: Instant,
+    pub doing: Cell<Doing>,
+    pub requests: Cell<u64>,
+    pub received: Cell<u64>,
+    pub sent: Cell<u64>,
+    /// Pool position and server number of the request in progress.
+    pub server: Cell<(u32, u32)>,
+    /// Method and path of the request in progress, as far as they are shown.
+    pub request: RefCell<Shown>,
+    pub timer: Timer,
+}
+
+/// The beginning of a request, kept for whoever asks what a connection is doing.
+#[derive(Debug, Default)]
+pub struct Shown {
+    method: u8,
+    length: u8,
+    text: [[u8; 16]; REQUEST_SHOWN / 16],
+}
+
+impl Shown {
+    fn set(&mut self, method: &[u8], path: &[u8]) {
+        let text = self.text.as_flattened_mut();
+        let method = &method[..method.len().min(text.len() / 2)];
+        let path = &path[..path.len().min(text.len() - method.len())];
+        text[..method.len()].copy_from_slice(method);
+        text[method.len()..method.len() + path.len()].copy_from_slice(path);
+        (self.method, self.length) = (method.len() as u8, (method.len() + path.len()) as u8);
+    }
+
+    /// Method and path.
+    pub fn parts(&self) -> (String, String) {
+        let text = &self.text.as_flattened()[..self.length as usize];
+        let (method, path) = text.split_at(self.method as usize);
+        (String::from_utf8_lossy(method).into_owned(), String::from_utf8_lossy(path).into_owned())
+    }
+}
+
+/// A client's connection as its own task holds it.
+#[derive(Debug)]
+pub struct Client<'s> {
+    pub reader: Reader<'s>,
+    pub writer: Writer<'s>,
+    pub timer: &'s Timer,
+    pub connection: &'s Connection,
+    /// Read and not used up: the head of the request in progress, and what came behind it.
+    pub input: Option<Buffer>,
+    /// Bytes behind the head that belong to the request in progress.
+    pub body_taken: usize,
+    /// What came behind a body that was read aside.
+    pub next_input: Option<Buffer>,
+}
+
+impl Client<'_> {
+    /// What is there behind the head of the request in progress.
+    pub fn body_bytes(&self, head_bytes: usize) -> &[u8] {
+        self.input.as_ref().and_then(|input| input.as_slice().get(head_bytes..)).unwrap_or_default()
+    }
+
+    /// Whether this connection has had all the requests it may have.
+    pub fn is_last(&self, plan: &Plan) -> bool {
+        let most = plan.view.snapshot.config.limits.requests_per_connection;
+        most > 0 && self.connection.requests.get() >= most
+    }
+}
+
+/// A TLS ClientHello begins with this (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How long, and for how many bytes, a client that is still sending is listened to after its answer:
+/// closing at once would reset the connection, and the answer would be lost.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// Serves a connection until its end.
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: u32) {
+    let connection = worker.enter(listener, peer);
+    let mut stream = Stream::new(tcp);
+    let (reader, writer) = stream.split();
+    let mut client = Client {
+        reader,
+        writer,
+        timer: &connection.timer,
+        connection: &connection,
+        input: None,
+        body_taken: 0,
+        next_input: None,
+    };
+    while let Some((plan, started)) = next_request(&worker, &mut client).await {
+        let after = Box::pin(serve_request(&worker, &mut client, plan, started)).await;
+        match after {
+            After::Keep if !worker.is_draining() => worker.set_idle(&connection),
+            After::Keep | After::Close => break,
+            After::Linger => {
+                Box::pin(linger(&worker, &mut client)).await;
+                break;
+            }
+            After::Reset => {
+                client.writer.reset_on_close();
+                break;
+            }
+        }
+    }
+    worker.leave(&connection);
+}
+
+/// Waits for a request and plans it. `None`: the connection is over.
+async fn next_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> Option<(Plan, Instant)> {
+    if client.input.is_none() {
+        let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
+        match client.timer.wait(limit, client.reader.readable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(Elapsed) => return None,
+        }
+        let mut input = worker.buffers.small();
+        let count = client.timer.wait(limit, client.reader.read(&mut input)).await.ok()?.ok()?;
+        if count == 0 {
+            return None;
+        }
+        client.input = Some(input);
+    }
+    let started = Instant::now();
+    worker.set_active(client.connection);
+    let view = worker.view();
+    let first = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
+    if first.first() == Some(&TLS_HANDSHAKE) && client.connection.requests.get() == 0 {
+        worker.counters.borrow_mut().rejected(client.connection.listener, crate::state::counters::Rejected::TlsOnPlain);
+        return None;
+    }
+    if let Some(plan) = plan_now(worker, client, &view) {
+        return Some((plan, started));
+    }
+    Box::pin(rest_of_head(worker, client, view, started)).await
+}
+
+fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
+    let input = client.input.as_ref()?;
+    match view.listener(client.connection.listener) {
+        Some(listener) => plan::plan(worker, listener, view, client.connection.peer.ip(), input.as_slice()),
+        // The listener is configured no more; its connections end with their next request.
+        None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
+    }
+}
+
+/// A head that came in pieces. It is parsed again only when it may be whole.
+async fn rest_of_head(worker: &Rc<Worker>, client: &mut Client<'_>, view: Rc<View>, started: Instant) -> Option<(Plan, Instant)> {
+    let config = &view.snapshot.config;
+    loop {
+        let input = client.input.as_mut()?;
+        let looked_at = input.len();
+        if !input.grow(config.limits.header_bytes) {
+            return Some((plan::failed(&view, Failure::head(Refusal::TooLarge)), started));
+        }
+        // The whole head has one deadline, however it is dripped in.
+        let left = config.timeouts.request_header.saturating_sub(started.elapsed());
+        match client.timer.wait(left, client.reader.read(input)).await {
+            Ok(Ok(count)) if count > 0 => {}
+            Ok(_) => return None,
+            Err(Elapsed) => {
+                let failure = Failure::new(FailureKind::HeadTimeout, "the request head took too long");
+                return Some((plan::failed(&view, failure), started));
+            }
+        }
+        if crate::wire::http1::request::ends_head(input.as_slice(), looked_at)
+            && let Some(plan) = plan_now(worker, client, &view)
+        {
+            return Some((plan, started));
+        }
+    }
+}
+
+async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, mut plan: Plan, started: Instant) -> After {
+    let connection = client.connection;
+    connection.requests.set(connection.requests.get() + 1);
+    let progress = Progress::new(started);
+    client.body_taken = 0;
+    show(client, &plan);
+    let step = std::mem::replace(&mut plan.step, Step::Drop);
+    let mut outcome = match step {
+        Step::Forward(mut forward) => {
+            connection.doing.set(Doing::Waiting);
+            let outcome = request::forward(worker, client, &plan, &mut forward, &progress).await;
+            worker.buffers.keep_text(std::mem::take(&mut forward.head));
+            outcome
+        }
+        Step::Answer(answer) => own_answer(worker, client, &plan, &answer, &progress).await,
+        Step::Options => {
+            let reply = Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
+            send_reply(worker, client, &plan, reply, &progress).await
+        }
+        Step::Drop => Outcome::of(After::Reset),
+        Step::Fail(failure) => Outcome::failed(failure),
+    };
+    if outcome.untold && let Some(failure) = &outcome.failure {
+        let told = tell(worker, client, &plan, failure, &progress).await;
+        (outcome.status, outcome.after, outcome.body_out) = (told.status, told.after, told.body_out);
+    }
+    finish::finish(worker, client, &plan, &outcome, &progress);
+    next_input(client, &plan);
+    outcome.after
+}
+
+/// Drops what belonged to the request that is over.
+fn next_input(client: &mut Client<'_>, plan: &Plan) {
+    if let Some(input) = &mut client.input {
+        input.consume(plan.head_bytes + client.body_taken);
+    }
+    if let Some(next) = client.next_input.take() {
+        client.input = Some(next);
+    }
+    if client.input.as_ref().is_some_and(Buffer::is_empty) {
+        client.input = None;
+    }
+}
+
+fn show(client: &Client<'_>, plan: &Plan) {
+    let Some(input) = &client.input else { return };
+    let part = |range: &std::ops::Range<u32>| input.as_slice().get(range.start as usize..range.end as usize).unwrap_or_default();
+    client.connection.request.borrow_mut().set(part(&plan.seen.method), part(&plan.seen.path));
+}
+
+/// An answer that a rule gives.
+async fn own_answer(worker: &Worker, client: &mut Client<'_>, plan: &Plan, answer: &Answer, progress: &Progress) -> Outcome {
+    let reply = Reply {
+        status: answer.status,
+        sentence: if answer.status < 400 { "" } else { reply::reason(answer.status) },
+        text: answer.text.as_deref().map(str::as_bytes),
+        location: answer.location.as_deref(),
+        ..Reply::default()
+    };
+    send_reply(worker, client, plan, reply, progress).await
+}
+
+/// Tells the client what went wrong, as far as it can still be told.
+async fn tell(worker: &Worker, client: &mut Client<'_>, plan: &Plan, failure: &Failure, progress: &Progress) -> Outcome {
+    let kind = failure.kind;
+    if kind.status() == 0 {
+        return Outcome::of(After::Close);
+    }
+    let retry_after = match kind {
+        FailureKind::NoServer => Some(5),
+        FailureKind::Full => Some(1),
+        _ => None,
+    };
+    let reply = Reply {
+        status: kind.status(),
+        sentence: kind.sentence(),
+        retry_after,
+        allow: matches!(kind, FailureKind::Head(Refusal::Trace)).then_some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+        id: Some(worker.request_id()),
+        ..Reply::default()
+    };
+    send_reply(worker, client, plan, reply, progress).await
+}
+
+async fn send_reply(worker: &Worker, client: &mut Client<'_>, plan: &Plan, mut reply: Reply<'_>, progress: &Progress) -> Outcome {
+    let accept = client
+        .input
+        .as_ref()
+        .and_then(|input| input.as_slice().get(plan.seen.accept.start as usize..plan.seen.accept.end as usize))
+        .unwrap_or_default()
+        .to_vec();
+    // The connection stays only where the whole request is here, so that the next one can be found.
+    let whole = match plan.body {
+        Framing::None => true,
+        Framing::Length(length) => match usize::try_from(length) {
+            Ok(length) if length <= client.body_bytes(plan.head_bytes).len() => {
+                client.body_taken = length;
+                true
+            }
+            _ => false,
+        },
+        Framing::Chunked | Framing::UntilClose => false,
+    };
+    let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(plan);
+    let date = worker.date();
+    reply.accept = &accept;
+    reply.head_only = plan.head_only;
+    reply.keep_alive = keep;
+    reply.old = plan.version == Version::Http10;
+    reply.date = &date;
+    let mut out = worker.buffers.text();
+    reply::write(&reply, &plan.view.snapshot.config, &mut out);
+    let limit = plan.view.snapshot.config.timeouts.client_write;
+    let written = relay::write_all(&mut client.writer, &out, client.timer, limit).await;
+    progress.heads_out.set(progress.heads_out.get() + out.len() as u64);
+    worker.buffers.keep_text(out);
+    let after = match (written, keep) {
+        (Ok(()), true) => After::Keep,
+        (Ok(()), false) => After::Linger,
+        (Err(_), _) => After::Close,
+    };
+    Outcome { status: reply.status, ..Outcome::of(after) }
+}
+
+/// Says that nothing more will come, and reads what the client is still sending, for a while.
+async fn linger(worker: &Worker, client: &mut Client<'_>) {
+    client.input = None;
+    if client.writer.shutdown().await.is_err() {
+        return;
+    }
+    let until = Instant::now() + LINGER;
+    let mut read = 0;
+    while read < LINGER_BYTES {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !matches!(client.timer.wait(left, client.reader.readable()).await, Ok(Ok(()))) {
+            return;
+        }
+        let mut buffer = worker.buffers.small();
+        match client.timer.wait(left, client.reader.read(&mut buffer)).await {
+            Ok(Ok(count)) if count > 0 => read += count,
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What went wrong with a request, whose fault it was, and what the client is told.
+
+use std::borrow::Cow;
+
+use crate::state::counters::Rejected;
+use crate::wire::http1::{ChunkFault, Refusal, ResponseFault};
+
+/// A request that did not end as it should.
+#[derive(Debug)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// For the log, never for the client.
+    pub detail: Cow<'static, str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The head cannot be understood in one way only.
+    Head(Refusal),
+    /// The path is not allowed by the section's policy.
+    Path,
+    /// The head did not come in time.
+    HeadTimeout,
+    /// The body is not validly chunked.
+    Body(ChunkFault),
+    /// The body did not come in time.
+    BodyTimeout,
+    /// The client went away.
+    ClientGone,
+    /// The client takes nothing of its answer.
+    ClientStalled,
+    /// No rule took the request.
+    NoRoute,
+    /// A TLS handshake where none is spoken.
+    TlsOnPlain,
+    /// No server of the pool is up.
+    NoServer,
+    /// All servers of the pool are at their limit.
+    Full,
+    /// No connection could be made.
+    Connect,
+    /// No connection was made in time.
+    ConnectTimeout,
+    /// The server closed the connection without an answer.
+    ServerClosed,
+    /// The server did not begin its answer in time.
+    ResponseTimeout,
+    /// The answer is not valid.
+    Response(ResponseFault),
+    /// The answer's body is not validly chunked.
+    ResponseBody(ChunkFault),
+    /// The answer stopped in the middle.
+    ResponseCut,
+    /// The answer paused too long.
+    ResponseStalled,
+    /// Reeve itself is at fault.
+    Internal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Downstream,
+    Upstream,
+    Internal,
+}
+
+impl Side {
+    pub fn word(self) -> &'static str {
+        match self {
+            Side::Downstream => "client",
+            Side::Upstream => "server",
+            Side::Internal => "reeve",
+        }
+    }
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, detail: impl Into<Cow<'static, str>>) -> Failure {
+        Failure { kind, detail: detail.into() }
+    }
+
+    pub fn head(refusal: Refusal) -> Failure {
+        Failure::new(FailureKind::Head(refusal), refusal.detail())
+    }
+
+    pub fn client_gone() -> Failure {
+        Failure::new(FailureKind::ClientGone, "the client closed its connection")
+    }
+
+    pub fn server_closed(detail: impl Into<Cow<'static, str>>) -> Failure {
+        Failure::new(FailureKind::ServerClosed, detail)
+    }
+}
+
+impl FailureKind {
+    /// The status that tells the client; 0 where nobody is left to be told.
+    pub fn status(self) -> u16 {
+        match self {
+            FailureKind::Head(refusal) => refusal.status(),
+            FailureKind::Path | FailureKind::Body(_) => 400,
+            FailureKind::HeadTimeout | FailureKind::BodyTimeout => 408,
+            FailureKind::ClientGone | FailureKind::ClientStalled | FailureKind::TlsOnPlain => 0,
+            FailureKind::NoRoute => 404,
+            FailureKind::NoServer | FailureKind::Full => 503,
+            FailureKind::Connect
+            | FailureKind::ServerClosed
+            | FailureKind::Response(_)
+            | FailureKind::ResponseBody(_)
+            | FailureKind::ResponseCut => 502,
+            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => 504,
+            FailureKind::Internal => 500,
+        }
+    }
+
+    pub fn side(self) -> Side {
+        match self {
+            FailureKind::Head(_)
+            | FailureKind::Path
+            | FailureKind::HeadTimeout
+            | FailureKind::Body(_)
+            | FailureKind::BodyTimeout
+            | FailureKind::ClientGone
+            | FailureKind::ClientStalled
+            | FailureKind::NoRoute
+            | FailureKind::TlsOnPlain => Side::Downstream,
+            FailureKind::Internal => Side::Internal,
+            _ => Side::Upstream,
+        }
+    }
+
+    /// The word of the access log.
+    pub fn word(self) -> &'static str {
+        match self {
+            FailureKind::Head(Refusal::TooLarge | Refusal::TooManyFields) => "header-too-large",
+            FailureKind::Head(Refusal::TargetTooLong) => "target-too-long",
+            FailureKind::Head(_) | FailureKind::Path => "bad-request",
+            FailureKind::HeadTimeout => "request-timeout",
+            FailureKind::Body(_) => "bad-body",
+            FailureKind::BodyTimeout => "body-timeout",
+            FailureKind::ClientGone => "client-gone",
+            FailureKind::ClientStalled => "client-stalled",
+            FailureKind::NoRoute => "no-route",
+            FailureKind::TlsOnPlain => "tls-on-plain",
+            FailureKind::NoServer => "no-server",
+            FailureKind::Full => "full",
+            FailureKind::Connect => "connect",
+            FailureKind::ConnectTimeout => "connect-timeout",
+            FailureKind::ServerClosed => "server-closed",
+            FailureKind::ResponseTimeout => "response-timeout",
+            FailureKind::Response(_) | FailureKind::ResponseBody(_) => "bad-response",
+            FailureKind::ResponseCut => "response-cut",
+            FailureKind::ResponseStalled => "response-stalled",
+            FailureKind::Internal => "internal",
+        }
+    }
+
+    /// One sentence for the client: what happened, and nothing about the farm behind.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            FailureKind::Head(refusal) => refusal.detail(),
+            FailureKind::Path => "the path is not valid",
+            FailureKind::HeadTimeout | FailureKind::BodyTimeout => "the request took too long to arrive",
+            FailureKind::Body(fault) => fault.detail(),
+            FailureKind::NoRoute => "there is nothing at this address",
+            FailureKind::NoServer | FailureKind::Full => "the service is not available at the moment",
+            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => {
+                "the service did not answer in time"
+            }
+            FailureKind::Internal => "something went wrong here",
+            _ => "the service could not be reached or gave an invalid answer",
+        }
+    }
+
+    /// The reason it is counted under, where no server saw the request.
+    pub fn rejected(self) -> Option<Rejected> {
+        Some(match self {
+            FailureKind::Head(refusal) => match refusal {
+                Refusal::TooLarge | Refusal::TooManyFields => Rejected::HeaderTooLarge,
+                Refusal::TargetTooLong => Rejected::TargetTooLong,
+                Refusal::Version => Rejected::Version,
+                Refusal::Connect | Refusal::Trace => Rejected::Method,
+                Refusal::Expectation => Rejected::Expectation,
+                _ => Rejected::BadRequest,
+            },
+            FailureKind::Path => Rejected::BadRequest,
+            FailureKind::HeadTimeout => Rejected::Timeout,
+            FailureKind::NoRoute => Rejected::NoRoute,
+            FailureKind::TlsOnPlain => Rejected::TlsOnPlain,
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! The head a server receives, written anew from what was understood.
+//!
+//! Hop-by-hop fields and those that Connection names end here (RFC 9110 §7.6.1); framing, forwarding
+//! and Via are ours. What a server gets is always strictly valid.
+
+use std::io::Write;
+
+use super::plan::Incoming;
+use crate::route::{self, Change};
+use crate::wire::field::Field;
+use crate::wire::http1::request::Version;
+use crate::wire::http1::{Framing, Known};
+
+/// Appends the head to `out`. Returns where the server's own address has to be put in, when the client
+/// named no host.
+pub fn write(incoming: &Incoming<'_>, rule: Option<&route::Rule>, out: &mut Vec<u8>) -> Option<usize> {
+    let head = incoming.head;
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(incoming.routed.path.as_bytes());
+    if let Some(query) = head.query() {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    let changes = rule.map(route::Rule::changes).unwrap_or_default();
+    let host_at = match head.authority {
+        Some(authority) => {
+            out.extend_from_slice(authority.text.as_bytes());
+            None
+        }
+        None => Some(out.len()),
+    };
+    out.extend_from_slice(b"\r\n");
+    let trusted = incoming.listener.trusts(incoming.peer);
+    for (field, known) in &head.fields {
+        if keeps(field, *known, trusted, incoming, changes) {
+            line(out, field.name, field.value);
+        }
+    }
+    for change in changes {
+        if let Change::Set { name, value } = change {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            if let Some(rule) = rule {
+                route::expand(value, rule, &incoming.routed, false, out);
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    own_fields(incoming, trusted, out);
+    out.extend_from_slice(b"\r\n");
+    host_at
+}
+
+/// Whether a client's field is passed on as it came.
+fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_>, changes: &[Change]) -> bool {
+    match known {
+        Known::Other | Known::Accept | Known::Date | Known::WebSocketKey | Known::WebSocketVersion | Known::Via | Known::RequestId => {}
+        // Appended to for a trusted peer, replaced for all others.
+        Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost if trusted => {}
+        Known::MaxForwards if incoming.head.max_forwards.is_none() => {}
+        _ => return false,
+    }
+    let head = incoming.head;
+    if !head.nominated.is_empty()
+        && known.can_be_nominated()
+        && head.nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
+    {
+        return false;
+    }
+    !changes.iter().any(|change| field.is(change.name()))
+}
+
+fn own_fields(incoming: &Incoming<'_>, trusted: bool, out: &mut Vec<u8>) {
+    let head = incoming.head;
+    let mut number = itoa::Buffer::new();
+    match head.body {
+        Framing::Length(length) => line(out, "Content-Length", number.format(length).as_bytes()),
+        Framing::Chunked => line(out, "Transfer-Encoding", b"chunked"),
+        Framing::None | Framing::UntilClose => {}
+    }
+    if head.expects_continue {
+        line(out, "Expect", b"100-continue");
+    }
+    if let Some(count) = head.max_forwards {
+        line(out, "Max-Forwards", number.format(count.saturating_sub(1)).as_bytes());
+    }
+    if head.websocket {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    } else if head.takes_trailers {
+        out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
+    }
+    // RFC 9110 §7.6.3: the version in which the message was received.
+    out.extend_from_slice(match head.version {
+        Version::Http11 => b"Via: 1.1 reeve\r\n",
+        Version::Http10 => b"Via: 1.0 reeve\r\n",
+    });
+    forwarding(incoming, trusted, out);
+}
+
+/// Who asked, how and for what: X-Forwarded-* always, `Forwarded` (RFC 7239) by option.
+fn forwarding(incoming: &Incoming<'_>, trusted: bool, out: &mut Vec<u8>) {
+    let head = incoming.head;
+    let has = |wanted: Known| trusted && head.fields.iter().any(|(_, known)| *known == wanted);
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if trusted {
+        for (field, _) in head.fields.iter().filter(|(_, known)| *known == Known::XForwardedFor) {
+            out.extend_from_slice(field.value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    address(incoming.peer, out);
+    if !has(Known::XForwardedProto) {
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http");
+    }
+    if let Some(authority) = head.authority.filter(|_| !has(Known::XForwardedHost)) {
+        out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+        out.extend_from_slice(authority.text.as_bytes());
+    }
+    if incoming.listener.forwarded {
+        out.extend_from_slice(b"\r\nForwarded: for=");
+        match incoming.peer {
+            std::net::IpAddr::V4(_) => address(incoming.peer, out),
+            std::net::IpAddr::V6(_) => {
+                out.extend_from_slice(b"\"[");
+                address(incoming.peer, out);
+                out.extend_from_slice(b"]\"");
+            }
+        }
+        if let Some(authority) = head.authority {
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(authority.text.as_bytes());
+            out.push(b'"');
+        }
+        out.extend_from_slice(b";proto=http");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An address as text; IPv4 without the formatting machinery, for it stands in every request.
+fn address(address: std::net::IpAddr, out: &mut Vec<u8>) {
+    match address {
+        std::net::IpAddr::V4(address) => {
+            let mut number = itoa::Buffer::new();
+            for (n, octet) in address.octets().into_iter().enumerate() {
+                if n > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(number.format(octet).as_bytes());
+            }
+        }
+        // Writing to a vector cannot fail.
+        std::net::IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}

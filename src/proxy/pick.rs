@@ -1,0 +1,96 @@
+//! Chooses the server for one request and gets a connection to it.
+//!
+//! Never a server that is down, full or draining, nor one that this request has already failed to
+//! reach. A connection that is idle is taken before a new one is made.
+
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::failure::{Failure, FailureKind};
+use super::worker::Worker;
+use crate::net::dial::{DialError, dial};
+use crate::net::{Stream, Timer};
+use crate::state::counters::{ConnectResult, RetryReason};
+use crate::state::{Lease, LivePool, NoServer};
+
+/// A server with a connection to it.
+#[derive(Debug)]
+pub struct Connected {
+    pub lease: Lease,
+    pub stream: Stream,
+    /// It has served before, so that the server may be closing it this very moment.
+    pub reused: bool,
+    pub took: Duration,
+}
+
+/// The servers one request has been at.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// Those that were not reached.
+    failed: SmallVec<[u32; 4]>,
+    /// Connections asked for.
+    pub count: u32,
+}
+
+/// Whether an idle connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    IdleOrNew,
+    New,
+}
+
+pub async fn connect(
+    worker: &Worker,
+    pool: &LivePool,
+    key: Option<u64>,
+    take: Take,
+    tries: &mut Tries,
+    timer: &Timer,
+) -> Result<Connected, Failure> {
+    let mut last = None;
+    loop {
+        let lease = match pool.pick(key, &tries.failed) {
+            Ok(lease) => lease,
+            Err(none) => return Err(last.unwrap_or_else(|| no_server(pool, none))),
+        };
+        tries.count += 1;
+        let (server, address) = (lease.id(), lease.address());
+        if take == Take::IdleOrNew
+            && let Some(stream) = worker.idle.take(server, address)
+        {
+            worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
+            return Ok(Connected { lease, stream, reused: true, took: Duration::ZERO });
+        }
+        let started = Instant::now();
+        match Box::pin(dial(address, timer, pool.config().timeouts.connect)).await {
+            Ok(stream) => {
+                worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
+                return Ok(Connected { lease, stream, reused: false, took: started.elapsed() });
+            }
+            Err(error) => {
+                let (kind, result) = match &error {
+                    DialError::Refused => (FailureKind::Connect, ConnectResult::Refused),
+                    DialError::TimedOut => (FailureKind::ConnectTimeout, ConnectResult::Timeout),
+                    DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
+                };
+                worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
+                let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
+                let retry = &pool.config().retry;
+                if !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
+                    return Err(failure);
+                }
+                worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+                tries.failed.push(server);
+                last = Some(failure);
+            }
+        }
+    }
+}
+
+fn no_server(pool: &LivePool, none: NoServer) -> Failure {
+    match none {
+        NoServer::Down => Failure::new(FailureKind::NoServer, format!("no server of pool {} is up", pool.name())),
+        NoServer::Full => Failure::new(FailureKind::Full, format!("every server of pool {} is at its limit", pool.name())),
+    }
+}

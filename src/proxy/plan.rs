@@ -1,0 +1,243 @@
+//! What is to be done with one request: decided in one go while its head is still borrowed from the
+//! buffer, so that nothing but the decision has to outlive it.
+//!
+//! Parse, check, route, write the rewritten head: no step of it waits.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::failure::{Failure, FailureKind};
+use super::forward;
+use super::view::{ListenerView, View};
+use super::worker::Worker;
+use crate::model::rule::Kind;
+use crate::route;
+use crate::wire::field::Field;
+use crate::wire::http1::request::{self, RequestHead, Target, Version};
+use crate::wire::http1::{Framing, Known, host};
+
+/// What a client asked for, as far as it has to be known after its head is gone.
+#[derive(Debug)]
+pub struct Plan {
+    pub view: Rc<View>,
+    pub step: Step,
+    /// Number of the rule that decided, over all tables of the view.
+    pub rule: Option<u32>,
+    pub version: Version,
+    /// What the client wants of its connection.
+    pub keep_alive: bool,
+    pub body: Framing,
+    /// Bytes of the head in the input buffer.
+    pub head_bytes: usize,
+    pub head_only: bool,
+    pub seen: Seen,
+}
+
+/// Where in the input buffer the parts of the request stand that the log and the error page quote.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub method: Range<u32>,
+    pub host: Range<u32>,
+    pub path: Range<u32>,
+    pub query: Option<Range<u32>>,
+    pub accept: Range<u32>,
+    pub request_id: Range<u32>,
+    pub referer: Range<u32>,
+    pub user_agent: Range<u32>,
+}
+
+#[derive(Debug)]
+pub enum Step {
+    Forward(Forward),
+    /// An answer of our own.
+    Answer(Answer),
+    /// `OPTIONS` that may go no further.
+    Options,
+    Drop,
+    Fail(Failure),
+}
+
+/// What a rule answers by itself.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub text: Option<Arc<str>>,
+    pub location: Option<Vec<u8>>,
+    pub denied: bool,
+}
+
+/// A request for a pool.
+#[derive(Debug)]
+pub struct Forward {
+    /// Position in the snapshot's pools.
+    pub pool: usize,
+    /// What hashing schedulers go by.
+    pub key: Option<u64>,
+    /// The rewritten head.
+    pub head: Vec<u8>,
+    /// Where in `head` the Host value of the server has to be put, for a client that sent none.
+    pub host_at: Option<usize>,
+    /// May be sent again after it may have been seen (RFC 9110 §9.2.2).
+    pub idempotent: bool,
+    pub websocket: bool,
+}
+
+/// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
+pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpAddr, bytes: &[u8]) -> Option<Plan> {
+    let head = match request::parse(bytes, &view.snapshot.config.limits) {
+        Ok(Some(head)) => head,
+        Ok(None) => return None,
+        // Nothing of it can be trusted, least of all where it ends.
+        Err(refusal) => return Some(failed(view, Failure::head(refusal))),
+    };
+    let mut plan = Plan {
+        view: view.clone(),
+        step: Step::Drop,
+        rule: None,
+        version: head.version,
+        keep_alive: head.keep_alive,
+        body: head.body,
+        head_bytes: head.length,
+        head_only: head.method == "HEAD",
+        seen: seen(&head, bytes),
+    };
+    plan.step = decide(worker, listener, peer, &head, &mut plan);
+    Some(plan)
+}
+
+/// A request of which nothing is known but what is wrong with it.
+pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
+    Plan {
+        view: view.clone(),
+        step: Step::Fail(failure),
+        rule: None,
+        version: Version::Http11,
+        keep_alive: false,
+        body: Framing::None,
+        head_bytes: 0,
+        head_only: false,
+        seen: Seen::default(),
+    }
+}
+
+/// A request whose section is known.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    pub listener: &'a ListenerView,
+    pub peer: IpAddr,
+    pub head: &'a RequestHead<'a>,
+    /// What the rules see; its path is the one that is forwarded.
+    pub routed: route::Head<'a>,
+}
+
+fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &RequestHead<'_>, plan: &mut Plan) -> Step {
+    if head.max_forwards == Some(0) {
+        return Step::Options;
+    }
+    let (raw_path, query) = match head.target {
+        Target::Path { path, query } => (path, query.unwrap_or_default()),
+        Target::Asterisk => ("*", ""),
+    };
+    let mut host_scratch = String::new();
+    let host = head.authority.map_or("", |authority| host::canonical(authority.host, &mut host_scratch));
+    let table = &plan.view.snapshot.tables[listener.table];
+    let section = table.section(Kind::Http, host);
+    let policy = section.map(route::Section::policy).unwrap_or_default();
+    let mut path_scratch = String::new();
+    let path = match route::path::normalise(raw_path, policy, &mut path_scratch) {
+        Ok(path) => path,
+        Err(fault) => return Step::Fail(Failure::new(FailureKind::Path, fault.to_string())),
+    };
+    let fields: SmallVec<[Field<'_>; 24]> = head.fields.iter().map(|(field, _)| *field).collect();
+    let routed = route::Head {
+        method: head.method,
+        host,
+        path,
+        query,
+        fields: &fields,
+        source: peer,
+        listener: &listener.name,
+        sni: None,
+        alpn: None,
+        no_tls: false,
+    };
+    let incoming = Incoming { listener, peer, head, routed };
+    let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
+        return match listener.pool {
+            Some(pool) => forward_to(worker, &plan.view, pool, None, &incoming),
+            None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
+        };
+    };
+    plan.rule = Some(plan.view.snapshot.rule_offsets[listener.table] + rule.number());
+    match rule.action() {
+        route::Action::Use { target, .. } => {
+            match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
+                Some(pool) => forward_to(worker, &plan.view, pool, Some(rule), &incoming),
+                None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
+            }
+        }
+        route::Action::Redirect { code, to } => {
+            let mut location = Vec::new();
+            route::expand(to, rule, &incoming.routed, true, &mut location);
+            // The query goes along unless the target has one of its own.
+            if !query.is_empty() && !location.contains(&b'?') {
+                location.push(b'?');
+                location.extend_from_slice(query.as_bytes());
+            }
+            Step::Answer(Answer { status: *code, text: None, location: Some(location), denied: false })
+        }
+        route::Action::Answer { code, text } => {
+            Step::Answer(Answer { status: *code, text: text.clone(), location: None, denied: false })
+        }
+        route::Action::Deny => Step::Answer(Answer { status: 403, text: None, location: None, denied: true }),
+        route::Action::Drop => Step::Drop,
+    }
+}
+
+fn forward_to(worker: &Worker, view: &View, pool: usize, rule: Option<&route::Rule>, incoming: &Incoming<'_>) -> Step {
+    let by = match rule.map(route::Rule::action) {
+        Some(route::Action::Use { by: Some(by), .. }) => Some(by),
+        _ => view.keys[pool].as_ref(),
+    };
+    let mut head = worker.buffers.text();
+    let host_at = forward::write(incoming, rule, &mut head);
+    let method = incoming.head.method;
+    Step::Forward(Forward {
+        pool,
+        key: by.and_then(|key| route::key_hash(key, rule, &incoming.routed)),
+        head,
+        host_at,
+        idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
+        websocket: incoming.head.websocket,
+    })
+}
+
+/// Positions of what the log quotes. Everything was borrowed from `bytes`.
+fn seen(head: &RequestHead<'_>, bytes: &[u8]) -> Seen {
+    let at = |part: &[u8]| {
+        let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
+    };
+    let mut seen = Seen { method: at(head.method.as_bytes()), ..Seen::default() };
+    if let Target::Path { path, query } = head.target {
+        seen.path = at(path.as_bytes());
+        seen.query = query.map(|query| at(query.as_bytes()));
+    }
+    if let Some(authority) = head.authority {
+        seen.host = at(authority.text.as_bytes());
+    }
+    for (field, known) in &head.fields {
+        match known {
+            Known::Accept => seen.accept = at(field.value),
+            Known::RequestId => seen.request_id = at(field.value),
+            Known::Other if field.is("referer") => seen.referer = at(field.value),
+            Known::Other if field.is("user-agent") => seen.user_agent = at(field.value),
+            _ => {}
+        }
+    }
+    seen
+}

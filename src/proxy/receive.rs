@@ -1,0 +1,268 @@
+//! A server's answer, from its first byte to its last, as it goes on to the client.
+
+use std::time::Duration;
+
+use super::answer::{self, Delivery, ForClient};
+use super::failure::{Failure, FailureKind};
+use super::plan::Plan;
+use super::relay::{self, Path, Patience, RelayError};
+use super::request::Progress;
+use super::worker::Worker;
+use crate::model::Timeouts;
+use crate::net::stream::{Reader, Writer};
+use crate::net::{Buffer, Timer};
+use crate::wire::http1::response::{self, Method, ResponseHead};
+use crate::wire::http1::{ChunkedBody, Framing, Keep, request};
+
+/// Everything an answer needs on its way.
+#[derive(Debug)]
+pub struct Receive<'p, 's, 'c> {
+    pub worker: &'p Worker,
+    pub plan: &'p Plan,
+    /// The request asked for a WebSocket.
+    pub websocket: bool,
+    pub timeouts: &'p Timeouts,
+    pub progress: &'p Progress,
+    pub timer: &'p Timer,
+    pub from: &'p mut Reader<'s>,
+    pub to: &'p mut Writer<'c>,
+    /// The client's connection ends with this answer, whatever the client wants.
+    pub draining: bool,
+}
+
+#[derive(Debug)]
+pub enum Received {
+    Done {
+        /// The client's connection can be used again.
+        keep_alive: bool,
+        /// The server's can.
+        reusable: bool,
+        /// The whole request went out.
+        uploaded: bool,
+    },
+    /// Both sides speak WebSocket from here on; the server has already said this much.
+    Switching { from_server: Buffer },
+}
+
+/// Interim answers to one request at most: a server that sends more of them means no good.
+const MOST_INTERIM: u32 = 32;
+
+/// What of a final head has to outlive it.
+struct Final {
+    body: Framing,
+    delivery: Delivery,
+    server_keeps: bool,
+    head: Vec<u8>,
+}
+
+enum Next {
+    More,
+    Interim(Vec<u8>),
+    Switching(Vec<u8>),
+    Final(Final),
+}
+
+pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
+    let mut buffer = first_bytes(&mut r).await?;
+    let mut looked_at = 0;
+    let mut interim = 0;
+    loop {
+        let next = if looked_at == 0 || request::ends_head(buffer.as_slice(), looked_at) {
+            next(&r, &mut buffer)?
+        } else {
+            Next::More
+        };
+        match next {
+            Next::More => {
+                looked_at = buffer.len();
+                more(&mut r, &mut buffer).await?;
+            }
+            Next::Interim(head) => {
+                interim += 1;
+                if interim > MOST_INTERIM {
+                    return Err(Failure::server_closed("the server sends interim answers without end"));
+                }
+                pass_interim(&mut r, head).await?;
+                looked_at = 0;
+                if buffer.is_empty() {
+                    drop(buffer);
+                    buffer = first_bytes(&mut r).await?;
+                }
+            }
+            Next::Switching(head) => {
+                r.progress.begun.set(true);
+                r.progress.heads_out.set(head.len() as u64);
+                write(&mut r, head).await?;
+                return Ok(Received::Switching { from_server: buffer });
+            }
+            Next::Final(last) => return deliver(r, last, buffer).await,
+        }
+    }
+}
+
+/// Waits for the server to speak, then reads; no buffer is held while it does not.
+async fn first_bytes(r: &mut Receive<'_, '_, '_>) -> Result<Buffer, Failure> {
+    loop {
+        match r.timer.wait(r.timeouts.response, r.from.readable()).await {
+            Ok(_) => break,
+            // The time for the answer begins when the request is out.
+            Err(_) if r.progress.uploading.get() => {}
+            Err(_) => return Err(Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")),
+        }
+    }
+    let mut buffer = r.worker.buffers.small();
+    more(r, &mut buffer).await?;
+    Ok(buffer)
+}
+
+async fn more(r: &mut Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<(), Failure> {
+    let limit = r.plan.view.snapshot.config.limits.header_bytes;
+    if !buffer.grow(limit) {
+        let fault = response::ResponseFault::TooLarge;
+        return Err(Failure::new(FailureKind::Response(fault), fault.detail()));
+    }
+    match relay::read_some(r.from, buffer, r.timer, r.timeouts.response).await {
+        Ok(true) => {
+            r.progress.heard.set(true);
+            Ok(())
+        }
+        Ok(false) if buffer.is_empty() => Err(Failure::server_closed("the server closed the connection without an answer")),
+        Ok(false) => Err(Failure::server_closed("the server closed the connection within the head of its answer")),
+        Err(RelayError::Silent) => Err(Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")),
+        Err(RelayError::Cut(Some(error))) => Err(Failure::server_closed(error.to_string())),
+        Err(_) => Err(Failure::server_closed("the server closed the connection")),
+    }
+}
+
+/// Parses the head at the front of the buffer and writes what the client gets of it.
+fn next(r: &Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failure> {
+    let method = if r.plan.head_only { Method::Head } else { Method::Other };
+    let limits = &r.plan.view.snapshot.config.limits;
+    let head = match response::parse(buffer.as_slice(), method, limits) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Ok(Next::More),
+        Err(fault) => return Err(Failure::new(FailureKind::Response(fault), fault.detail())),
+    };
+    let mut out = r.worker.buffers.text();
+    let bytes = head.bytes;
+    let next = match head.status {
+        101 if r.websocket && head.websocket => {
+            answer::write_switching(&head, &mut out);
+            Next::Switching(out)
+        }
+        101 => {
+            let fault = response::ResponseFault::Status;
+            return Err(Failure::new(FailureKind::Response(fault), "the server changes protocols without being asked"));
+        }
+        100..200 => {
+            answer::write_interim(&head, &mut out);
+            Next::Interim(out)
+        }
+        _ => final_head(r, &head, out),
+    };
+    buffer.consume(bytes);
+    Ok(next)
+}
+
+fn final_head(r: &Receive<'_, '_, '_>, head: &ResponseHead<'_>, mut out: Vec<u8>) -> Next {
+    let date = r.worker.date();
+    let keep_alive = r.plan.keep_alive && !r.draining;
+    let client = ForClient { version: r.plan.version, keep_alive, date: &date };
+    let delivery = answer::delivery(head, client);
+    answer::write(head, client, delivery, &mut out);
+    r.progress.status.set(head.status);
+    r.progress.first_byte.set(Some(r.progress.started.elapsed()));
+    r.progress.until_close.set(head.body == Framing::UntilClose || delivery.dechunk);
+    Next::Final(Final { body: head.body, delivery, server_keeps: head.keep_alive, head: out })
+}
+
+async fn pass_interim(r: &mut Receive<'_, '_, '_>, head: Vec<u8>) -> Result<(), Failure> {
+    // RFC 9110 §15.2: a client of HTTP/1.0 knows no interim answers.
+    if r.plan.version == request::Version::Http10 {
+        r.worker.buffers.keep_text(head);
+        return Ok(());
+    }
+    r.progress.heads_out.set(r.progress.heads_out.get() + head.len() as u64);
+    write(r, head).await
+}
+
+async fn write(r: &mut Receive<'_, '_, '_>, text: Vec<u8>) -> Result<(), Failure> {
+    let result = relay::write_all(r.to, &text, r.timer, r.timeouts.client_write).await;
+    r.worker.buffers.keep_text(text);
+    result.map_err(downstream)
+}
+
+/// Sends the head with what there is of the body, then the rest of it.
+async fn deliver(mut r: Receive<'_, '_, '_>, last: Final, mut buffer: Buffer) -> Result<Received, Failure> {
+    let Final { body, delivery, server_keeps, head: mut out } = last;
+    let limits = &r.plan.view.snapshot.config.limits;
+    r.progress.heads_out.set(r.progress.heads_out.get() + out.len() as u64);
+    let mut chunks = ChunkedBody::new(if delivery.dechunk { Keep::Data } else { Keep::Framed });
+    let before = out.len();
+    let mut left = 0;
+    match body {
+        Framing::None => {}
+        Framing::Length(length) => {
+            let part = length.min(buffer.len() as u64) as usize;
+            out.extend_from_slice(&buffer.as_slice()[..part]);
+            buffer.consume(part);
+            left = length - part as u64;
+        }
+        Framing::Chunked => {
+            let scanned = chunks
+                .scan(buffer.as_mut_slice(), limits)
+                .map_err(|fault| Failure::new(FailureKind::ResponseBody(fault), fault.detail()))?;
+            out.extend_from_slice(&buffer.as_slice()[..scanned.kept]);
+            buffer.consume(scanned.taken);
+        }
+        Framing::UntilClose => {
+            out.extend_from_slice(buffer.as_slice());
+            buffer.clear();
+        }
+    }
+    r.progress.body_out.set((out.len() - before) as u64);
+    r.progress.begun.set(true);
+    write(&mut r, out).await?;
+    let patience = Patience { read: r.timeouts.response_body, write: r.timeouts.client_write };
+    let moved = &r.progress.body_out;
+    let mut path = Path { from: r.from, to: r.to, timer: r.timer, patience, moved };
+    match body {
+        Framing::Length(_) if left > 0 => {
+            // The buffer is empty; whoever passes on the rest takes its own.
+            drop(buffer);
+            path.length(r.worker, left).await.map_err(upstream)?;
+            return Ok(Received::Done { keep_alive: delivery.keep_alive, reusable: server_keeps, uploaded: true });
+        }
+        Framing::Chunked if !chunks.is_done() => {
+            Box::pin(path.chunked(&mut chunks, &mut buffer, limits)).await.map_err(upstream)?;
+        }
+        Framing::UntilClose => {
+            drop(buffer);
+            path.until_close(r.worker).await.map_err(upstream)?;
+            return Ok(Received::Done { keep_alive: false, reusable: false, uploaded: true });
+        }
+        _ => {}
+    }
+    // Bytes that nobody asked for: this server's connection carries no other request.
+    let reusable = server_keeps && buffer.is_empty();
+    Ok(Received::Done { keep_alive: delivery.keep_alive, reusable, uploaded: true })
+}
+
+/// A write to the client that failed.
+pub fn downstream(error: RelayError) -> Failure {
+    match error {
+        RelayError::Stalled => Failure::new(FailureKind::ClientStalled, "the client takes nothing of its answer"),
+        _ => Failure::client_gone(),
+    }
+}
+
+/// An answer's body that did not get through.
+fn upstream(error: RelayError) -> Failure {
+    match error {
+        RelayError::Cut(Some(error)) => Failure::new(FailureKind::ResponseCut, error.to_string()),
+        RelayError::Cut(None) => Failure::new(FailureKind::ResponseCut, "the server closed the connection within its answer"),
+        RelayError::Silent => Failure::new(FailureKind::ResponseStalled, "the server paused too long within its answer"),
+        RelayError::Chunked(fault) => Failure::new(FailureKind::ResponseBody(fault), fault.detail()),
+        RelayError::Gone | RelayError::Stalled => downstream(error),
+    }
+}

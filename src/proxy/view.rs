@@ -1,0 +1,79 @@
+//! The snapshot as one worker sees it: taken once a reload, then shared by its requests without an
+//! atomic operation.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::model::listener::Protocol;
+use crate::model::pool::Scheduler;
+use crate::model::rule::Key;
+use crate::state::Snapshot;
+
+#[derive(Debug)]
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    /// By the listener's number; `None` for one that is not configured any more.
+    listeners: Vec<Option<ListenerView>>,
+    /// By pool: what its scheduler hashes.
+    pub keys: Vec<Option<Key>>,
+}
+
+/// A listener's settings, with names resolved.
+#[derive(Debug)]
+pub struct ListenerView {
+    pub id: u32,
+    pub name: Arc<str>,
+    /// Position in the snapshot's tables.
+    pub table: usize,
+    /// Position in the snapshot's pools.
+    pub pool: Option<usize>,
+    pub forwarded: bool,
+    trusted: Vec<IpNet>,
+}
+
+impl View {
+    pub fn new(snapshot: Arc<Snapshot>) -> View {
+        let config = &snapshot.config;
+        let mut listeners = Vec::new();
+        for (listener, id) in config.listeners.iter().zip(&snapshot.listeners) {
+            if !listener.built || listener.protocol != Protocol::Http {
+                continue;
+            }
+            let at = id.0 as usize;
+            if listeners.len() <= at {
+                listeners.resize_with(at + 1, || None);
+            }
+            let pool = listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name));
+            listeners[at] = Some(ListenerView {
+                id: id.0,
+                name: listener.name.clone(),
+                table: listener.rules,
+                pool,
+                forwarded: listener.forwarded,
+                trusted: listener.trusted.clone(),
+            });
+        }
+        let keys = config
+            .pools
+            .iter()
+            .map(|pool| match &pool.scheduler {
+                Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        View { listeners, keys, snapshot }
+    }
+
+    pub fn listener(&self, id: u32) -> Option<&ListenerView> {
+        self.listeners.get(id as usize)?.as_ref()
+    }
+}
+
+impl ListenerView {
+    /// Whether what this peer says of whom it forwards for is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&peer))
+    }
+}
