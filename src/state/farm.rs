@@ -15,7 +15,7 @@ use super::pool::LivePool;
 use super::server::LiveServer;
 use super::snapshot::{ListenerId, Snapshot};
 use crate::model::Config;
-use crate::model::pool::Pool;
+use crate::model::pool::{Pool, Server};
 use crate::route::Table;
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Farm {
         before: &Snapshot,
         known: &mut HashMap<Arc<str>, Weak<LiveServer>>,
     ) -> Arc<LivePool> {
-        let live_server = |server| {
+        let live_server = |server: &Server| {
             let identity: Arc<str> = identity(config, server).into();
             if let Some(server) = known.get(&identity).and_then(Weak::upgrade) {
                 return server;
@@ -136,6 +136,6 @@ impl Farm {
     }
 }
 
-fn identity(pool: &Pool, server: &crate::model::pool::Server) -> String {
+fn identity(pool: &Pool, server: &Server) -> String {
     format!("{}/{}", pool.name, server.name)
 }

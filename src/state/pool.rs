@@ -1,6 +1,6 @@
 //! Chooses a server of a pool that is up, not full and not tried before, and counts the request there.
 //!
-//! The choice reads a [`Plan`], which holds only servers that may be chosen at all (up, resolved, with a
+//! The choice reads a plan, which holds only servers that may be chosen at all (up, resolved, with a
 //! weight) and their scheduler. It is rebuilt off the request path when one of these changes, so that a
 //! pick takes no lock, no memory, and does not step over dead servers.
 

@@ -77,9 +77,10 @@ struct Slow {
     /// Where it is, or why that is not known, and since when.
     address: Result<SocketAddr, String>,
     address_since: SystemTime,
-    /// What the checks found, whatever the address; `None` before the first result.
-    verdict: Option<Health>,
+    /// What the checks found, whatever the address.
     standing: Standing,
+    /// Whether that comes from a result.
+    checked: bool,
     last_probe: Option<ProbeReport>,
     /// Whose plan to rebuild.
     pool: Weak<LivePool>,
@@ -105,8 +106,8 @@ impl LiveServer {
                 configured: server.address.clone(),
                 address,
                 address_since: now,
-                verdict: None,
                 standing: Standing { health: Health::Up, why: NOT_CHECKED.to_owned(), since: now },
+                checked: false,
                 last_probe: None,
                 pool: Weak::new(),
             }),
@@ -127,9 +128,9 @@ impl LiveServer {
             slow.address_since = SystemTime::now();
             slow.forget(NOT_CHECKED);
         }
-        if !checked && (slow.verdict.is_some() || slow.standing.why != NO_CHECK) {
+        if !checked && (slow.checked || slow.standing.why != NO_CHECK) {
             slow.forget(NO_CHECK);
-        } else if checked && slow.verdict.is_none() {
+        } else if checked && !slow.checked {
             slow.standing.why = NOT_CHECKED.to_owned();
         }
         self.settle(&slow);
@@ -222,9 +223,10 @@ impl LiveServer {
         }
     }
 
-    /// What the checks found last; `None` before their first result.
-    pub fn verdict(&self) -> Option<Health> {
-        self.slow().verdict
+    /// What the checks found last, whatever became of the address; `None` before their first result.
+    pub fn verdict(&self) -> Option<Standing> {
+        let slow = self.slow();
+        slow.checked.then(|| slow.standing.clone())
     }
 
     /// The result of the checks. The pool's plan is rebuilt when it changes the health.
@@ -233,7 +235,7 @@ impl LiveServer {
         if slow.standing.health != health {
             slow.standing.since = at;
         }
-        slow.verdict = Some(health);
+        slow.checked = true;
         slow.standing.health = health;
         slow.standing.why = why.into();
         self.settle_and_plan(slow);
@@ -299,7 +301,7 @@ fn plan(slow: MutexGuard<'_, Slow>) {
 
 impl Slow {
     fn forget(&mut self, why: &str) {
-        self.verdict = None;
+        self.checked = false;
         self.last_probe = None;
         self.standing = Standing { health: Health::Up, why: why.to_owned(), since: SystemTime::now() };
     }

@@ -1,8 +1,9 @@
 //! Picks, limits, backups and reloads.
 
 use std::net::SocketAddr;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::SystemTime;
 
 use super::*;
 use crate::balance::mix;
@@ -10,8 +11,6 @@ use crate::model::fault::Place;
 use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
 use crate::model::rule::Key;
 use crate::model::{Config, Timeouts};
-use std::sync::Arc;
-use std::time::SystemTime;
 
 fn server(number: u16) -> Server {
     Server {
