@@ -1,1 +1,20 @@
-//! state
+//! What is alive: the snapshot in force, pools, servers, and who may be chosen.
+//!
+//! The engines meet here and nowhere else. Everything is keyed by configured identities, never addresses,
+//! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
+//! lock says so and is not for the request path.
+
+pub mod farm;
+pub mod names;
+pub mod pool;
+pub mod server;
+pub mod snapshot;
+
+pub use farm::{Farm, SnapshotCache};
+pub use names::Names;
+pub use pool::{Lease, LivePool, NoServer};
+pub use server::{Health, LiveServer, ProbeReport, Standing};
+pub use snapshot::{ListenerId, Snapshot};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Chooses a server of a pool that is up, not full and not tried before, and counts the request there.
+//!
+//! The choice reads a plan, which holds only servers that may be chosen at all (up, resolved, with a
+//! weight) and their scheduler. It is rebuilt off the request path when one of these changes, so that a
+//! pick takes no lock, no memory, and does not step over dead servers.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::server::{Health, LiveServer};
+use crate::balance::{Balancer, Share, View};
+use crate::model::pool::{Pool, Scheduler};
+
+/// The live twin of a configured pool. Made anew by every reload; its servers stay.
+#[derive(Debug)]
+pub struct LivePool {
+    id: u32,
+    config: Pool,
+    servers: Vec<Arc<LiveServer>>,
+    plan: ArcSwap<Plan>,
+    /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
+    planning: Mutex<()>,
+    position: Position,
+}
+
+/// How many picks were made: the scheduler's position. All cores write it, so it has its own cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Position(AtomicU64);
+
+/// Why no server was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoServer {
+    /// None is up, or all that are were tried.
+    Down,
+    /// At least one is up and was not tried, but all of these have as many requests as they may.
+    Full,
+}
+
+impl LivePool {
+    /// `position` goes on where the pool's former twin was.
+    pub(super) fn new(id: u32, config: Pool, servers: Vec<Arc<LiveServer>>, position: u64) -> Arc<LivePool> {
+        let pool = Arc::new(LivePool {
+            id,
+            plan: ArcSwap::from_pointee(Plan::default()),
+            planning: Mutex::new(()),
+            position: Position(AtomicU64::new(position)),
+            config,
+            servers,
+        });
+        // First all servers learn their pool, then it plans: a change of health in between is seen by this
+        // plan, a later one makes its own.
+        for (server, configured) in pool.servers.iter().zip(&pool.config.servers) {
+            server.configure(configured, !pool.config.checks.is_empty(), &Arc::downgrade(&pool));
+        }
+        pool.plan_again();
+        pool
+    }
+
+    /// Dense over the process and never used for a pool of another name.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    pub fn config(&self) -> &Pool {
+        &self.config
+    }
+
+    /// All of them, in the order of the file.
+    pub fn servers(&self) -> &[Arc<LiveServer>] {
+        &self.servers
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position.0.load(Ordering::Relaxed)
+    }
+
+    /// Chooses a server and counts the request in there; dropping the lease counts it out.
+    ///
+    /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
+    /// hashing for this pick. `tried` are ids of servers not to be chosen again. Backup servers serve
+    /// while no other server is up, or when all that are were tried; not when these are merely full.
+    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+        let plan = self.plan.load();
+        let ticket = self.position.0.fetch_add(1, Ordering::Relaxed);
+        match plan.primary.pick(ticket, key, tried) {
+            Err(NoServer::Down) => plan.backup.pick(ticket, key, tried),
+            settled => settled,
+        }
+    }
+
+    /// Makes the plan anew from what the servers are now.
+    pub(super) fn plan_again(&self) {
+        let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
+        let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
+        let tier = |entries| Tier::new(&self.config.scheduler, entries);
+        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
+    }
+}
+
+#[derive(Debug)]
+struct Plan {
+    primary: Tier,
+    backup: Tier,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        let nobody = || Tier::new(&Scheduler::Rr, Vec::new());
+        Plan { primary: nobody(), backup: nobody() }
+    }
+}
+
+/// Servers that may be chosen, and the scheduler built for just these.
+#[derive(Debug)]
+struct Tier {
+    entries: Vec<Entry>,
+    balancer: Balancer,
+}
+
+#[derive(Debug)]
+struct Entry {
+    server: Arc<LiveServer>,
+    address: SocketAddr,
+    /// As it was when the scheduler was built.
+    weight: u32,
+}
+
+impl Entry {
+    /// `None` for a server that takes no new request.
+    fn of(server: &Arc<LiveServer>) -> Option<Entry> {
+        let (address, weight) = (server.address()?, server.weight());
+        let eligible = server.health() == Health::Up && weight > 0;
+        eligible.then(|| Entry { server: Arc::clone(server), address, weight })
+    }
+}
+
+impl Tier {
+    fn new(scheduler: &Scheduler, entries: Vec<Entry>) -> Tier {
+        let shares: Vec<Share> =
+            entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
+        Tier { balancer: Balancer::new(scheduler, &shares), entries }
+    }
+
+    fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+        let candidates = Candidates { entries: &self.entries, tried };
+        // Another core may take a server's last place between choosing and entering. Then it shows full,
+        // and the next choice is another one; the bound is for servers that empty and fill all the time.
+        for _ in 0..=self.entries.len() {
+            let Some(entry) = self.balancer.pick(&candidates, ticket, key).and_then(|at| self.entries.get(at)) else {
+                break;
+            };
+            if entry.server.enter() {
+                return Ok(Lease { server: Arc::clone(&entry.server), address: entry.address });
+            }
+        }
+        let untried = self.entries.iter().any(|entry| !tried.contains(&entry.server.id()));
+        Err(if untried { NoServer::Full } else { NoServer::Down })
+    }
+}
+
+/// A tier as the scheduler sees it for one request.
+struct Candidates<'a> {
+    entries: &'a [Entry],
+    tried: &'a [u32],
+}
+
+impl View for Candidates<'_> {
+    fn len(&self) -> usize {
+        self.entries.len()
+    }
+    fn weight(&self, server: usize) -> u32 {
+        self.entries[server].weight
+    }
+    fn load(&self, server: usize) -> u32 {
+        self.entries[server].server.in_flight()
+    }
+    fn seed(&self, server: usize) -> u64 {
+        self.entries[server].server.seed()
+    }
+    fn open(&self, server: usize) -> bool {
+        let server = &self.entries[server].server;
+        !server.is_full() && !self.tried.contains(&server.id())
+    }
+}
+
+/// A chosen server with a request counted in flight; dropping it counts the request out.
+#[derive(Debug)]
+pub struct Lease {
+    server: Arc<LiveServer>,
+    address: SocketAddr,
+}
+
+impl Lease {
+    /// Where the server was when it was chosen.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn server(&self) -> &Arc<LiveServer> {
+        &self.server
+    }
+}
+
+impl Deref for Lease {
+    type Target = LiveServer;
+
+    fn deref(&self) -> &LiveServer {
+        &self.server
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.leave();
+    }
+}

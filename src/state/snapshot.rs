@@ -1,0 +1,31 @@
+//! What one reload put in place, all of it at once.
+
+use std::sync::Arc;
+
+use super::pool::LivePool;
+use crate::model::Config;
+use crate::route::Table;
+
+/// Swapped whole: a request that holds one sees rules, pools and settings that belong together.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows by one with every reload, from 1.
+    pub generation: u64,
+    pub config: Arc<Config>,
+    /// Compiled rules, in the order of `config.rule_sets`.
+    pub tables: Vec<Arc<Table>>,
+    /// In the order of `config.pools`.
+    pub pools: Vec<Arc<LivePool>>,
+    /// In the order of `config.listeners`.
+    pub listeners: Vec<ListenerId>,
+}
+
+impl Snapshot {
+    pub fn pool(&self, name: &str) -> Option<&Arc<LivePool>> {
+        self.pools.iter().find(|pool| **pool.name() == *name)
+    }
+}
+
+/// Dense over the process and never used for a listener of another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u32);
