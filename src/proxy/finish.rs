@@ -1,0 +1,91 @@
+//! The end of a request: the counters, and one line in the access log.
+
+use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::access_log::Entry;
+use super::connection::Client;
+use super::plan::Plan;
+use super::request::{Outcome, Progress};
+use super::worker::Worker;
+use crate::state::counters::{Rejected, RequestLabels};
+use crate::wire::http1::request::Version;
+
+/// A label for what is not there: an answer of our own has no pool and no server.
+const NONE: u32 = u32::MAX;
+
+pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
+    let total = progress.started.elapsed();
+    let connection = client.connection;
+    let labels = RequestLabels {
+        listener: connection.listener,
+        pool: outcome.pool.as_ref().map_or(NONE, |pool| pool.id()),
+        server: outcome.server.as_ref().map_or(NONE, |server| server.id()),
+    };
+    let received = plan.head_bytes as u64 + outcome.body_in;
+    let sent = progress.heads_out.get() + outcome.body_out;
+    connection.received.set(connection.received.get() + received);
+    connection.sent.set(connection.sent.get() + sent);
+    {
+        let mut counters = worker.counters.borrow_mut();
+        counters.request(labels, outcome.status, total, outcome.first_byte);
+        counters.bytes(connection.listener, received, sent);
+        if let Some(rule) = plan.rule {
+            counters.rules.table(plan.view.snapshot.rule_names.clone());
+            counters.rule_hit(rule as usize);
+        }
+        if let Some(reason) = outcome.failure.as_ref().and_then(|failure| failure.kind.rejected()) {
+            counters.rejected(connection.listener, reason);
+        } else if plan.denied {
+            let reason = if outcome.status == 0 { Rejected::Dropped } else { Rejected::Denied };
+            counters.rejected(connection.listener, reason);
+        }
+    }
+    if let Some(failure) = outcome.failure.as_ref().filter(|failure| failure.kind.side() != super::failure::Side::Downstream) {
+        tracing::debug!(client = %connection.peer, status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
+    }
+    if let Some(log) = worker.log.borrow_mut().as_mut() {
+        log.record(&entry(client, plan, outcome, total));
+    }
+}
+
+fn entry<'a>(client: &'a Client<'_>, plan: &'a Plan, outcome: &'a Outcome, total: Duration) -> Entry<'a> {
+    let input = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
+    let part = |range: &Range<u32>| input.get(range.start as usize..range.end as usize).unwrap_or_default();
+    let some = |range: &Range<u32>| Some(part(range)).filter(|part| !part.is_empty());
+    let connection = client.connection;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let snapshot = &plan.view.snapshot;
+    Entry {
+        unix_ms: now.saturating_sub(total).as_millis() as u64,
+        id: connection.id.wrapping_shl(20).wrapping_add(connection.requests.get()),
+        listener: plan.view.listener(connection.listener).map(|listener| &*listener.name).unwrap_or("-"),
+        client: connection.peer,
+        proto: match plan.version {
+            Version::Http11 => "HTTP/1.1",
+            Version::Http10 => "HTTP/1.0",
+        },
+        tls: None,
+        sni: None,
+        method: part(&plan.seen.method),
+        host: some(&plan.seen.host),
+        path: part(&plan.seen.path),
+        query: plan.seen.query.as_ref().map(part),
+        status: outcome.status,
+        rule: plan.rule.and_then(|rule| snapshot.rule_names.get(rule as usize)).map(|name| &**name),
+        pool: outcome.pool.as_ref().map(|pool| &**pool.name()),
+        server: outcome.server.as_ref().map(|server| &**server.name()),
+        tries: outcome.tries,
+        bytes_in: outcome.body_in,
+        bytes_out: outcome.body_out,
+        t_queue: Duration::ZERO,
+        t_connect: outcome.connect,
+        t_header: outcome.first_byte.unwrap_or_default(),
+        t_total: total,
+        affinity: None,
+        failure: outcome.failure.as_ref().map(|failure| failure.kind.word()),
+        side: outcome.failure.as_ref().map(|failure| failure.kind.side().word()),
+        referer: some(&plan.seen.referer),
+        user_agent: some(&plan.seen.user_agent),
+    }
+}
