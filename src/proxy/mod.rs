@@ -1,1 +1,2 @@
 //! proxy
+pub mod access_log;
