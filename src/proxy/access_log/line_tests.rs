@@ -143,7 +143,8 @@ fn addresses_as_people_write_them() {
 
 /// Every byte, with the ones that do harm oftener than chance has them.
 fn nasty() -> impl Strategy<Value = Vec<u8>> {
-    let byte = prop_oneof![any::<u8>(), proptest::sample::select(b"\"\\\n\r\t\0 {}\x1b\x7f\xc2\x9b\xe2\x80\xa8".to_vec())];
+    let byte =
+        prop_oneof![any::<u8>(), proptest::sample::select(b"\"\\\n\r\t\0 {}\x1b\x7f\xc2\x9b\xe2\x80\xa8".to_vec())];
     proptest::collection::vec(byte, 0..40)
 }
 
