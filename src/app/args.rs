@@ -92,7 +92,7 @@ pub struct TextArguments {
 pub struct SetArguments {
     /// Override one key of the file and of the environment; can be given again.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
+    pub overrides: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -251,7 +251,7 @@ mod tests {
     fn defaults_are_those_of_the_documents() {
         let Command::Run(run) = parse("reeve run").unwrap() else { panic!("not run") };
         assert_eq!(run.texts.config, PathBuf::from("config/reeve.toml"));
-        assert!(run.texts.base.is_none() && run.socket.is_none() && run.texts.set.set.is_empty());
+        assert!(run.texts.base.is_none() && run.socket.is_none() && run.texts.set.overrides.is_empty());
         let Command::Demo(demo) = parse("reeve demo").unwrap() else { panic!("not demo") };
         assert!(!demo.json && demo.stop_after.is_none());
         let Command::Servers(client) = parse("reeve servers --socket /x --format json").unwrap() else { panic!() };

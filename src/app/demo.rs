@@ -19,7 +19,7 @@ use self::origins::Origins;
 use super::args::DemoArguments;
 use super::check::{self, prepare};
 use super::start::{self, RunOptions, Started};
-use super::{START_FAILED, output};
+use super::{START_FAILED, environment, output};
 use crate::config;
 
 /// The ports that are taken when they are free.
@@ -35,11 +35,7 @@ pub fn main(arguments: DemoArguments) -> ExitCode {
             return ExitCode::from(START_FAILED);
         }
     };
-    let prepared = prepare(&config::Request {
-        file: stage.configuration.clone(),
-        base: Some(stage.folder.path().to_owned()),
-        set: arguments.set.set,
-    });
+    let prepared = prepare(&stage.request(environment(), arguments.set.overrides));
     check::tell(&prepared);
     if !prepared.is_good() {
         return prepared.exit_code();
@@ -68,6 +64,11 @@ impl Stage {
         let text = texts::configuration(http, metrics, folder.path(), &origins.servers);
         let configuration = folder.write("config/reeve.toml", &text)?;
         Ok(Stage { _origins: origins, folder, configuration })
+    }
+
+    fn request(&self, environment: Vec<(String, String)>, overrides: Vec<(String, String)>) -> config::Request {
+        let base = Some(self.folder.path().to_owned());
+        config::Request { file: self.configuration.clone(), base, environment, overrides }
     }
 }
 
@@ -161,11 +162,7 @@ mod tests {
     #[test]
     fn the_texts_have_no_fault_and_every_expectation_holds() {
         let stage = Stage::set().unwrap();
-        let prepared = prepare(&config::Request {
-            file: stage.configuration.clone(),
-            base: Some(stage.folder.path().to_owned()),
-            set: Vec::new(),
-        });
+        let prepared = prepare(&stage.request(Vec::new(), Vec::new()));
         assert!(
             prepared.load.faults.is_empty(),
             "{}",

@@ -8,6 +8,7 @@ mod output;
 pub mod start;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: RunArguments) -> ExitCode {
     let mut request = request(arguments.texts);
     // An option is the last layer, as `--set` is: one way for both.
-    request.set.extend(arguments.socket.map(|path| ("process.socket".to_owned(), path.to_string_lossy().into_owned())));
+    request.overrides.extend(arguments.socket.map(|path| ("process.socket".to_owned(), absolute(&path))));
     let prepared = check::prepare(&request);
     check::tell(&prepared);
     if !prepared.is_good() {
@@ -56,7 +57,19 @@ fn run(arguments: RunArguments) -> ExitCode {
 }
 
 fn request(texts: TextArguments) -> config::Request {
-    config::Request { file: texts.config, base: texts.base, set: texts.set.set }
+    config::Request { file: texts.config, base: texts.base, environment: environment(), overrides: texts.set.overrides }
+}
+
+/// The variables that can be read; `config` finds its own among them.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// A path given on the command line starts where its user is, not at the base folder.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
 fn asked(arguments: ClientArguments) -> ClientArgs {

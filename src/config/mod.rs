@@ -6,7 +6,7 @@ use crate::model::{Config, Fault};
 
 pub mod fault {
     //! Placeholder.
-    use super::Sources;
+    use super::source::Sources;
     use crate::model::{Fault, Severity};
 
     pub fn sort(_: &mut Vec<Fault>) {}
@@ -24,14 +24,20 @@ pub mod fault {
     }
 }
 
-#[derive(Debug, Clone, Default)]
-pub struct Sources;
+pub mod source {
+    //! Placeholder.
+    #[derive(Debug, Clone, Default)]
+    pub struct Sources;
+}
+
+use source::Sources;
 
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     pub file: PathBuf,
     pub base: Option<PathBuf>,
-    pub set: Vec<(String, String)>,
+    pub environment: Vec<(String, String)>,
+    pub overrides: Vec<(String, String)>,
 }
 
 #[derive(Debug, Default)]
