@@ -1,0 +1,310 @@
+//! The command line: what can be asked of `reeve`, and the help that says so.
+//!
+//! Only what works is here. Texts become types while clap reads them, so that a wrong one is told
+//! with the option it was given to.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  an `expect` line failed, or a request has no route
+  2  a fault in a text: the configuration, a rule file, the command line
+  3  the running process was not reached
+  4  the start failed: an address in use, a privilege missing
+
+Environment:
+  REEVE_LOG            what is logged to stderr: error, warn, info (default), debug, trace
+  REEVE_SECTION__KEY   overrides a key of the configuration: REEVE_LIMITS__HEADER_COUNT=50
+
+Start here:
+  reeve demo                                a farm with origins of its own, no files needed
+  reeve check -c config/reeve.toml          are the texts right?
+  reeve explain GET http://shop.example/a   where would this request go, and why?
+  reeve run -c config/reeve.toml            serve";
+
+macro_rules! not_reached {
+    () => {
+        "\n\nExits with 3 when the running process is not reached."
+    };
+}
+
+/// Director of a web and media farm: sends each request to the servers that hold its content.
+#[derive(Debug, Parser)]
+#[command(name = "reeve", version, max_term_width = 110, after_help = "`reeve --help` says more, with exit codes.")]
+#[command(after_long_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve in the foreground until SIGTERM or Ctrl-C, then finish what is under way and stop.
+    #[command(
+        after_help = "Example: reeve run -c /etc/reeve/config/reeve.toml --set process.workers=2\n\nExits with 0 when it \
+                            was told to stop, 2 when a text has a fault, 4 when it cannot start."
+    )]
+    Run(RunArguments),
+    /// Try Reeve: small origins of its own, Reeve in front of them, and what to try printed.
+    #[command(after_help = "Example: reeve demo --for 10s\n\nUses ports 8080 and 9901 of 127.0.0.1, or free \
+                            ones where these are taken. Its files are in a temporary folder that is removed at the end.")]
+    Demo(DemoArguments),
+    /// Check the configuration, the rules and their `expect` lines; opens nothing, changes nothing.
+    #[command(after_help = "Example: reeve check --format json\n\nExits with 0 when all is well, 1 when only \
+                            `expect` lines fail, 2 when a text has a fault.")]
+    Check(CheckArguments),
+    /// Say where a request would go, and why not elsewhere; asks the files, not the running process.
+    #[command(
+        after_help = "Examples:\n  reeve explain GET http://shop.example/img/a.png\n  reeve explain GET /api/v1 \
+                            -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n\nExits with 1 when no rule takes the request."
+    )]
+    Explain(ExplainArguments),
+    /// What the running process is doing: since when, how much, how well.
+    #[command(after_help = concat!("Example: reeve status --format json", not_reached!()))]
+    Status(ClientArguments),
+    /// Each server of each pool: up or down and why, its weight, what it has in hand.
+    #[command(after_help = concat!("Example: reeve servers", not_reached!()))]
+    Servers(ClientArguments),
+    /// The connections of each listener, and those kept to each server.
+    #[command(after_help = concat!("Example: reeve connections --socket /run/reeve/reeve.sock", not_reached!()))]
+    Connections(ClientArguments),
+}
+
+/// Which texts are read, and what overrides them.
+#[derive(Debug, Clone, Args)]
+pub struct TextArguments {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", default_value = "config/reeve.toml")]
+    pub config: PathBuf,
+    /// Where relative paths start [default: the folder above `config/`, else the file's own].
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    #[command(flatten)]
+    pub set: SetArguments,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SetArguments {
+    /// Override one key of the file and of the environment; can be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub overrides: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub texts: TextArguments,
+    /// The control socket [default: /run/reeve/reeve.sock as root, else $XDG_RUNTIME_DIR/reeve.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Stop by itself after this time, such as 10s or 5m [default: run until Ctrl-C].
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub stop_after: Option<Duration>,
+    /// Print one line of JSON with the addresses, for scripts, and nothing else on stdout.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub set: SetArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    pub texts: TextArguments,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The method, as it would be sent: GET, POST ...
+    #[arg(value_parser = method)]
+    pub method: String,
+    /// http://HOST/PATH?QUERY, or /PATH with a `host` field by -H.
+    pub url: String,
+    /// A field of the request, as 'name: value'; can be given again.
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
+    pub headers: Vec<(String, String)>,
+    /// The client's address.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub from: IpAddr,
+    /// The listener that the request arrives at [default: the first for its protocol].
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// The dice of percentages, 0 to 99.99.
+    #[arg(long, value_name = "N", default_value = "0", value_parser = roll)]
+    pub roll: Roll,
+    #[command(flatten)]
+    pub texts: TextArguments,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// A command that asks the running process.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArguments {
+    /// The control socket [default: what the configuration says, else /run/reeve/reeve.sock as root, else
+    /// $XDG_RUNTIME_DIR/reeve.sock].
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The configuration of the running process, read for its socket alone.
+    #[arg(short, long, value_name = "FILE", default_value = "config/reeve.toml")]
+    pub config: PathBuf,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArguments {
+    /// Text for people or JSON for programs.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// Dice in hundredths of a percent, 0 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roll(pub u32);
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("write KEY=VALUE, such as timeouts.connect=1s".to_owned()),
+    }
+}
+
+/// A token (RFC 9110 §5.6.2), as methods and field names are.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+fn method(text: &str) -> Result<String, String> {
+    if is_token(text) { Ok(text.to_owned()) } else { Err("a method is one word, such as GET".to_owned()) }
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        // RFC 9110 §5.5: no CR, LF or NUL can be in a value.
+        Some((name, value)) if is_token(name) && !value.contains(['\r', '\n', '\0']) => {
+            Ok((name.to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write 'name: value', such as 'x-beta: 1'".to_owned()),
+    }
+}
+
+fn roll(text: &str) -> Result<Roll, String> {
+    let fault = || "write 0 to 99.99, with two decimals at most".to_owned();
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str, most: usize| {
+        let fits = (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        if fits { text.parse::<u32>().map_err(|_| fault()) } else { Err(fault()) }
+    };
+    let hundredths = digits(decimals, 2)? * if decimals.len() == 1 { 10 } else { 1 };
+    Ok(Roll(digits(whole, 2)? * 100 + hundredths))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let fault = || "write a number and a unit: ms, s, m, h or d".to_owned();
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
+    let number: u64 = text[..unit_at].parse().map_err(|_| fault())?;
+    let unit = match &text[unit_at..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(fault()),
+    };
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command.unwrap())
+    }
+
+    #[test]
+    fn clap_finds_nothing_wrong() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documents() {
+        let Command::Run(run) = parse("reeve run").unwrap() else { panic!("not run") };
+        assert_eq!(run.texts.config, PathBuf::from("config/reeve.toml"));
+        assert!(run.texts.base.is_none() && run.socket.is_none() && run.texts.set.overrides.is_empty());
+        let Command::Demo(demo) = parse("reeve demo").unwrap() else { panic!("not demo") };
+        assert!(!demo.json && demo.stop_after.is_none());
+        let Command::Servers(client) = parse("reeve servers --socket /x --format json").unwrap() else { panic!() };
+        assert_eq!((client.socket, client.output.format), (Some("/x".into()), Format::Json));
+    }
+
+    #[test]
+    fn a_request_to_explain() {
+        let words =
+            ["reeve", "explain", "GET", "/api", "-H", "X-Beta: 1", "-H", "a:", "--roll", "7.5", "--from", "::1"];
+        let Some(Command::Explain(explain)) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(explain.headers, [("X-Beta".to_owned(), "1".to_owned()), ("a".to_owned(), String::new())]);
+        assert_eq!(explain.roll, Roll(750));
+        assert_eq!(explain.from, "::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn values_are_read_or_refused() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "10", "s", "1.5s", "-1s", "10 s", "10sec", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(roll("0"), Ok(Roll(0)));
+        assert_eq!(roll("99.99"), Ok(Roll(9999)));
+        assert_eq!(roll("7.5"), Ok(Roll(750)));
+        assert_eq!(roll("7.05"), Ok(Roll(705)));
+        for wrong in ["", "100", "-1", "1.", ".5", "1.234", "+1", "1.+1", "x"] {
+            assert!(roll(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(key_value("a.b = c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+        assert!(key_value("a.b").is_err() && key_value("=x").is_err());
+        assert!(field("no colon").is_err() && field("bad name: x").is_err() && field("x: a\nb").is_err());
+        assert!(method("G E T").is_err() && method("").is_err());
+    }
+
+    #[test]
+    fn wrong_lines_exit_with_two() {
+        for line in ["reeve walk", "reeve explain GET", "reeve demo --for 10", "reeve check --format xml"] {
+            let Err(error) = parse(line) else { panic!("{line} was taken") };
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_every_option_a_sentence() {
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(command.get_after_help().is_some_and(|help| help.to_string().contains("Example")), "{name}");
+            for argument in command.get_arguments().filter(|argument| argument.get_id() != "help") {
+                assert!(argument.get_help().is_some(), "{name} {}", argument.get_id());
+            }
+        }
+    }
+}

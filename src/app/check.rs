@@ -1,0 +1,120 @@
+//! The one way from texts to tables, and `reeve check`, which goes it and stops there.
+//!
+//! `run`, `demo`, `check` and `explain` all begin with `prepare`, so that what was checked is what is
+//! served. It opens no socket, asks no server and writes no file.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::args::{CheckArguments, Format};
+use super::{FAULT, UNEXPECTED, output, request};
+use crate::config::{self, Load};
+use crate::model::{Config, Fault, Severity};
+use crate::route::{self, Table};
+
+/// Texts that were read, and what they were compiled to.
+pub struct Prepared {
+    pub load: Load,
+    /// One for each of `Config::rule_sets`, in their order; fewer where a text has a fault.
+    pub tables: Vec<Arc<Table>>,
+    /// `expect` lines that do not hold. Each is among the faults.
+    pub failed_expects: usize,
+}
+
+/// Reads the texts, compiles every rule set and runs its `expect` lines.
+pub fn prepare(request: &config::Request) -> Prepared {
+    let mut load = config::load(request);
+    let mut tables = Vec::new();
+    let mut failed_expects = 0;
+    if let Some(config) = &load.config {
+        for set in &config.rule_sets {
+            tables.push(Arc::new(Table::compile(set, &mut load.faults)));
+        }
+        // Tests of rules that are wrong anyway would only add noise.
+        if !config::fault::any_error(&load.faults) {
+            let before = load.faults.len();
+            for (table, set) in tables.iter().zip(&config.rule_sets) {
+                route::expect::run(table, set, &mut load.faults);
+            }
+            failed_expects = load.faults.len() - before;
+        }
+    }
+    config::fault::sort(&mut load.faults);
+    Prepared { load, tables, failed_expects }
+}
+
+impl Prepared {
+    /// Whether the texts can be served.
+    pub fn is_good(&self) -> bool {
+        self.load.config.is_some() && !config::fault::any_error(&self.load.faults)
+    }
+
+    /// 0 when they can; 1 when only `expect` lines fail; 2 when a text has a fault.
+    pub fn exit_code(&self) -> ExitCode {
+        match count(&self.load.faults, Severity::Error) {
+            0 if self.is_good() => ExitCode::SUCCESS,
+            errors if errors > 0 && errors == self.failed_expects => ExitCode::from(UNEXPECTED),
+            _ => ExitCode::from(FAULT),
+        }
+    }
+}
+
+/// Prints every fault, warning and note to stderr.
+pub fn tell(prepared: &Prepared) {
+    output::complain(&config::fault::text(&prepared.load.faults, &prepared.load.sources));
+}
+
+/// `reeve check`.
+pub fn main(arguments: &CheckArguments) -> ExitCode {
+    let prepared = prepare(&request(arguments.texts.clone()));
+    match arguments.output.format {
+        Format::Json => output::print(&format!("{}\n", config::fault::json(&prepared.load.faults))),
+        Format::Text => {
+            tell(&prepared);
+            output::print(&format!("{}\n", summary(&arguments.texts.config, &prepared)));
+        }
+    }
+    prepared.exit_code()
+}
+
+/// `config/reeve.toml: 5 listeners, 12 pools, 31 rules, 5 expectations hold; 3 notes`
+fn summary(file: &Path, prepared: &Prepared) -> String {
+    let faults = &prepared.load.faults;
+    let errors = count(faults, Severity::Error);
+    let mut text = format!("{}: ", file.display());
+    match &prepared.load.config {
+        Some(config) if errors == prepared.failed_expects => text += &contents(config, prepared.failed_expects),
+        _ => text += &number(errors, "error"),
+    }
+    let mut mark = "; ";
+    for (severity, word) in [(Severity::Warning, "warning"), (Severity::Note, "note")] {
+        let found = count(faults, severity);
+        if found > 0 {
+            text = text + mark + &number(found, word);
+            mark = ", ";
+        }
+    }
+    text
+}
+
+fn contents(config: &Config, failed: usize) -> String {
+    let rules = config.rule_sets.iter().flat_map(|set| &set.sections).map(|section| section.rules.len()).sum();
+    let expects: usize = config.rule_sets.iter().map(|set| set.expects.len()).sum();
+    let expects = match (expects, failed) {
+        (1, 0) => "1 expectation holds".to_owned(),
+        (_, 0) => number(expects, "expectation") + " hold",
+        (_, 1) => format!("1 of {} fails", number(expects, "expectation")),
+        _ => format!("{failed} of {} fail", number(expects, "expectation")),
+    };
+    let (listeners, pools) = (number(config.listeners.len(), "listener"), number(config.pools.len(), "pool"));
+    format!("{listeners}, {pools}, {}, {expects}", number(rules, "rule"))
+}
+
+fn count(faults: &[Fault], severity: Severity) -> usize {
+    faults.iter().filter(|fault| fault.severity == severity).count()
+}
+
+fn number(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}

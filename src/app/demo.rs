@@ -1,0 +1,212 @@
+//! `reeve demo`: the whole of Reeve on one machine, with nothing to prepare.
+//!
+//! Starts origins, writes a configuration and rules for them into a temporary folder and then does
+//! what `reeve run` does with these texts. There is no second way to serve.
+
+mod content;
+mod folder;
+mod origins;
+mod texts;
+
+use std::fmt::Write;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use self::folder::Folder;
+use self::origins::Origins;
+use super::args::DemoArguments;
+use super::check::{self, prepare};
+use super::start::{self, RunOptions, Started};
+use super::{START_FAILED, environment, output};
+use crate::config;
+
+/// The ports that are taken when they are free.
+const HTTP: u16 = 8080;
+const METRICS: u16 = 9901;
+
+/// Runs the demonstration until it is told to stop.
+pub fn main(arguments: DemoArguments) -> ExitCode {
+    let stage = match Stage::set() {
+        Ok(stage) => stage,
+        Err(error) => {
+            output::complain(&format!("reeve demo: cannot start: {error}\n"));
+            return ExitCode::from(START_FAILED);
+        }
+    };
+    let prepared = prepare(&stage.request(environment(), arguments.set.overrides));
+    check::tell(&prepared);
+    if !prepared.is_good() {
+        return prepared.exit_code();
+    }
+    let sights = Sights::of(&stage);
+    let json = arguments.json;
+    let ready = Box::new(move |started: &Started| {
+        output::print(&if json { sights.json(started) } else { sights.text(started) });
+    });
+    start::run(prepared, RunOptions { ready, stop_after: arguments.stop_after })
+}
+
+/// Everything that has to stand before Reeve starts; put away when it is dropped.
+struct Stage {
+    _origins: Origins,
+    folder: Folder,
+    configuration: PathBuf,
+}
+
+impl Stage {
+    fn set() -> io::Result<Stage> {
+        let origins = Origins::start()?;
+        let folder = Folder::new()?;
+        let (http, metrics) = addresses()?;
+        folder.write("rules/demo.rules", texts::RULES)?;
+        let text = texts::configuration(http, metrics, folder.path(), &origins.servers);
+        let configuration = folder.write("config/reeve.toml", &text)?;
+        Ok(Stage { _origins: origins, folder, configuration })
+    }
+
+    fn request(&self, environment: Vec<(String, String)>, overrides: Vec<(String, String)>) -> config::Request {
+        let base = Some(self.folder.path().to_owned());
+        config::Request { file: self.configuration.clone(), base, environment, overrides }
+    }
+}
+
+/// The usual addresses, or free ones in their place. Both are held until both are known, so that they
+/// cannot be the same.
+fn addresses() -> io::Result<(SocketAddr, SocketAddr)> {
+    let hold = |port: u16| {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+    };
+    let (http, metrics) = (hold(HTTP)?, hold(METRICS)?);
+    Ok((http.local_addr()?, metrics.local_addr()?))
+}
+
+/// What is told about a demonstration that runs.
+struct Sights {
+    folder: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Sights {
+    fn of(stage: &Stage) -> Sights {
+        Sights { folder: stage.folder.path().to_owned(), configuration: stage.configuration.clone() }
+    }
+
+    /// One line for scripts.
+    fn json(&self, started: &Started) -> String {
+        let http = http(started);
+        let plain = texts::TRIES.iter().filter(|one| one.plain);
+        let value = serde_json::json!({
+            "http": http,
+            "metrics": metrics(started),
+            "try": plain.map(|one| format!("{http}{}", one.path)).collect::<Vec<_>>(),
+            "socket": started.socket.as_deref().map(Path::to_string_lossy),
+        });
+        format!("{value}\n")
+    }
+
+    /// A page for people.
+    fn text(&self, started: &Started) -> String {
+        let http = http(started);
+        let mut lines: Vec<(String, &str)> = texts::TRIES
+            .iter()
+            .map(|one| {
+                let options = if one.options.is_empty() { String::new() } else { format!("{} ", one.options) };
+                (format!("curl {options}{http}{}", one.path), one.shows)
+            })
+            .collect();
+        if let Some(metrics) = metrics(started) {
+            lines.push((format!("curl {metrics}"), "what Reeve counts, for Prometheus"));
+        }
+        let (folder, configuration) = (self.folder.display(), self.configuration.display());
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
+        let mut text = format!("Reeve serves {http}/ - open it in a browser, or try:\n\n");
+        for (line, shows) in lines {
+            let _ = writeln!(text, "  {line:<width$}  # {shows}");
+        }
+        let _ = write!(text, "\nAsk it, and ask its texts:\n\n");
+        if let Some(socket) = &started.socket {
+            let _ = writeln!(text, "  reeve servers --socket {}", socket.display());
+        }
+        let _ = write!(
+            text,
+            "  reeve explain GET {http}/api/time -H 'x-beta: 1' -c {configuration}\n  reeve check -c {configuration}\n\n\
+             Its texts and its log, removed at the end:\n\n  {configuration}\n  {folder}/rules/demo.rules\n  \
+             {folder}/access.log\n\nCtrl-C stops it.\n"
+        );
+        text
+    }
+}
+
+fn http(started: &Started) -> String {
+    started.listeners.iter().map(|(_, address)| format!("http://{address}")).next().unwrap_or_default()
+}
+
+fn metrics(started: &Started) -> Option<String> {
+    started.metrics.first().map(|address| format!("http://{address}/metrics"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started() -> Started {
+        Started {
+            listeners: vec![("demo".into(), "127.0.0.1:8080".parse().unwrap())],
+            metrics: vec!["127.0.0.1:9901".parse().unwrap()],
+            socket: Some("/tmp/x/reeve.sock".into()),
+        }
+    }
+
+    #[test]
+    fn the_texts_have_no_fault_and_every_expectation_holds() {
+        let stage = Stage::set().unwrap();
+        let prepared = prepare(&stage.request(Vec::new(), Vec::new()));
+        assert!(
+            prepared.load.faults.is_empty(),
+            "{}",
+            config::fault::text(&prepared.load.faults, &prepared.load.sources)
+        );
+        let config = prepared.load.config.unwrap();
+        assert_eq!((config.listeners.len(), config.pools.len(), config.rule_sets.len()), (1, 4, 1));
+        assert_eq!(config.rule_sets[0].expects.len(), 10);
+        // Each rule has something to try; `TRIES` says which paths a script may rely on.
+        assert!(texts::TRIES.len() >= config.rule_sets[0].sections[0].rules.len());
+    }
+
+    #[test]
+    fn scripts_get_one_line_with_full_addresses() {
+        let sights = Sights { folder: "/tmp/x".into(), configuration: "/tmp/x/config/reeve.toml".into() };
+        let line = sights.json(&started());
+        assert_eq!(line.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["http"], "http://127.0.0.1:8080");
+        assert_eq!(value["metrics"], "http://127.0.0.1:9901/metrics");
+        assert_eq!(value["socket"], "/tmp/x/reeve.sock");
+        let tries = value["try"].as_array().unwrap();
+        assert!(tries.len() >= 5);
+        assert!(tries.iter().all(|one| one.as_str().unwrap().starts_with("http://127.0.0.1:8080/")));
+    }
+
+    #[test]
+    fn people_get_a_line_for_every_rule() {
+        let sights = Sights { folder: "/tmp/x".into(), configuration: "/tmp/x/config/reeve.toml".into() };
+        let text = sights.text(&started());
+        for one in &texts::TRIES {
+            assert!(text.contains(one.shows) && text.contains(one.path));
+        }
+        assert!(text.contains("/tmp/x/rules/demo.rules") && text.contains("--socket /tmp/x/reeve.sock"));
+    }
+
+    #[test]
+    fn taken_ports_are_left_alone() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, HTTP));
+        let (http, metrics) = addresses().unwrap();
+        assert_ne!(http, metrics);
+        // Whoever holds the usual port, this test or another program, keeps it.
+        if taken.is_ok() {
+            assert_ne!(http.port(), HTTP);
+        }
+    }
+}
