@@ -1,12 +1,18 @@
-//! What is alive: the snapshot in force, pools, servers, and who may be chosen.
+//! What is alive: the snapshot in force, pools, servers, and who may be chosen; what was counted, and the
+//! commands by which engines ask each other.
 //!
 //! The engines meet here and nowhere else. Everything is keyed by configured identities, never addresses,
 //! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
 //! lock says so and is not for the request path.
 
+pub mod commands;
+pub mod connections;
+pub mod counters;
 pub mod farm;
+pub mod histogram;
 pub mod names;
 pub mod pool;
+pub mod rule_hits;
 pub mod server;
 pub mod snapshot;
 

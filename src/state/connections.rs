@@ -1,0 +1,106 @@
+//! What a worker tells about one of its client connections.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// The longest method and path that are told, in bytes.
+pub const REQUEST_SHOWN: usize = 80;
+
+/// What a client connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Doing {
+    /// Reading a request.
+    Reading,
+    /// Waiting for a server.
+    Waiting,
+    /// Sending an answer.
+    Sending,
+    /// Passing bytes both ways after an upgrade.
+    Tunnel,
+    /// Nothing: the client may send a request.
+    Idle,
+}
+
+/// One client connection, as it was when its worker was asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConnectionInfo {
+    /// Unique in the process: workers number theirs in disjoint ranges.
+    pub id: u64,
+    /// The listener's name.
+    pub listener: String,
+    pub client: SocketAddr,
+    /// How long it has been open; in JSON, seconds.
+    #[serde(rename = "age_seconds", serialize_with = "seconds")]
+    pub age: Duration,
+    #[serde(rename = "state")]
+    pub doing: Doing,
+    /// Requests begun on it.
+    pub requests: u64,
+    /// Of the request in progress.
+    pub pool: Option<String>,
+    /// Of the request in progress: the server's name in its pool.
+    pub server: Option<String>,
+    /// Of the request in progress: method and path, see `shown`.
+    pub request: Option<String>,
+    /// Bytes from the client.
+    pub bytes_received: u64,
+    /// Bytes to the client.
+    pub bytes_sent: u64,
+}
+
+/// A method and target as they are told: without the query, which often holds secrets, control
+/// characters replaced, and cut to `REQUEST_SHOWN` bytes.
+pub fn shown(method: &str, target: &str) -> String {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let mut text = String::with_capacity(REQUEST_SHOWN);
+    for char in method.chars().chain([' ']).chain(path.chars()) {
+        let char = if char.is_control() { '\u{fffd}' } else { char };
+        if text.len() + char.len_utf8() > REQUEST_SHOWN - '…'.len_utf8() {
+            text.push('…');
+            break;
+        }
+        text.push(char);
+    }
+    text
+}
+
+fn seconds<S: Serializer>(age: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((age.as_secs_f64() * 1e3).round() / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_and_odd_requests_are_cut_at_a_character() {
+        assert_eq!(shown("GET", "/a?password=1"), "GET /a");
+        assert_eq!(shown("GET", "/a\x1b[2J"), "GET /a\u{fffd}[2J");
+        let long = shown("GET", &"/ü".repeat(100));
+        assert!(long.ends_with('…') && long.len() <= REQUEST_SHOWN, "{long}");
+    }
+
+    #[test]
+    fn the_json_is_what_the_api_promises() {
+        let info = ConnectionInfo {
+            id: 7,
+            listener: "web".into(),
+            client: "127.0.0.1:9".parse().unwrap(),
+            age: Duration::from_micros(1_234_567),
+            doing: Doing::Waiting,
+            requests: 2,
+            pool: Some("web".into()),
+            server: None,
+            request: Some(shown("GET", "/")),
+            bytes_received: 1,
+            bytes_sent: 2,
+        };
+        assert_eq!(
+            serde_json::to_string(&info).unwrap(),
+            r#"{"id":7,"listener":"web","client":"127.0.0.1:9","age_seconds":1.235,"state":"waiting","requests":2,"pool":"web","server":null,"request":"GET /","bytes_received":1,"bytes_sent":2}"#
+        );
+    }
+}

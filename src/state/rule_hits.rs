@@ -1,0 +1,155 @@
+//! How often each rule took a request.
+//!
+//! Counting is an addition at the rule's number in the current table. When a reload brings another
+//! table, the counts move over by the rules' names; those of rules that are gone are dropped, so that
+//! reloads do not make the counters grow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The names of the rules of one table, in the order of their numbers.
+pub type RuleNames = Arc<[Arc<str>]>;
+
+#[derive(Debug, Clone, Default)]
+pub struct RuleHits {
+    /// Names by number. Two rules may have one name, when two rule sets share a file.
+    names: RuleNames,
+    /// Hits by number; as long as `names`.
+    hits: Vec<u64>,
+}
+
+impl RuleHits {
+    /// The numbers mean the rules of this table from now on. Does nothing when it is the table in use.
+    pub fn table(&mut self, names: RuleNames) {
+        if Arc::ptr_eq(&self.names, &names) {
+            return;
+        }
+        let mut before = self.by_name();
+        // The first rule of a name takes all that was counted for it.
+        self.hits = names.iter().map(|name| before.remove(&**name).unwrap_or(0)).collect();
+        self.names = names;
+    }
+
+    /// A number that is not in the table counts nowhere.
+    #[inline]
+    pub fn hit(&mut self, rule: usize) {
+        if let Some(hits) = self.hits.get_mut(rule) {
+            *hits += 1;
+        }
+    }
+
+    /// Adds what another worker has counted. For a moment in a reload the two have different tables:
+    /// then the names decide, and none is lost.
+    pub fn merge(&mut self, other: &RuleHits) {
+        if Arc::ptr_eq(&self.names, &other.names) {
+            for (mine, theirs) in self.hits.iter_mut().zip(&other.hits) {
+                *mine += theirs;
+            }
+            return;
+        }
+        if self.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        let mut theirs = other.by_name();
+        let mut names = self.names.to_vec();
+        for (name, mine) in self.names.iter().zip(&mut self.hits) {
+            *mine += theirs.remove(&**name).unwrap_or(0);
+        }
+        for name in other.names.iter() {
+            if let Some(hits) = theirs.remove(&**name) {
+                names.push(Arc::clone(name));
+                self.hits.push(hits);
+            }
+        }
+        self.names = names.into();
+    }
+
+    /// How many rules the table has.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Names with their hits, each once, in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut sums = self.by_name();
+        self.names.iter().filter_map(move |name| sums.remove(&**name).map(|hits| (&**name, hits)))
+    }
+
+    fn by_name(&self) -> HashMap<&str, u64> {
+        let mut sums = HashMap::with_capacity(self.names.len());
+        for (name, hits) in self.names.iter().zip(&self.hits) {
+            *sums.entry(&**name).or_insert(0) += hits;
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(words: &str) -> RuleNames {
+        words.split(' ').map(Arc::from).collect()
+    }
+
+    fn seen(hits: &RuleHits) -> Vec<(&str, u64)> {
+        hits.iter().collect()
+    }
+
+    #[test]
+    fn hits_follow_their_names_over_a_reload() {
+        let mut hits = RuleHits::default();
+        hits.hit(0);
+        hits.table(names("a b c"));
+        hits.hit(0);
+        hits.hit(2);
+        hits.hit(2);
+        hits.hit(3);
+        assert_eq!(seen(&hits), [("a", 1), ("b", 0), ("c", 2)]);
+        hits.table(names("c d a"));
+        hits.hit(1);
+        assert_eq!(seen(&hits), [("c", 2), ("d", 1), ("a", 1)]);
+        hits.table(names("d"));
+        hits.table(names("c d"));
+        assert_eq!(seen(&hits), [("c", 0), ("d", 1)]);
+    }
+
+    #[test]
+    fn a_name_in_two_rule_sets_is_one_line() {
+        let mut hits = RuleHits::default();
+        hits.table(names("a b a"));
+        hits.hit(0);
+        hits.hit(2);
+        assert_eq!(seen(&hits), [("a", 2), ("b", 0)]);
+        hits.table(names("b a a"));
+        assert_eq!(seen(&hits), [("b", 0), ("a", 2)]);
+    }
+
+    #[test]
+    fn workers_with_and_without_the_same_table_add_up() {
+        let table = names("a b");
+        let mut one = RuleHits::default();
+        one.table(Arc::clone(&table));
+        one.hit(1);
+        let mut two = one.clone();
+        two.hit(0);
+        one.merge(&two);
+        assert_eq!(seen(&one), [("a", 1), ("b", 2)]);
+        let mut late = RuleHits::default();
+        late.table(names("c b"));
+        late.hit(0);
+        late.hit(1);
+        one.merge(&late);
+        assert_eq!(seen(&one), [("a", 1), ("b", 3), ("c", 1)]);
+
+        // The usual start: what is merged into has no table yet.
+        let mut sum = RuleHits::default();
+        sum.merge(&two);
+        assert_eq!(seen(&sum), [("a", 1), ("b", 1)]);
+    }
+}
