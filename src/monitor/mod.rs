@@ -1,1 +1,19 @@
-//! monitor
+//! What an operator sees from outside: the control socket with its JSON API, and the metrics page.
+//!
+//! Reads only: it asks the workers for what they counted (`state::commands`) and looks at the live
+//! state, and changes neither.
+
+pub mod api;
+pub mod exposition;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod socket;
+pub mod view;
+
+pub use api::Source;
+pub use run::run;
+pub use socket::{BindFault, ControlSocket, bind_control, socket_path};
+
+#[cfg(test)]
+mod tests;

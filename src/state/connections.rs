@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// The longest method and path that are told, in bytes.
 pub const REQUEST_SHOWN: usize = 80;
 
 /// What a client connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Doing {
     /// Reading a request.
@@ -25,7 +25,7 @@ pub enum Doing {
 }
 
 /// One client connection, as it was when its worker was asked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionInfo {
     /// Unique in the process: workers number theirs in disjoint ranges.
     pub id: u64,
@@ -33,7 +33,7 @@ pub struct ConnectionInfo {
     pub listener: String,
     pub client: SocketAddr,
     /// How long it has been open; in JSON, seconds.
-    #[serde(rename = "age_seconds", serialize_with = "seconds")]
+    #[serde(rename = "age_seconds", with = "seconds")]
     pub age: Duration,
     #[serde(rename = "state")]
     pub doing: Doing,
@@ -67,8 +67,19 @@ pub fn shown(method: &str, target: &str) -> String {
     text
 }
 
-fn seconds<S: Serializer>(age: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((age.as_secs_f64() * 1e3).round() / 1e3)
+/// A duration as seconds with three digits.
+pub mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64((duration.as_secs_f64() * 1e3).round() / 1e3)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
 }
 
 #[cfg(test)]
@@ -98,9 +109,12 @@ mod tests {
             bytes_received: 1,
             bytes_sent: 2,
         };
+        let json = serde_json::to_string(&info).unwrap();
         assert_eq!(
-            serde_json::to_string(&info).unwrap(),
+            json,
             r#"{"id":7,"listener":"web","client":"127.0.0.1:9","age_seconds":1.235,"state":"waiting","requests":2,"pool":"web","server":null,"request":"GET /","bytes_received":1,"bytes_sent":2}"#
         );
+        let back: ConnectionInfo = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, ConnectionInfo { age: Duration::from_millis(1235), ..info });
     }
 }

@@ -295,9 +295,24 @@ impl Counters {
     }
 
     /// Forgets labels for which `keep` says no, so that servers that came and went while running do
-    /// not pile up. To be called when a snapshot is replaced.
+    /// not pile up. `keep` is asked about pools, too, with the server `NONE`; to be called when a
+    /// snapshot is replaced. The times of a forgotten server stay with its pool: the histograms of a
+    /// pool must never go back.
     pub fn retain(&mut self, mut keep: impl FnMut(ServerLabels) -> bool) {
-        self.requests.retain(|labels, _| keep(ServerLabels { pool: labels.pool, server: labels.server }));
+        let mut orphans = Vec::new();
+        self.requests.retain(|labels, requests| {
+            let RequestLabels { pool, server, .. } = *labels;
+            let kept = keep(ServerLabels { pool, server });
+            if !kept && keep(ServerLabels { pool, server: NONE }) {
+                orphans.push((RequestLabels { server: NONE, ..*labels }, requests.total, requests.first_byte));
+            }
+            kept
+        });
+        for (labels, total, first_byte) in orphans {
+            let requests = self.requests.entry(labels).or_default();
+            requests.total.merge(&total);
+            requests.first_byte.merge(&first_byte);
+        }
         self.upstreams.retain(|labels, _| keep(*labels));
         self.retries.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
     }
@@ -498,6 +513,18 @@ mod tests {
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, 2));
         counters.retain(|_| false);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (0, 0));
+    }
+
+    #[test]
+    fn the_times_of_a_pool_outlive_its_servers() {
+        let mut counters = Counters::default();
+        counters.request(WEB, 200, ms(3), Some(ms(2)));
+        counters.request(RequestLabels { pool: 5, ..WEB }, 200, ms(3), None);
+        counters.retain(|labels| labels.pool == 1 && labels.server == NONE);
+        let left: Vec<_> = counters.requests().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].0, RequestLabels { server: NONE, ..WEB });
+        assert_eq!((left[0].1.count(), left[0].1.total.count(), left[0].1.first_byte.count()), (0, 1, 1));
     }
 
     #[test]

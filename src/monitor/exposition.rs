@@ -1,0 +1,273 @@
+//! The metrics page: what was counted and what is alive, in the text format of Prometheus.
+//!
+//! The names are a contract (docs/operations.md). Units are seconds and bytes. Label values are
+//! configured names and words of ours only; `-` stands for "none". Families and their lines are
+//! sorted, so that two pages can be compared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::UNIX_EPOCH;
+
+use prometheus::TextEncoder;
+use prometheus::proto::MetricType;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram as ProtoHistogram, LabelPair, Metric, MetricFamily};
+
+use super::process::Process;
+use super::view::{ServerState, View};
+use crate::state::commands::Answers;
+use crate::state::counters::{Counters, NONE, OTHER_CODE};
+use crate::state::histogram::Histogram;
+
+/// The media type of `page`.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Tables of more rules than this show only the rules that were hit: a page of 100,000 zeros helps nobody.
+const RULES_SHOWN_AT_ZERO: usize = 2000;
+
+/// The whole page.
+pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Result<String, prometheus::Error> {
+    let names = Names::of(view);
+    let mut families = Families::default();
+    requests(&mut families, &names, &answers.merged);
+    listeners(&mut families, view, &answers.merged);
+    upstreams(&mut families, &names, &answers.merged);
+    servers(&mut families, view);
+    rules(&mut families, &answers.merged);
+    ourselves(&mut families, view, answers, process);
+    TextEncoder::new().encode_to_string(&families.finish())
+}
+
+fn requests(families: &mut Families, names: &Names, counters: &Counters) {
+    let mut totals: BTreeMap<[String; 4], u64> = BTreeMap::new();
+    let mut times: BTreeMap<[&str; 2], (Histogram, Histogram)> = BTreeMap::new();
+    for (labels, requests) in counters.requests() {
+        let (Some(listener), Some(pool)) = (names.listener(labels.listener), names.pool(labels.pool)) else {
+            continue;
+        };
+        let (total, first_byte) = times.entry([listener, pool]).or_default();
+        total.merge(&requests.total);
+        first_byte.merge(&requests.first_byte);
+        let Some(server) = names.server(labels.pool, labels.server) else {
+            continue;
+        };
+        for (code, count) in requests.codes() {
+            let code = if *code == OTHER_CODE { "other".to_owned() } else { code.to_string() };
+            *totals.entry([listener.into(), pool.into(), server.into(), code]).or_default() += count;
+        }
+    }
+    let help = "Requests answered, by a server or by Reeve itself (server \"-\").";
+    for ([listener, pool, server, code], count) in &totals {
+        let labels = [("listener", &**listener), ("pool", pool), ("server", server), ("code", code)];
+        families.counter("reeve_requests_total", help, &labels, *count as f64);
+    }
+    for ([listener, pool], (total, first_byte)) in &times {
+        let labels = [("listener", *listener), ("pool", *pool)];
+        let help = "From the first byte of a request to the last byte of its answer.";
+        families.histogram("reeve_request_duration_seconds", help, &labels, total);
+        let help = "From the first byte of a request to the first byte of a server's answer.";
+        families.histogram("reeve_request_first_byte_seconds", help, &labels, first_byte);
+    }
+}
+
+fn listeners(families: &mut Families, view: &View, counters: &Counters) {
+    let counted: HashMap<u32, _> = counters.listeners().collect();
+    let nothing = Default::default();
+    for listener in &view.listeners {
+        let counters = counted.get(&listener.number).copied().unwrap_or(&nothing);
+        let own = ("listener", &*listener.name);
+        let help = "Connections accepted from clients.";
+        families.counter("reeve_connections_accepted_total", help, &[own], counters.accepted as f64);
+        let help = "Open client connections; idle ones wait for a request.";
+        for (state, count) in [("active", counters.active), ("idle", counters.idle)] {
+            families.gauge("reeve_connections", help, &[own, ("state", state)], count as f64);
+        }
+        let help = "Bytes exchanged with clients, heads included.";
+        for (direction, count) in [("received", counters.received), ("sent", counters.sent)] {
+            families.counter("reeve_bytes_total", help, &[own, ("direction", direction)], count as f64);
+        }
+        let help = "Connections and requests turned away before a server saw them.";
+        for (reason, count) in counters.rejected() {
+            families.counter("reeve_rejected_total", help, &[own, ("reason", reason.as_str())], count as f64);
+        }
+    }
+}
+
+fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
+    let mut sorted: Vec<_> = counters
+        .upstreams()
+        .filter_map(|(labels, counters)| {
+            Some((names.pool(labels.pool)?, names.server(labels.pool, labels.server)?, counters))
+        })
+        .collect();
+    sorted.sort_by_key(|(pool, server, _)| (*pool, *server));
+    for (pool, server, counters) in sorted {
+        let labels = [("pool", pool), ("server", server)];
+        let help = "Attempts to connect to a server, by what came of them.";
+        for (result, count) in counters.connects() {
+            let labels = [labels[0], labels[1], ("result", result.as_str())];
+            families.counter("reeve_upstream_connects_total", help, &labels, count as f64);
+        }
+        let help = "Requests sent on a connection to a server that had served before.";
+        families.counter("reeve_upstream_reuses_total", help, &labels, counters.reuses as f64);
+    }
+    let mut sorted: Vec<_> = counters
+        .retries()
+        .filter_map(|(pool, reason, count)| Some((names.pool(pool)?, reason.as_str(), count)))
+        .collect();
+    sorted.sort_unstable();
+    for (pool, reason, count) in sorted {
+        let help = "Requests tried once more, by what had gone wrong.";
+        families.counter("reeve_retries_total", help, &[("pool", pool), ("reason", reason)], count as f64);
+    }
+}
+
+fn servers(families: &mut Families, view: &View) {
+    for pool in &view.pools {
+        for server in &pool.servers {
+            let labels = [("pool", &*pool.name), ("server", &*server.name)];
+            let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };
+            let help = "1 when the health checks of a server say that it is up, or it has none; else 0.";
+            families.gauge("reeve_server_up", help, &labels, up);
+            let help = "Requests that a server is working on.";
+            families.gauge("reeve_server_in_flight", help, &labels, server.in_flight as f64);
+            if let Some(probe) = &server.probe {
+                let help = "How long the last health check of a server took.";
+                families.gauge("reeve_check_duration_seconds", help, &labels, probe.took.as_secs_f64());
+            }
+        }
+    }
+}
+
+fn rules(families: &mut Families, counters: &Counters) {
+    let all = counters.rules.len() <= RULES_SHOWN_AT_ZERO;
+    for (rule, hits) in counters.rules.iter().filter(|(_, hits)| all || *hits > 0) {
+        let help = "Requests that a rule took.";
+        families.counter("reeve_rule_hits_total", help, &[("rule", rule)], hits as f64);
+    }
+}
+
+fn ourselves(families: &mut Families, view: &View, answers: &Answers<Counters>, process: &Process) {
+    let help = "Loads of the configuration while running, by whether it was taken or refused for its faults.";
+    for (result, count) in [("ok", view.reloads.done), ("refused", view.reloads.refused)] {
+        families.counter("reeve_reloads_total", help, &[("result", result)], count as f64);
+    }
+    let help = "Lines of the access log dropped because its writer did not keep up.";
+    families.counter("reeve_log_dropped_total", help, &[], view.log_dropped as f64);
+    let help = "Workers that did not answer when this page was made; what they counted since is missing.";
+    families.gauge("reeve_workers_silent", help, &[], answers.silent.len() as f64);
+    let help = "Always 1; the labels say what runs.";
+    families.gauge("reeve_build_info", help, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+
+    // The names every client library uses for these.
+    let started = view.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    families.gauge("process_start_time_seconds", "When the process started, since 1970.", &[], started);
+    if let Some(seconds) = process.cpu_seconds {
+        let help = "Processor time used, user and system.";
+        families.counter("process_cpu_seconds_total", help, &[], seconds);
+    }
+    let sizes = [
+        ("process_resident_memory_bytes", "Memory in use.", process.resident_bytes),
+        ("process_open_fds", "Open descriptors.", process.open_files),
+        ("process_max_fds", "Descriptors that may be open.", process.max_files),
+    ];
+    for (name, help, value) in sizes {
+        if let Some(value) = value {
+            families.gauge(name, help, &[], value as f64);
+        }
+    }
+}
+
+/// The configured names by their numbers. What is not configured any more has none.
+struct Names<'a> {
+    listeners: HashMap<u32, &'a str>,
+    pools: HashMap<u32, &'a str>,
+    servers: HashMap<(u32, u32), &'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(view: &'a View) -> Names<'a> {
+        Names {
+            listeners: view.listeners.iter().map(|listener| (listener.number, &*listener.name)).collect(),
+            pools: view.pools.iter().map(|pool| (pool.number, &*pool.name)).collect(),
+            servers: view
+                .pools
+                .iter()
+                .flat_map(|pool| pool.servers.iter().map(|server| ((pool.number, server.number), &*server.name)))
+                .collect(),
+        }
+    }
+
+    fn listener(&self, number: u32) -> Option<&'a str> {
+        self.listeners.get(&number).copied()
+    }
+
+    fn pool(&self, number: u32) -> Option<&'a str> {
+        if number == NONE { Some("-") } else { self.pools.get(&number).copied() }
+    }
+
+    fn server(&self, pool: u32, number: u32) -> Option<&'a str> {
+        if number == NONE { Some("-") } else { self.servers.get(&(pool, number)).copied() }
+    }
+}
+
+/// The families of a page by name; one exists from its first line on.
+#[derive(Default)]
+struct Families(BTreeMap<&'static str, MetricFamily>);
+
+impl Families {
+    fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        let mut metric = labelled(labels);
+        metric.set_counter(counter);
+        self.add(name, help, MetricType::COUNTER, metric);
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = labelled(labels);
+        metric.set_gauge(gauge);
+        self.add(name, help, MetricType::GAUGE, metric);
+    }
+
+    fn histogram(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], histogram: &Histogram) {
+        let buckets = histogram.cumulative().map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        let mut proto = ProtoHistogram::default();
+        proto.set_bucket(buckets.collect());
+        proto.set_sample_count(histogram.count());
+        proto.set_sample_sum(histogram.sum());
+        let mut metric = labelled(labels);
+        metric.set_histogram(proto);
+        self.add(name, help, MetricType::HISTOGRAM, metric);
+    }
+
+    fn add(&mut self, name: &'static str, help: &str, kind: MetricType, metric: Metric) {
+        let family = self.0.entry(name).or_insert_with(|| {
+            let mut family = MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            family
+        });
+        family.mut_metric().push(metric);
+    }
+
+    fn finish(self) -> Vec<MetricFamily> {
+        self.0.into_values().collect()
+    }
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Metric {
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}

@@ -1,0 +1,258 @@
+//! The answers of `/api/v1` as types: the server writes them, the command line reads them.
+//!
+//! Fields may be added; none is renamed or removed within `v1`. Times are seconds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{ServerState, View};
+use crate::state::commands::Answers;
+use crate::state::connections::{ConnectionInfo, seconds};
+use crate::state::counters::{Counters, OTHER_CODE, ServerLabels};
+
+/// `/api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    #[serde(rename = "uptime_seconds", with = "seconds")]
+    pub uptime: Duration,
+    /// 1 at the start, one more with each reload.
+    pub generation: u64,
+    /// True while requests in flight are finished before the process ends.
+    pub draining: bool,
+    pub workers: WorkersReport,
+    pub listeners: Vec<ListenerReport>,
+    /// Open client connections of all listeners.
+    pub connections: Gauges,
+    pub requests: RequestsReport,
+    pub pools: Share,
+    /// Names of the pools of which no server is up.
+    pub pools_down: Vec<String>,
+    pub servers: Share,
+    pub config: ConfigReport,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkersReport {
+    pub count: usize,
+    /// Numbers of those that did not answer in time: what they counted since is missing.
+    pub silent: Vec<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerReport {
+    pub name: String,
+    pub protocol: String,
+    pub addresses: Vec<SocketAddr>,
+    /// False when it needs a part that is not built yet.
+    pub open: bool,
+    pub connections: Gauges,
+    /// Connections since the start.
+    pub accepted: u64,
+    pub requests: u64,
+    /// Connections and requests turned away.
+    pub rejected: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Gauges {
+    pub open: u64,
+    pub active: u64,
+    pub idle: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RequestsReport {
+    pub total: u64,
+    /// `2xx`, `4xx` ...; `other` for codes beyond 599.
+    pub by_class: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Share {
+    pub total: usize,
+    pub up: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigReport {
+    /// Parts that are written in the configuration in use but not built yet.
+    pub notes: u64,
+    pub reloads: u64,
+    /// Reloads refused for faults in the texts.
+    pub reloads_refused: u64,
+}
+
+/// `/api/v1/servers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Servers {
+    /// In the order of the configuration.
+    pub servers: Vec<ServerReport>,
+    pub silent_workers: Vec<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerReport {
+    pub pool: String,
+    pub server: String,
+    pub address: String,
+    pub state: ServerState,
+    /// How long it has been in that state.
+    #[serde(rename = "since_seconds", with = "seconds")]
+    pub since: Duration,
+    pub reason: String,
+    pub weight: u32,
+    pub backup: bool,
+    pub limit: Option<u32>,
+    pub in_flight: u64,
+    pub probe: Option<ProbeReport>,
+    /// Answered since the start.
+    pub requests: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    pub ok: bool,
+    pub detail: String,
+    #[serde(rename = "duration_seconds", with = "seconds")]
+    pub took: Duration,
+    #[serde(rename = "ago_seconds", with = "seconds")]
+    pub ago: Duration,
+}
+
+/// `/api/v1/connections`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connections {
+    /// The busy before the idle, the oldest first; at most as many as were asked for.
+    pub connections: Vec<ConnectionInfo>,
+    /// Open connections, shown or not.
+    pub total: u64,
+    pub silent_workers: Vec<usize>,
+}
+
+/// Any answer that is not 200.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// One sentence.
+    pub error: String,
+}
+
+impl Status {
+    pub fn of(view: &View, answers: &Answers<Counters>, workers: usize) -> Status {
+        let mut requests = RequestsReport::default();
+        let mut by_listener: HashMap<u32, u64> = HashMap::new();
+        for (labels, counted) in answers.merged.requests() {
+            // Every request has a time; codes are forgotten with their server.
+            let count = counted.total.count();
+            requests.total += count;
+            *by_listener.entry(labels.listener).or_default() += count;
+            for (code, count) in counted.codes() {
+                *requests.by_class.entry(class(*code)).or_default() += count;
+            }
+        }
+        let counted: HashMap<u32, _> = answers.merged.listeners().collect();
+        let listeners: Vec<ListenerReport> = view
+            .listeners
+            .iter()
+            .map(|listener| {
+                let counters = counted.get(&listener.number).copied().cloned().unwrap_or_default();
+                ListenerReport {
+                    name: listener.name.to_string(),
+                    protocol: listener.protocol.to_owned(),
+                    addresses: listener.addresses.clone(),
+                    open: listener.open,
+                    connections: Gauges {
+                        open: counters.active + counters.idle,
+                        active: counters.active,
+                        idle: counters.idle,
+                    },
+                    accepted: counters.accepted,
+                    requests: by_listener.get(&listener.number).copied().unwrap_or(0),
+                    rejected: counters.rejected().map(|(_, count)| count).sum(),
+                    bytes_received: counters.received,
+                    bytes_sent: counters.sent,
+                }
+            })
+            .collect();
+        let servers = || view.pools.iter().flat_map(|pool| &pool.servers);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: view.pid,
+            uptime: view.uptime,
+            generation: view.generation,
+            draining: view.draining,
+            workers: WorkersReport { count: workers, silent: answers.silent.clone() },
+            listeners,
+            connections: open(&answers.merged),
+            requests,
+            pools: Share { total: view.pools.len(), up: view.pools.iter().filter(|pool| pool.up()).count() },
+            pools_down: view.pools.iter().filter(|pool| !pool.up()).map(|pool| pool.name.to_string()).collect(),
+            servers: Share {
+                total: servers().count(),
+                up: servers().filter(|server| server.state != ServerState::Down).count(),
+            },
+            config: ConfigReport {
+                notes: view.notes,
+                reloads: view.reloads.done,
+                reloads_refused: view.reloads.refused,
+            },
+        }
+    }
+}
+
+impl Servers {
+    pub fn of(view: &View, answers: &Answers<Counters>) -> Servers {
+        let mut requests: HashMap<ServerLabels, u64> = HashMap::new();
+        for (labels, counted) in answers.merged.requests() {
+            *requests.entry(ServerLabels { pool: labels.pool, server: labels.server }).or_default() += counted.count();
+        }
+        let servers = view.pools.iter().flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+        let servers = servers.map(|(pool, server)| ServerReport {
+            pool: pool.name.to_string(),
+            server: server.name.to_string(),
+            address: server.address.clone(),
+            state: server.state,
+            since: server.since,
+            reason: server.reason.clone(),
+            weight: server.weight,
+            backup: server.backup,
+            limit: server.limit,
+            in_flight: server.in_flight,
+            probe: server.probe.as_ref().map(|probe| ProbeReport {
+                ok: probe.ok,
+                detail: probe.detail.clone(),
+                took: probe.took,
+                ago: probe.ago,
+            }),
+            requests: requests.get(&ServerLabels { pool: pool.number, server: server.number }).copied().unwrap_or(0),
+        });
+        Servers { servers: servers.collect(), silent_workers: answers.silent.clone() }
+    }
+}
+
+impl Connections {
+    pub fn of(shown: Answers<Vec<ConnectionInfo>>, counters: &Answers<Counters>) -> Connections {
+        Connections { connections: shown.merged, total: open(&counters.merged).open, silent_workers: shown.silent }
+    }
+}
+
+fn open(counters: &Counters) -> Gauges {
+    counters.listeners().fold(Gauges::default(), |sum, (_, listener)| Gauges {
+        open: sum.open + listener.active + listener.idle,
+        active: sum.active + listener.active,
+        idle: sum.idle + listener.idle,
+    })
+}
+
+fn class(code: u16) -> String {
+    match code {
+        OTHER_CODE | 600.. => "other".to_owned(),
+        _ => format!("{}xx", code / 100),
+    }
+}

@@ -1,0 +1,149 @@
+//! Serves the control socket and the metrics addresses until told to stop: the only loop here that waits.
+//!
+//! Runs on the control thread. Each connection carries one request and has thirty seconds, so that
+//! slow or silent peers hold nothing for long; at most 64 are served at each door, the others wait in
+//! the kernel's queue.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::api::{self, Door, Source};
+
+/// Connections served at once at one door.
+const CONNECTIONS: usize = 64;
+
+/// For the request's head.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// For the whole connection. An answer takes two seconds at most, even when a worker is stuck.
+const CONNECTION: Duration = Duration::from_secs(30);
+
+/// For answers under way when told to stop.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What to wait after an accept that failed: without descriptors it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` says true, or its sender is gone. The listeners may be blocking or not; an
+/// error means that one of them could not be used at all.
+pub async fn run(
+    source: Source,
+    control: Option<UnixListener>,
+    metrics: Vec<TcpListener>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let source = Arc::new(source);
+    let mut doors = JoinSet::new();
+    if let Some(listener) = control {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        doors.spawn(serve_control(Arc::clone(&source), listener, stop.clone()));
+    }
+    for listener in metrics {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        doors.spawn(serve_metrics(Arc::clone(&source), listener, stop.clone()));
+    }
+    stopped(&mut stop).await;
+    // The doors see the same word and end by themselves.
+    while doors.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn serve_control(source: Arc<Source>, listener: tokio::net::UnixListener, mut stop: watch::Receiver<bool>) {
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if open.len() < CONNECTIONS => accepted,
+            Some(_) = open.join_next() => continue,
+            () = stopped(&mut stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) if may_enter(&stream) => {
+                open.spawn(serve(Arc::clone(&source), Door::Control, stream));
+            }
+            Ok(_) => {}
+            Err(error) => pause(&error).await,
+        }
+    }
+    last_words(open).await;
+}
+
+async fn serve_metrics(source: Arc<Source>, listener: tokio::net::TcpListener, mut stop: watch::Receiver<bool>) {
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if open.len() < CONNECTIONS => accepted,
+            Some(_) = open.join_next() => continue,
+            () = stopped(&mut stop) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                open.spawn(serve(Arc::clone(&source), Door::Metrics, stream));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+    last_words(open).await;
+}
+
+/// Only our own user and root may speak to us, whatever became of the socket's mode.
+fn may_enter(stream: &UnixStream) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw() => true,
+        Ok(peer) => {
+            tracing::warn!(uid = peer.uid(), "control socket: a connection of another user was closed");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "control socket: a connection without a known user was closed");
+            false
+        }
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(source: Arc<Source>, door: Door, stream: S) {
+    let service = service_fn(|request| {
+        let source = Arc::clone(&source);
+        async move { Ok::<_, Infallible>(api::answer(&source, door, &request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .keep_alive(false)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(?door, %error, "a monitor connection ended early"),
+        Err(_) => tracing::debug!(?door, "a monitor connection took too long"),
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "the monitor could not accept a connection");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn last_words(mut open: JoinSet<()>) {
+    let all = async { while open.join_next().await.is_some() {} };
+    // What is still open then is cut off with the set.
+    let _ = tokio::time::timeout(LAST_WORDS, all).await;
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could say it.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

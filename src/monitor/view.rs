@@ -1,0 +1,111 @@
+//! What the monitor shows of the farm: the configuration and the live state at one moment, as plain data.
+//!
+//! The exposition and the API both read this, so that neither depends on how the live state is kept.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone)]
+pub struct View {
+    pub pid: u32,
+    pub started: SystemTime,
+    pub uptime: Duration,
+    /// 1 at the start, one more with each reload.
+    pub generation: u64,
+    /// Requests in flight are finished, new connections are not taken.
+    pub draining: bool,
+    /// Notes that the configuration in use was loaded with: parts that are not built yet.
+    pub notes: u64,
+    pub reloads: Reloads,
+    /// Lines of the access log that were dropped because the writer did not keep up.
+    pub log_dropped: u64,
+    pub listeners: Vec<ListenerView>,
+    pub pools: Vec<PoolView>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reloads {
+    pub done: u64,
+    /// There was a fault in the texts: what ran before still runs.
+    pub refused: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerView {
+    /// Its number in the counters.
+    pub number: u32,
+    pub name: Arc<str>,
+    pub protocol: &'static str,
+    pub addresses: Vec<SocketAddr>,
+    /// False when it needs a part that is not built yet.
+    pub open: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct PoolView {
+    /// Its number in the counters.
+    pub number: u32,
+    pub name: Arc<str>,
+    pub scheduler: &'static str,
+    pub servers: Vec<ServerView>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServerView {
+    /// Its number in the counters.
+    pub number: u32,
+    pub name: Arc<str>,
+    /// As configured.
+    pub address: String,
+    pub state: ServerState,
+    /// How long it has been in that state.
+    pub since: Duration,
+    /// Why it is in that state; empty where there is nothing to say.
+    pub reason: String,
+    pub weight: u32,
+    pub backup: bool,
+    /// Requests in flight at most.
+    pub limit: Option<u32>,
+    pub in_flight: u64,
+    /// The last probe, where it is checked.
+    pub probe: Option<ProbeView>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerState {
+    Up,
+    Down,
+    /// Up, but takes no new clients: its weight is 0.
+    Draining,
+}
+
+impl ServerState {
+    pub fn word(self) -> &'static str {
+        match self {
+            ServerState::Up => "up",
+            ServerState::Down => "down",
+            ServerState::Draining => "draining",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ProbeView {
+    pub ok: bool,
+    /// What it saw: a status, or what went wrong.
+    pub detail: String,
+    pub took: Duration,
+    /// How long ago it ended.
+    pub ago: Duration,
+}
+
+impl PoolView {
+    /// Whether any server can take a request.
+    pub fn up(&self) -> bool {
+        self.servers.iter().any(|server| server.state == ServerState::Up)
+    }
+}
