@@ -3,6 +3,8 @@
 //! Both only read. The control socket has `/api/v1/*` and `/metrics`, the metrics addresses have
 //! `/metrics` alone: they are not protected.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -13,7 +15,9 @@ use super::exposition;
 use super::process::Process;
 use super::report::{Connections, Problem, Servers, Status};
 use super::view::View;
+use crate::state::Farm;
 use crate::state::commands::Workers;
+use crate::state::tallies::Tallies;
 
 /// Connections that `/api/v1/connections` tells when it is not asked for a number.
 pub const CONNECTIONS_SHOWN: usize = 100;
@@ -33,7 +37,13 @@ pub enum Door {
 /// Where the answers come from.
 pub struct Source {
     pub view: Box<dyn Fn() -> View + Send + Sync>,
-    pub workers: Workers,
+    pub workers: Arc<Workers>,
+}
+
+impl Source {
+    pub fn new(farm: Arc<Farm>, tallies: Arc<Tallies>, workers: Arc<Workers>) -> Source {
+        Source { view: Box::new(move || View::of(&farm, &tallies)), workers }
+    }
 }
 
 /// Answers one request; its body is not looked at.

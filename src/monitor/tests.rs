@@ -15,9 +15,14 @@ use tokio::sync::watch;
 use super::report::{Connections, Problem, Servers, Status};
 use super::view::{ListenerView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
+use crate::model::listener::{Listener, Protocol};
+use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
+use crate::state::tallies::Tallies;
+use crate::state::{Farm, Health, ProbeReport};
 
 /// A folder of a test's own, gone at its end.
 pub struct Folder(PathBuf);
@@ -153,7 +158,7 @@ async fn worker(mut commands: Commands, number: u64) {
 
 /// A monitor on a thread of its own with two workers that answer, and as many as `stuck` that do not.
 pub struct Served {
-    pub folder: Folder,
+    _folder: Folder,
     pub socket: PathBuf,
     pub metrics: std::net::SocketAddr,
     stop: watch::Sender<bool>,
@@ -176,13 +181,13 @@ impl Served {
                 for (number, queue) in (0..).zip(queues) {
                     tokio::spawn(worker(queue, number));
                 }
-                let source = Source { view: Box::new(view), workers };
+                let source = Source { view: Box::new(view), workers: Arc::new(workers) };
                 let control = control.listener().try_clone().unwrap();
                 run(source, Some(control), vec![listener], stopped).await.unwrap();
                 drop(held);
             });
         });
-        Served { folder, socket, metrics, stop, thread: Some(thread) }
+        Served { _folder: folder, socket, metrics, stop, thread: Some(thread) }
     }
 
     fn unix(&self) -> UnixStream {
@@ -215,6 +220,67 @@ fn ask(mut stream: impl Read + Write, request: &str) -> (String, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn the_view_is_that_of_the_farm() {
+    let place = Place::file("f");
+    let configured = |name: &str, weight| Server {
+        name: name.into(),
+        address: Address::Ip("127.0.0.1:9001".parse().unwrap()),
+        weight,
+        limit: Some(9),
+        backup: false,
+        place: place.clone(),
+    };
+    let config = Config {
+        listeners: vec![Listener {
+            name: "web".into(),
+            addresses: vec!["127.0.0.1:8080".parse().unwrap()],
+            protocol: Protocol::Http,
+            rules: 0,
+            pool: None,
+            trusted: Vec::new(),
+            forwarded: false,
+            built: true,
+            place: place.clone(),
+        }],
+        pools: vec![Pool {
+            name: "web".into(),
+            scheduler: Scheduler::Wlc,
+            servers: vec![configured("web1", 2), configured("web2", 0)],
+            checks: vec![Check::with(Probe::Tcp, place.clone())],
+            retry: Retry::default(),
+            timeouts: Default::default(),
+            place: place.clone(),
+        }],
+        ..Config::default()
+    };
+    let farm = Farm::new(Arc::new(config), Vec::new());
+    let tallies = Tallies::default();
+    tallies.log_lines_dropped(4);
+    let then = SystemTime::now() - Duration::from_secs(60);
+    let web1 = farm.server("web/web1").unwrap();
+    web1.set_health(Health::Down, "connection refused", then);
+    web1.set_last_probe(ProbeReport {
+        at: then,
+        took: Duration::from_millis(1),
+        ok: false,
+        detail: "connection refused".into(),
+    });
+
+    let view = View::of(&farm, &tallies);
+    assert_eq!((view.generation, view.reloads.done, view.log_dropped, view.pid), (1, 0, 4, std::process::id()));
+    assert_eq!((&*view.listeners[0].name, view.listeners[0].protocol), ("web", "http"));
+    let servers = &view.pools[0].servers;
+    assert_eq!((servers[0].state, &*servers[0].reason), (ServerState::Down, "connection refused"));
+    assert!(servers[0].since >= Duration::from_secs(59) && servers[0].since < Duration::from_secs(90));
+    assert_eq!(servers[0].probe.as_ref().map(|probe| probe.ok), Some(false));
+    assert_eq!(
+        (servers[1].state, &*servers[1].address, servers[1].limit),
+        (ServerState::Draining, "127.0.0.1:9001", Some(9))
+    );
+    assert!(!view.pools[0].up());
 }
 
 #[test]

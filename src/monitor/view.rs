@@ -8,6 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::tallies::Tallies;
+use crate::state::{Farm, Health, LivePool, LiveServer};
+
 #[derive(Debug, Clone)]
 pub struct View {
     pub pid: u32,
@@ -99,8 +102,75 @@ pub struct ProbeView {
     /// What it saw: a status, or what went wrong.
     pub detail: String,
     pub took: Duration,
-    /// How long ago it ended.
+    /// How long ago it began.
     pub ago: Duration,
+}
+
+impl View {
+    /// As it is now.
+    pub fn of(farm: &Farm, tallies: &Tallies) -> View {
+        let snapshot = farm.snapshot();
+        let now = SystemTime::now();
+        let listeners = snapshot.config.listeners.iter().zip(&snapshot.listeners);
+        View {
+            pid: std::process::id(),
+            started: farm.started_at(),
+            uptime: farm.started().elapsed(),
+            generation: snapshot.generation,
+            draining: tallies.draining(),
+            notes: tallies.notes(),
+            reloads: Reloads { done: snapshot.generation.saturating_sub(1), refused: tallies.reloads_refused() },
+            log_dropped: tallies.log_dropped(),
+            listeners: listeners
+                .map(|(listener, number)| ListenerView {
+                    number: number.0,
+                    name: Arc::clone(&listener.name),
+                    protocol: listener.protocol.word(),
+                    addresses: listener.addresses.clone(),
+                    open: listener.built,
+                })
+                .collect(),
+            pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
+        }
+    }
+}
+
+fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
+    PoolView {
+        number: pool.id(),
+        name: Arc::clone(pool.name()),
+        scheduler: pool.config().scheduler.word(),
+        servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
+    }
+}
+
+fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
+    let standing = server.standing();
+    let state = match standing.health {
+        Health::Down => ServerState::Down,
+        Health::Up if server.weight() == 0 => ServerState::Draining,
+        Health::Up => ServerState::Up,
+    };
+    // The clock may have been set back in between; then it was just now.
+    let ago = |then| now.duration_since(then).unwrap_or_default();
+    ServerView {
+        number: server.id(),
+        name: Arc::clone(server.name()),
+        address: server.configured_address().to_string(),
+        state,
+        since: ago(standing.since),
+        reason: standing.why,
+        weight: server.weight(),
+        backup: server.is_backup(),
+        limit: server.limit(),
+        in_flight: server.in_flight().into(),
+        probe: server.last_probe().map(|probe| ProbeView {
+            ok: probe.ok,
+            ago: ago(probe.at),
+            took: probe.took,
+            detail: probe.detail,
+        }),
+    }
 }
 
 impl PoolView {

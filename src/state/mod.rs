@@ -15,6 +15,7 @@ pub mod pool;
 pub mod rule_hits;
 pub mod server;
 pub mod snapshot;
+pub mod tallies;
 
 pub use farm::{Farm, SnapshotCache};
 pub use names::Names;

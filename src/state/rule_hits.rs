@@ -7,8 +7,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::model::Config;
+
 /// The names of the rules of one table, in the order of their numbers.
 pub type RuleNames = Arc<[Arc<str>]>;
+
+/// The rules of a configuration in the order of its texts, and the number of the first rule of each
+/// rule set. To be made once for a snapshot: workers that share it add up faster.
+pub fn rule_names(config: &Config) -> (RuleNames, Vec<usize>) {
+    let mut names = Vec::new();
+    let mut first = Vec::with_capacity(config.rule_sets.len());
+    for set in &config.rule_sets {
+        first.push(names.len());
+        names.extend(set.sections.iter().flat_map(|section| &section.rules).map(|rule| Arc::clone(&rule.id)));
+    }
+    (names.into(), first)
+}
 
 #[derive(Debug, Clone, Default)]
 pub struct RuleHits {

@@ -1,0 +1,51 @@
+//! What happens too rarely to be counted by each worker: reloads, lost log lines, the drain.
+//!
+//! Written by `app` and by the writer of the access log, read by the monitor.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+#[derive(Debug, Default)]
+pub struct Tallies {
+    notes: AtomicU64,
+    reloads_refused: AtomicU64,
+    log_dropped: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Tallies {
+    /// The configuration in force was loaded with so many notes.
+    pub fn set_notes(&self, notes: u64) {
+        self.notes.store(notes, Relaxed);
+    }
+
+    pub fn notes(&self) -> u64 {
+        self.notes.load(Relaxed)
+    }
+
+    /// A reload was refused for faults in the texts.
+    pub fn reload_refused(&self) {
+        self.reloads_refused.fetch_add(1, Relaxed);
+    }
+
+    pub fn reloads_refused(&self) -> u64 {
+        self.reloads_refused.load(Relaxed)
+    }
+
+    /// Lines of the access log were dropped, because its writer did not keep up.
+    pub fn log_lines_dropped(&self, lines: u64) {
+        self.log_dropped.fetch_add(lines, Relaxed);
+    }
+
+    pub fn log_dropped(&self) -> u64 {
+        self.log_dropped.load(Relaxed)
+    }
+
+    /// From now on requests in flight are finished and no connection is taken.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
