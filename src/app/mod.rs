@@ -2,10 +2,15 @@
 
 mod args;
 pub mod check;
+mod client;
+mod connections;
 mod demo;
 mod explain;
 mod output;
+mod servers;
 pub mod start;
+mod status;
+mod table;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -15,8 +20,8 @@ use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 
 use self::args::{Arguments, ClientArguments, Command, Format, RunArguments, TextArguments};
+use self::client::ClientArgs;
 use crate::config;
-use crate::monitor::client::{self, ClientArgs};
 
 /// An `expect` line failed, or a request has no route.
 pub const UNEXPECTED: u8 = 1;
@@ -38,9 +43,9 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(arguments)) => demo::main(arguments),
         Some(Command::Check(arguments)) => check::main(&arguments),
         Some(Command::Explain(arguments)) => explain::main(&arguments),
-        Some(Command::Status(arguments)) => client::status(&asked(arguments)),
-        Some(Command::Servers(arguments)) => client::servers(&asked(arguments)),
-        Some(Command::Connections(arguments)) => client::connections(&asked(arguments)),
+        Some(Command::Status(arguments)) => status::status(&asked(arguments)),
+        Some(Command::Servers(arguments)) => servers::servers(&asked(arguments)),
+        Some(Command::Connections(arguments)) => connections::connections(&asked(arguments), crate::monitor::api::CONNECTIONS_SHOWN),
     }
 }
 

@@ -16,4 +16,4 @@ pub use run::run;
 pub use socket::{BindFault, ControlSocket, bind_control, socket_path};
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -7,7 +7,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::api::{self, Door, Source};
+use super::socket::ControlSocket;
 
 /// Connections served at once at one door.
 const CONNECTIONS: usize = 64;
@@ -36,52 +36,55 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What to wait after an accept that failed: without descriptors it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` says true, or its sender is gone. The listeners may be blocking or not; an
-/// error means that one of them could not be used at all.
+/// Serves until `stop` says true, or its sender is gone; then the control socket's name goes away. An
+/// error means that one of the listeners could not be used at all.
 pub async fn run(
     source: Source,
-    control: Option<UnixListener>,
+    control: Option<ControlSocket>,
     metrics: Vec<TcpListener>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let source = Arc::new(source);
-    let mut doors = JoinSet::new();
-    if let Some(listener) = control {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::UnixListener::from_std(listener)?;
-        doors.spawn(serve_control(Arc::clone(&source), listener, stop.clone()));
+    let mut listeners = Vec::with_capacity(metrics.len() + 1);
+    if let Some(control) = &control {
+        listeners.push(Listener::Control(tokio::net::UnixListener::from_std(control.listener().try_clone()?)?));
     }
     for listener in metrics {
         listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        doors.spawn(serve_metrics(Arc::clone(&source), listener, stop.clone()));
+        listeners.push(Listener::Metrics(tokio::net::TcpListener::from_std(listener)?));
+    }
+    let source = Arc::new(source);
+    let mut doors = JoinSet::new();
+    for listener in listeners {
+        doors.spawn(serve_door(Arc::clone(&source), listener, stop.clone()));
     }
     stopped(&mut stop).await;
-    // The doors see the same word and end by themselves.
+    // The doors hear the same word and end by themselves.
     while doors.join_next().await.is_some() {}
     Ok(())
 }
 
-async fn serve_control(source: Arc<Source>, listener: tokio::net::UnixListener, mut stop: watch::Receiver<bool>) {
-    let mut open = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept(), if open.len() < CONNECTIONS => accepted,
-            Some(_) = open.join_next() => continue,
-            () = stopped(&mut stop) => break,
-        };
-        match accepted {
-            Ok((stream, _)) if may_enter(&stream) => {
-                open.spawn(serve(Arc::clone(&source), Door::Control, stream));
-            }
-            Ok(_) => {}
-            Err(error) => pause(&error).await,
-        }
-    }
-    last_words(open).await;
+/// What is listened on.
+enum Listener {
+    Control(tokio::net::UnixListener),
+    Metrics(tokio::net::TcpListener),
 }
 
-async fn serve_metrics(source: Arc<Source>, listener: tokio::net::TcpListener, mut stop: watch::Receiver<bool>) {
+/// Who was accepted.
+enum Peer {
+    Control(UnixStream),
+    Metrics(TcpStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Peer> {
+        match self {
+            Listener::Control(listener) => Ok(Peer::Control(listener.accept().await?.0)),
+            Listener::Metrics(listener) => Ok(Peer::Metrics(listener.accept().await?.0)),
+        }
+    }
+}
+
+async fn serve_door(source: Arc<Source>, listener: Listener, mut stop: watch::Receiver<bool>) {
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -90,13 +93,23 @@ async fn serve_metrics(source: Arc<Source>, listener: tokio::net::TcpListener, m
             () = stopped(&mut stop) => break,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(Peer::Control(stream)) => {
+                if may_enter(&stream) {
+                    open.spawn(serve(Arc::clone(&source), Door::Control, stream));
+                }
+            }
+            Ok(Peer::Metrics(stream)) => {
                 open.spawn(serve(Arc::clone(&source), Door::Metrics, stream));
             }
-            Err(error) => pause(&error).await,
+            Err(error) => {
+                tracing::warn!(%error, "the monitor could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
-    last_words(open).await;
+    let all = async { while open.join_next().await.is_some() {} };
+    // What is still open then is cut off with the set.
+    let _ = tokio::time::timeout(LAST_WORDS, all).await;
 }
 
 /// Only our own user and root may speak to us, whatever became of the socket's mode.
@@ -130,17 +143,6 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(source: Arc<Source>, door: Doo
         Ok(Err(error)) => tracing::debug!(?door, %error, "a monitor connection ended early"),
         Err(_) => tracing::debug!(?door, "a monitor connection took too long"),
     }
-}
-
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "the monitor could not accept a connection");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
-}
-
-async fn last_words(mut open: JoinSet<()>) {
-    let all = async { while open.join_next().await.is_some() {} };
-    // What is still open then is cut off with the set.
-    let _ = tokio::time::timeout(LAST_WORDS, all).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -148,6 +148,9 @@ async fn worker(mut commands: Commands, number: u64) {
             ToWorker::Connections { limit, reply } => {
                 let mut all =
                     vec![connection(number * 10 + 1, Doing::Waiting), connection(number * 10 + 2, Doing::Idle)];
+                if limit >= 1000 {
+                    all.extend((0..limit as u64 - 2).map(|id| connection(1000 + id, Doing::Idle)));
+                }
                 all.truncate(limit);
                 drop(reply.send(all));
             }
@@ -182,7 +185,6 @@ impl Served {
                     tokio::spawn(worker(queue, number));
                 }
                 let source = Source { view: Box::new(view), workers: Arc::new(workers) };
-                let control = control.listener().try_clone().unwrap();
                 run(source, Some(control), vec![listener], stopped).await.unwrap();
                 drop(held);
             });
@@ -318,6 +320,11 @@ fn servers_and_connections_are_listed() {
     let connections: Connections = serde_json::from_str(&body).unwrap();
     assert_eq!(connections.connections.iter().map(|info| info.id).collect::<Vec<_>>(), [11, 1, 12]);
     assert_eq!(connections.total, 3);
+
+    // Longer than any buffer on the way.
+    let (_, body) = ask(served.unix(), "GET /api/v1/connections?limit=5000");
+    let connections: Connections = serde_json::from_str(&body).unwrap();
+    assert_eq!(connections.connections.len(), 5000);
 }
 
 #[test]
@@ -496,6 +503,8 @@ fn silent_peers_do_not_keep_it_from_stopping() {
     half.write_all(b"GET /api/v1/sta").unwrap();
     ask(served.unix(), "GET /api/v1/status");
     let before = std::time::Instant::now();
+    let socket = served.socket.clone();
     drop(served);
+    assert!(!socket.exists());
     assert!(before.elapsed() < Duration::from_secs(5));
 }

@@ -24,6 +24,18 @@ pub enum Doing {
     Idle,
 }
 
+impl Doing {
+    pub fn word(self) -> &'static str {
+        match self {
+            Doing::Reading => "reading",
+            Doing::Waiting => "waiting",
+            Doing::Sending => "sending",
+            Doing::Tunnel => "tunnel",
+            Doing::Idle => "idle",
+        }
+    }
+}
+
 /// One client connection, as it was when its worker was asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionInfo {

@@ -10,10 +10,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use super::histogram::Histogram;
+pub use super::labels::{ConnectResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels};
 use super::rule_hits::RuleHits;
-
-/// The number of a label that does not apply: no pool was chosen, or no server.
-pub const NONE: u32 = u32::MAX;
 
 /// Status codes told apart for one set of labels. A server that makes up codes of its own cannot
 /// grow the table beyond this; the rest count under `OTHER_CODE`.
@@ -21,23 +19,6 @@ const CODES: usize = 32;
 
 /// Stands for the codes beyond the bound.
 pub const OTHER_CODE: u16 = 0;
-
-/// Whose request it was: numbers of `state::names`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestLabels {
-    pub listener: u32,
-    /// `NONE` when no pool was chosen.
-    pub pool: u32,
-    /// `NONE` when no server was reached.
-    pub server: u32,
-}
-
-/// A server, by the number of its pool and its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerLabels {
-    pub pool: u32,
-    pub server: u32,
-}
 
 /// The requests of one set of labels.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -124,77 +105,6 @@ impl UpstreamCounters {
     /// Attempts to connect, with what came of them.
     pub fn connects(&self) -> impl Iterator<Item = (ConnectResult, u64)> + '_ {
         ConnectResult::ALL.into_iter().zip(self.connects)
-    }
-}
-
-/// An enum whose variants are labels: its number indexes an array, its word is printed.
-macro_rules! labels {
-    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
-
-        impl $name {
-            pub const ALL: [$name; [$($name::$variant),+].len()] = [$($name::$variant),+];
-
-            /// The label's value.
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word,)+ }
-            }
-        }
-    };
-}
-
-labels! {
-    /// Why a connection or request was turned away before a server saw it.
-    Rejected {
-        /// Not HTTP, or not valid HTTP.
-        BadRequest = "bad-request",
-        /// `limits.header-bytes` or `header-count`.
-        HeaderTooLarge = "header-too-large",
-        /// `limits.target-bytes`.
-        TargetTooLong = "target-too-long",
-        /// A rule's body limit, or that of a condition on the body.
-        BodyTooLarge = "body-too-large",
-        /// The head or body came too slowly.
-        Timeout = "timeout",
-        /// A TLS handshake on a port without TLS.
-        TlsOnPlain = "tls-on-plain",
-        /// An HTTP version that is not spoken here.
-        Version = "version",
-        /// TRACE, or CONNECT without a tunnel.
-        Method = "method",
-        /// An expectation that cannot be met.
-        Expectation = "expectation",
-        /// No rule took it, and the listener has no pool.
-        NoRoute = "no-route",
-        /// A rule said `deny`.
-        Denied = "denied",
-        /// A rule said `drop`.
-        Dropped = "dropped",
-        /// `limits.connections`.
-        ConnectionLimit = "connection-limit",
-    }
-}
-
-labels! {
-    /// What came of an attempt to connect to a server.
-    ConnectResult {
-        Ok = "ok",
-        Refused = "refused",
-        Timeout = "timeout",
-        /// Anything else: no route, no port left, no descriptor left.
-        Error = "error",
-    }
-}
-
-labels! {
-    /// Why a request was tried once more.
-    RetryReason {
-        /// No connection could be made; another server was asked.
-        Connect = "connect",
-        /// A kept connection was closed by the server before it answered.
-        StaleConnection = "stale-connection",
     }
 }
 

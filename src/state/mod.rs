@@ -10,6 +10,7 @@ pub mod connections;
 pub mod counters;
 pub mod farm;
 pub mod histogram;
+pub mod labels;
 pub mod names;
 pub mod pool;
 pub mod rule_hits;

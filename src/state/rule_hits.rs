@@ -106,6 +106,8 @@ impl RuleHits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Place;
+    use crate::model::rule::{Action, Kind, PathPolicy, Rule, RuleSet, Section};
 
     fn names(words: &str) -> RuleNames {
         words.split(' ').map(Arc::from).collect()
@@ -113,6 +115,38 @@ mod tests {
 
     fn seen(hits: &RuleHits) -> Vec<(&str, u64)> {
         hits.iter().collect()
+    }
+
+    #[test]
+    fn rules_are_numbered_in_the_order_of_the_texts() {
+        let place = Place::file("f");
+        let rule = |id: &str| Rule {
+            name: id.into(),
+            id: id.into(),
+            condition: Vec::new(),
+            action: Action::Deny,
+            refinements: Vec::new(),
+            place: place.clone(),
+        };
+        let section = |rules| Section {
+            kind: Kind::Http,
+            hosts: Vec::new(),
+            paths: PathPolicy::Safe,
+            rules,
+            place: place.clone(),
+        };
+        let set = |sections| RuleSet { sections, ..RuleSet::default() };
+        let config = Config {
+            rule_sets: vec![
+                set(vec![section(vec![rule("a"), rule("b")]), section(vec![rule("c")])]),
+                set(Vec::new()),
+                set(vec![section(vec![rule("d")])]),
+            ],
+            ..Config::default()
+        };
+        let (names, first) = rule_names(&config);
+        assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+        assert_eq!(first, [0, 3, 3]);
     }
 
     #[test]
