@@ -157,8 +157,8 @@ pub struct ClientArguments {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The configuration of the running process, read for its socket alone.
-    #[arg(short, long, value_name = "FILE", default_value = "config/reeve.toml")]
-    pub config: PathBuf,
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

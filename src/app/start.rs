@@ -1,12 +1,33 @@
-//! Placeholder of the start.
+//! Start and end of the process: prepared texts become a running farm, and SIGTERM ends it without
+//! losing a request.
+//!
+//! Threads: one worker a core (`proxy::run`), one control thread (this one) for health checks, names, the
+//! control socket and signals, and one that writes the access log.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
 use super::check::Prepared;
+use super::{START_FAILED, output};
+use crate::model::config::Config;
+use crate::model::listener::Protocol;
+use crate::model::{Limits, Severity};
+use crate::monitor::{self, ControlSocket, Source};
+use crate::proxy::access_log::Log;
+use crate::proxy::{self, Start};
+use crate::state::commands::Workers;
+use crate::state::tallies::Tallies;
+use crate::state::{Farm, ListenerId};
+use crate::{health, sys};
 
 /// How a run differs from the next.
 pub struct RunOptions {
@@ -24,9 +45,226 @@ pub struct Started {
     pub socket: Option<PathBuf>,
 }
 
+/// Why nothing could be started.
+#[derive(Debug)]
+enum StartError {
+    Listen { what: String, address: SocketAddr, error: io::Error },
+    Log(io::Error),
+    Other(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen { what, address, error } => {
+                write!(f, "{what}: cannot listen on {address}: {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => write!(f, "\n  help: another program has this address: see `ss -ltnp sport = :{}`", address.port()),
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, "\n  help: ports below 1024 need root or CAP_NET_BIND_SERVICE")
+                    }
+                    io::ErrorKind::AddrNotAvailable => write!(f, "\n  help: no interface of this machine has this address"),
+                    _ => Ok(()),
+                }
+            }
+            StartError::Log(error) => write!(f, "the access log cannot be opened: {error}"),
+            StartError::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+/// How long the log may take to write its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Descriptors that are not for client connections: sockets, pipes, logs, checks.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
 /// Serves until it is told to stop.
 pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
-    drop((prepared.tables, options.stop_after));
-    (options.ready)(&Started { listeners: Vec::new(), metrics: Vec::new(), socket: None });
-    ExitCode::SUCCESS
+    let notes = prepared.load.faults.iter().filter(|fault| fault.severity == Severity::Note).count() as u64;
+    let Some(config) = prepared.load.config else { return ExitCode::from(START_FAILED) };
+    match start(Arc::new(config), prepared.tables, notes, options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("reeve: {error}\n"));
+            ExitCode::from(START_FAILED)
+        }
+    }
+}
+
+fn start(config: Arc<Config>, tables: Vec<Arc<crate::route::Table>>, notes: u64, options: RunOptions) -> Result<(), StartError> {
+    let descriptors = sys::process::raise_descriptor_limit();
+    let count = config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let farm = Farm::new(config.clone(), tables);
+    let (mut sockets, listeners) = open_listeners(&farm, count)?;
+    let metrics = open_metrics(&config)?;
+    let control = open_control(&config);
+    let log = config.log.access.as_ref().map(Log::start).transpose().map_err(StartError::Log)?;
+    let tallies = Arc::new(log.as_ref().map_or_else(Tallies::default, |log| Tallies::with_log(log.dropped())));
+    tallies.set_notes(notes);
+    let (workers, commands) = Workers::new(count);
+    let workers = Arc::new(workers);
+    let most = connections_a_worker(&config.limits, descriptors, count);
+    let mut threads = Vec::with_capacity(count);
+    for (number, commands) in commands.into_iter().enumerate() {
+        let sockets = std::mem::take(&mut sockets[number]);
+        let sink = log.as_ref().map(Log::sink);
+        let start = Start { number, farm: farm.clone(), sockets, log: sink, commands, connections: most };
+        threads.push(spawn_worker(number, start)?);
+    }
+    let started = Started {
+        listeners,
+        metrics: metrics.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
+        socket: control.as_ref().map(|control| control.path().to_owned()),
+    };
+    say(&started, count);
+    (options.ready)(&started);
+    let source = Source::new(farm.clone(), tallies.clone(), workers.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Other(format!("the control thread cannot be started: {error}")))?;
+    runtime.block_on(control_thread(farm, source, control, metrics, &workers, &tallies, threads, options.stop_after));
+    // A name server that does not answer must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    if log.is_some_and(|log| !log.close(LAST_LINES)) {
+        tracing::warn!("the last lines of the access log were not written in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn spawn_worker(number: usize, start: Start) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            if let Err(error) = proxy::run(start) {
+                tracing::error!(worker = number, %error, "a worker could not start");
+            }
+        })
+        .map_err(|error| StartError::Other(format!("worker {number} cannot be started: {error}")))
+}
+
+/// The sockets of each worker, and where they listen.
+type Sockets = (Vec<Vec<(u32, TcpListener)>>, Vec<(Arc<str>, SocketAddr)>);
+
+/// Each worker gets a socket of its own for every address: the kernel spreads connections over them.
+fn open_listeners(farm: &Farm, workers: usize) -> Result<Sockets, StartError> {
+    let snapshot = farm.snapshot();
+    let mut sockets: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    let mut listening = Vec::new();
+    for (listener, ListenerId(id)) in snapshot.config.listeners.iter().zip(&snapshot.listeners) {
+        if !listener.built || listener.protocol != Protocol::Http {
+            continue;
+        }
+        for address in &listener.addresses {
+            let fail = |address, error| StartError::Listen { what: format!("listen.{}", listener.name), address, error };
+            // Shared sockets of one user share an address without a word; another Reeve must not.
+            if address.port() != 0 {
+                drop(sys::socket::listen_alone(*address).map_err(|error| fail(*address, error))?);
+            }
+            // The first socket may choose its port (0); the others follow it.
+            let mut address = *address;
+            for own in &mut sockets {
+                let socket = sys::socket::listen_shared(address).map_err(|error| fail(address, error))?;
+                address = socket.local_addr().map_err(|error| fail(address, error))?;
+                own.push((*id, socket));
+            }
+            listening.push((listener.name.clone(), address));
+        }
+    }
+    Ok((sockets, listening))
+}
+
+fn open_metrics(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let open = |address: &SocketAddr| {
+        let what = "monitor.metrics-address".to_owned();
+        sys::socket::listen_alone(*address).map_err(|error| StartError::Listen { what, address: *address, error })
+    };
+    config.monitor.metrics_addresses.iter().map(open).collect()
+}
+
+/// Without its control socket Reeve serves all the same, but says so.
+fn open_control(config: &Config) -> Option<ControlSocket> {
+    let path = monitor::socket_path(config.process.socket.as_deref());
+    match monitor::bind_control(&path) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::warn!("{error}; `reeve status` and the other commands will not reach this process");
+            None
+        }
+    }
+}
+
+fn connections_a_worker(limits: &Limits, descriptors: u64, workers: usize) -> usize {
+    // Two descriptors each: the client's and a server's.
+    let possible = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).max(64) as usize;
+    let total = if limits.connections == 0 { descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(64) as usize } else { limits.connections.min(possible * 2) };
+    total.div_ceil(workers)
+}
+
+fn say(started: &Started, workers: usize) {
+    for (name, address) in &started.listeners {
+        tracing::info!(listener = %name, %address, "listening");
+    }
+    for address in &started.metrics {
+        tracing::info!(%address, "metrics");
+    }
+    let socket = started.socket.as_deref().unwrap_or(Path::new("-"));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, socket = %socket.display(), "ready");
+}
+
+/// Everything that is not on the request path, until a signal ends it.
+#[allow(clippy::too_many_arguments)]
+async fn control_thread(
+    farm: Arc<Farm>,
+    source: Source,
+    control: Option<ControlSocket>,
+    metrics: Vec<TcpListener>,
+    workers: &Workers,
+    tallies: &Tallies,
+    threads: Vec<JoinHandle<()>>,
+    stop_after: Option<Duration>,
+) {
+    let (stop, stopped) = watch::channel(false);
+    let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
+    let monitor = tokio::spawn(async move {
+        if let Err(error) = monitor::run(source, control, metrics, stopped).await {
+            tracing::error!(%error, "the control socket and the metrics page are gone");
+        }
+    });
+    told_to_stop(stop_after).await;
+    let patience = farm.snapshot().config.timeouts.drain;
+    tracing::info!(within = ?patience, "draining: no new connections, requests in flight are finished");
+    tallies.set_draining();
+    workers.drain().await;
+    let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    tokio::select! {
+        _ = ended => {}
+        () = tokio::time::sleep(patience + Duration::from_secs(1)) => tracing::warn!("a worker did not drain in time"),
+        () = told_to_stop(None) => tracing::warn!("told again: stopping at once"),
+    }
+    stop.send_replace(true);
+    // Both end at once; what they were doing matters no more.
+    let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, monitor) }).await;
+}
+
+/// SIGTERM, SIGINT, or the time is over.
+async fn told_to_stop(after: Option<Duration>) {
+    let over = async {
+        match after {
+            Some(after) => tokio::time::sleep(after).await,
+            None => std::future::pending().await,
+        }
+    };
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = over => {}
+            }
+        }
+        _ => over.await,
+    }
 }

@@ -260,7 +260,6 @@ fn the_view_is_that_of_the_farm() {
     };
     let farm = Farm::new(Arc::new(config), Vec::new());
     let tallies = Tallies::default();
-    tallies.log_lines_dropped(4);
     let then = SystemTime::now() - Duration::from_secs(60);
     let web1 = farm.server("web/web1").unwrap();
     web1.set_health(Health::Down, "connection refused", then);

@@ -133,7 +133,6 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listene
             }
         }
     }
-    worker.leave(&connection);
 }
 
 /// Waits for a request and plans it. `None`: the connection is over.

@@ -31,8 +31,6 @@ pub enum FailureKind {
     ClientStalled,
     /// No rule took the request.
     NoRoute,
-    /// A TLS handshake where none is spoken.
-    TlsOnPlain,
     /// No server of the pool is up.
     NoServer,
     /// All servers of the pool are at their limit.
@@ -53,15 +51,12 @@ pub enum FailureKind {
     ResponseCut,
     /// The answer paused too long.
     ResponseStalled,
-    /// Reeve itself is at fault.
-    Internal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Downstream,
     Upstream,
-    Internal,
 }
 
 impl Side {
@@ -69,7 +64,6 @@ impl Side {
         match self {
             Side::Downstream => "client",
             Side::Upstream => "server",
-            Side::Internal => "reeve",
         }
     }
 }
@@ -99,7 +93,7 @@ impl FailureKind {
             FailureKind::Head(refusal) => refusal.status(),
             FailureKind::Path | FailureKind::Body(_) => 400,
             FailureKind::HeadTimeout | FailureKind::BodyTimeout => 408,
-            FailureKind::ClientGone | FailureKind::ClientStalled | FailureKind::TlsOnPlain => 0,
+            FailureKind::ClientGone | FailureKind::ClientStalled => 0,
             FailureKind::NoRoute => 404,
             FailureKind::NoServer | FailureKind::Full => 503,
             FailureKind::Connect
@@ -108,7 +102,6 @@ impl FailureKind {
             | FailureKind::ResponseBody(_)
             | FailureKind::ResponseCut => 502,
             FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => 504,
-            FailureKind::Internal => 500,
         }
     }
 
@@ -121,9 +114,7 @@ impl FailureKind {
             | FailureKind::BodyTimeout
             | FailureKind::ClientGone
             | FailureKind::ClientStalled
-            | FailureKind::NoRoute
-            | FailureKind::TlsOnPlain => Side::Downstream,
-            FailureKind::Internal => Side::Internal,
+            | FailureKind::NoRoute => Side::Downstream,
             _ => Side::Upstream,
         }
     }
@@ -140,7 +131,6 @@ impl FailureKind {
             FailureKind::ClientGone => "client-gone",
             FailureKind::ClientStalled => "client-stalled",
             FailureKind::NoRoute => "no-route",
-            FailureKind::TlsOnPlain => "tls-on-plain",
             FailureKind::NoServer => "no-server",
             FailureKind::Full => "full",
             FailureKind::Connect => "connect",
@@ -150,7 +140,6 @@ impl FailureKind {
             FailureKind::Response(_) | FailureKind::ResponseBody(_) => "bad-response",
             FailureKind::ResponseCut => "response-cut",
             FailureKind::ResponseStalled => "response-stalled",
-            FailureKind::Internal => "internal",
         }
     }
 
@@ -166,7 +155,6 @@ impl FailureKind {
             FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => {
                 "the service did not answer in time"
             }
-            FailureKind::Internal => "something went wrong here",
             _ => "the service could not be reached or gave an invalid answer",
         }
     }
@@ -185,7 +173,6 @@ impl FailureKind {
             FailureKind::Path => Rejected::BadRequest,
             FailureKind::HeadTimeout => Rejected::Timeout,
             FailureKind::NoRoute => Rejected::NoRoute,
-            FailureKind::TlsOnPlain => Rejected::TlsOnPlain,
             _ => return None,
         })
     }

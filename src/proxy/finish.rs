@@ -8,11 +8,8 @@ use super::connection::Client;
 use super::plan::Plan;
 use super::request::{Outcome, Progress};
 use super::worker::Worker;
-use crate::state::counters::{Rejected, RequestLabels};
+use crate::state::counters::{NONE, Rejected, RequestLabels};
 use crate::wire::http1::request::Version;
-
-/// A label for what is not there: an answer of our own has no pool and no server.
-const NONE: u32 = u32::MAX;
 
 pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
     let total = progress.started.elapsed();
@@ -31,8 +28,7 @@ pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outco
         counters.request(labels, outcome.status, total, outcome.first_byte);
         counters.bytes(connection.listener, received, sent);
         if let Some(rule) = plan.rule {
-            counters.rules.table(plan.view.snapshot.rule_names.clone());
-            counters.rule_hit(rule as usize);
+            counters.rule_hit(rule);
         }
         if let Some(reason) = outcome.failure.as_ref().and_then(|failure| failure.kind.rejected()) {
             counters.rejected(connection.listener, reason);
@@ -72,7 +68,7 @@ fn entry<'a>(client: &'a Client<'_>, plan: &'a Plan, outcome: &'a Outcome, total
         path: part(&plan.seen.path),
         query: plan.seen.query.as_ref().map(part),
         status: outcome.status,
-        rule: plan.rule.and_then(|rule| snapshot.rule_names.get(rule as usize)).map(|name| &**name),
+        rule: plan.rule.and_then(|rule| snapshot.rule_names.get(rule)).map(|name| &**name),
         pool: outcome.pool.as_ref().map(|pool| &**pool.name()),
         server: outcome.server.as_ref().map(|server| &**server.name()),
         tries: outcome.tries,

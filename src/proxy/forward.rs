@@ -13,7 +13,7 @@ use crate::wire::http1::{Framing, Known};
 
 /// Appends the head to `out`. Returns where the server's own address has to be put in, when the client
 /// named no host.
-pub fn write(incoming: &Incoming<'_>, rule: Option<&route::Rule>, out: &mut Vec<u8>) -> Option<usize> {
+pub fn write(incoming: &Incoming<'_, '_>, rule: Option<&route::Rule>, out: &mut Vec<u8>) -> Option<usize> {
     let head = incoming.head;
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
@@ -54,7 +54,7 @@ pub fn write(incoming: &Incoming<'_>, rule: Option<&route::Rule>, out: &mut Vec<
 }
 
 /// Whether a client's field is passed on as it came.
-fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_>, changes: &[Change]) -> bool {
+fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_, '_>, changes: &[Change]) -> bool {
     match known {
         Known::Other | Known::Accept | Known::Date | Known::WebSocketKey | Known::WebSocketVersion | Known::Via | Known::RequestId => {}
         // Appended to for a trusted peer, replaced for all others.
@@ -72,7 +72,7 @@ fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_>
     !changes.iter().any(|change| field.is(change.name()))
 }
 
-fn own_fields(incoming: &Incoming<'_>, trusted: bool, out: &mut Vec<u8>) {
+fn own_fields(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     let head = incoming.head;
     let mut number = itoa::Buffer::new();
     match head.body {
@@ -100,7 +100,7 @@ fn own_fields(incoming: &Incoming<'_>, trusted: bool, out: &mut Vec<u8>) {
 }
 
 /// Who asked, how and for what: X-Forwarded-* always, `Forwarded` (RFC 7239) by option.
-fn forwarding(incoming: &Incoming<'_>, trusted: bool, out: &mut Vec<u8>) {
+fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     let head = incoming.head;
     let has = |wanted: Known| trusted && head.fields.iter().any(|(_, known)| *known == wanted);
     out.extend_from_slice(b"X-Forwarded-For: ");

@@ -26,7 +26,7 @@ pub struct Plan {
     pub view: Rc<View>,
     pub step: Step,
     /// Number of the rule that decided, over all tables of the view.
-    pub rule: Option<u32>,
+    pub rule: Option<usize>,
     pub version: Version,
     /// What the client wants of its connection.
     pub keep_alive: bool,
@@ -34,6 +34,8 @@ pub struct Plan {
     /// Bytes of the head in the input buffer.
     pub head_bytes: usize,
     pub head_only: bool,
+    /// A rule turned it away.
+    pub denied: bool,
     pub seen: Seen,
 }
 
@@ -67,7 +69,6 @@ pub struct Answer {
     pub status: u16,
     pub text: Option<Arc<str>>,
     pub location: Option<Vec<u8>>,
-    pub denied: bool,
 }
 
 /// A request for a pool.
@@ -103,6 +104,7 @@ pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpA
         body: head.body,
         head_bytes: head.length,
         head_only: head.method == "HEAD",
+        denied: false,
         seen: seen(&head, bytes),
     };
     plan.step = decide(worker, listener, peer, &head, &mut plan);
@@ -120,16 +122,17 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
         body: Framing::None,
         head_bytes: 0,
         head_only: false,
+        denied: false,
         seen: Seen::default(),
     }
 }
 
 /// A request whose section is known.
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct Incoming<'a, 'h> {
     pub listener: &'a ListenerView,
     pub peer: IpAddr,
-    pub head: &'a RequestHead<'a>,
+    pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
 }
@@ -172,7 +175,8 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
         };
     };
-    plan.rule = Some(plan.view.snapshot.rule_offsets[listener.table] + rule.number());
+    plan.rule = Some(plan.view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
+    plan.denied = matches!(rule.action(), route::Action::Deny | route::Action::Drop);
     match rule.action() {
         route::Action::Use { target, .. } => {
             match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
@@ -188,17 +192,17 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
                 location.push(b'?');
                 location.extend_from_slice(query.as_bytes());
             }
-            Step::Answer(Answer { status: *code, text: None, location: Some(location), denied: false })
+            Step::Answer(Answer { status: *code, text: None, location: Some(location) })
         }
         route::Action::Answer { code, text } => {
-            Step::Answer(Answer { status: *code, text: text.clone(), location: None, denied: false })
+            Step::Answer(Answer { status: *code, text: text.clone(), location: None })
         }
-        route::Action::Deny => Step::Answer(Answer { status: 403, text: None, location: None, denied: true }),
+        route::Action::Deny => Step::Answer(Answer { status: 403, text: None, location: None }),
         route::Action::Drop => Step::Drop,
     }
 }
 
-fn forward_to(worker: &Worker, view: &View, pool: usize, rule: Option<&route::Rule>, incoming: &Incoming<'_>) -> Step {
+fn forward_to(worker: &Worker, view: &View, pool: usize, rule: Option<&route::Rule>, incoming: &Incoming<'_, '_>) -> Step {
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),

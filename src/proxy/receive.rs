@@ -1,7 +1,5 @@
 //! A server's answer, from its first byte to its last, as it goes on to the client.
 
-use std::time::Duration;
-
 use super::answer::{self, Delivery, ForClient};
 use super::failure::{Failure, FailureKind};
 use super::plan::Plan;
@@ -160,6 +158,7 @@ fn next(r: &Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failure> {
         }
         _ => final_head(r, &head, out),
     };
+    drop(head);
     buffer.consume(bytes);
     Ok(next)
 }

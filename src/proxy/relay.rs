@@ -39,9 +39,9 @@ pub struct Patience {
 
 /// Where bytes come from and go to, and who counts them.
 #[derive(Debug)]
-pub struct Path<'p, 's> {
-    pub from: &'p mut Reader<'s>,
-    pub to: &'p mut Writer<'s>,
+pub struct Path<'p, 'f, 't> {
+    pub from: &'p mut Reader<'f>,
+    pub to: &'p mut Writer<'t>,
     pub timer: &'p Timer,
     pub patience: Patience,
     /// Bytes passed on.
@@ -69,7 +69,7 @@ pub async fn read_some(from: &mut Reader<'_>, into: &mut Buffer, timer: &Timer, 
     }
 }
 
-impl Path<'_, '_> {
+impl Path<'_, '_, '_> {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), RelayError> {
         self.moved.set(self.moved.get() + bytes.len() as u64);
         write_all(self.to, bytes, self.timer, self.patience.write).await

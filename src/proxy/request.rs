@@ -18,7 +18,7 @@ use super::failure::{Failure, FailureKind};
 use super::pick::{self, Connected, Take, Tries};
 use super::plan::{Forward, Plan};
 use super::receive::{self, Received, Receive};
-use super::relay::{self, Path, Patience, RelayError};
+use super::relay::{Path, Patience, RelayError};
 use super::tunnel;
 use super::worker::Worker;
 use crate::net::{Buffer, Stream, Timer, idle};
@@ -275,6 +275,7 @@ async fn attempt(
     // A server may answer without reading all of the request, and close: its answer counts, so a
     // failed write is no failure yet.
     let written = send(&mut to_server, &forward.head, client.timer, timeouts.response, &sent).await;
+    let draining = worker.is_draining() || client.is_last(plan);
     let receive = Receive {
         worker,
         plan,
@@ -284,7 +285,7 @@ async fn attempt(
         timer: client.timer,
         from: &mut from_server,
         to: &mut client.writer,
-        draining: worker.is_draining() || client.is_last(plan),
+        draining,
     };
     let result = match upload {
         Upload::Done => receive::receive(receive).await,
@@ -337,7 +338,7 @@ async fn send(
 }
 
 async fn pass_body(
-    mut path: Path<'_, '_>,
+    mut path: Path<'_, '_, '_>,
     worker: &Worker,
     upload: &mut Upload,
     limits: &crate::model::Limits,

@@ -23,7 +23,6 @@ pub struct View {
 /// A listener's settings, with names resolved.
 #[derive(Debug)]
 pub struct ListenerView {
-    pub id: u32,
     pub name: Arc<str>,
     /// Position in the snapshot's tables.
     pub table: usize,
@@ -47,7 +46,6 @@ impl View {
             }
             let pool = listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name));
             listeners[at] = Some(ListenerView {
-                id: id.0,
                 name: listener.name.clone(),
                 table: listener.rules,
                 pool,

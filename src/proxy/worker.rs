@@ -129,11 +129,19 @@ pub fn run(start: Start) -> io::Result<()> {
     })
 }
 
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
 impl Worker {
     fn new(number: usize, farm: Arc<Farm>, log: Option<Sink>, most_connections: usize) -> Worker {
         let snapshots = farm.cache();
         let view = Rc::new(View::new(farm.snapshot()));
         let now = SystemTime::now();
+        let mut counters = Counters::default();
+        counters.rules.table(view.snapshot.rule_names.clone());
         let seed = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         Worker {
             number: number as u64,
@@ -144,7 +152,7 @@ impl Worker {
             idle: IdleConnections::default(),
             pipes: Pipes::default(),
             wheel: Wheel::new(Instant::now()),
-            counters: RefCell::default(),
+            counters: RefCell::new(counters),
             log: RefCell::new(log),
             connections: RefCell::default(),
             most_connections,
@@ -165,6 +173,7 @@ impl Worker {
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(snapshot, &view.snapshot) {
             *view = Rc::new(View::new(snapshot.clone()));
+            self.counters.borrow_mut().rules.table(view.snapshot.rule_names.clone());
         }
         view.clone()
     }

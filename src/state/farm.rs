@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use super::names::Names;
+use super::rule_hits::rule_names;
 use super::pool::LivePool;
 use super::server::LiveServer;
 use super::snapshot::{ListenerId, Snapshot};
@@ -44,6 +45,8 @@ impl Farm {
             tables: Vec::new(),
             pools: Vec::new(),
             listeners: Vec::new(),
+            rule_names: Arc::new([]),
+            rule_offsets: Vec::new(),
         };
         let farm = Farm {
             snapshot: Arc::new(ArcSwap::from_pointee(nothing)),
@@ -68,7 +71,9 @@ impl Farm {
         let listeners = config.listeners.iter().map(|l| ListenerId(self.listener_names.id(&l.name))).collect();
         let pools = config.pools.iter().map(|pool| self.live_pool(pool, &before, &mut servers)).collect();
         let generation = before.generation + 1;
-        self.snapshot.store(Arc::new(Snapshot { generation, config, tables, pools, listeners }));
+        let (rule_names, rule_offsets) = rule_names(&config);
+        let snapshot = Snapshot { generation, config, tables, pools, listeners, rule_names, rule_offsets };
+        self.snapshot.store(Arc::new(snapshot));
         drop(before);
         servers.retain(|_, server| server.strong_count() > 0);
         self.generation.send_replace(generation);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::LivePool;
+use super::rule_hits::RuleNames;
 use crate::model::Config;
 use crate::route::Table;
 
@@ -18,6 +19,10 @@ pub struct Snapshot {
     pub pools: Vec<Arc<LivePool>>,
     /// In the order of `config.listeners`.
     pub listeners: Vec<ListenerId>,
+    /// The ids of all rules, table after table: a rule's place here is its table's offset and its number.
+    pub rule_names: RuleNames,
+    /// By table.
+    pub rule_offsets: Vec<usize>,
 }
 
 impl Snapshot {

@@ -2,17 +2,23 @@
 //!
 //! Written by `app` and by the writer of the access log, read by the monitor.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 #[derive(Debug, Default)]
 pub struct Tallies {
     notes: AtomicU64,
     reloads_refused: AtomicU64,
-    log_dropped: AtomicU64,
+    log_dropped: Arc<AtomicU64>,
     draining: AtomicBool,
 }
 
 impl Tallies {
+    /// Tallies of a process whose access log counts there the lines that it drops.
+    pub fn with_log(log_dropped: Arc<AtomicU64>) -> Tallies {
+        Tallies { log_dropped, ..Tallies::default() }
+    }
+
     /// The configuration in force was loaded with so many notes.
     pub fn set_notes(&self, notes: u64) {
         self.notes.store(notes, Relaxed);
@@ -29,11 +35,6 @@ impl Tallies {
 
     pub fn reloads_refused(&self) -> u64 {
         self.reloads_refused.load(Relaxed)
-    }
-
-    /// Lines of the access log were dropped, because its writer did not keep up.
-    pub fn log_lines_dropped(&self, lines: u64) {
-        self.log_dropped.fetch_add(lines, Relaxed);
     }
 
     pub fn log_dropped(&self) -> u64 {
