@@ -40,5 +40,8 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def handle_error(self, *_):
+        pass  # a peer that goes away in the middle is its own affair
+
 
 Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
