@@ -1,7 +1,4 @@
 //! Feeds libFuzzer's bytes to `targets::rules`.
 #![no_main]
 
-#[path = "../targets.rs"]
-mod targets;
-
 libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::rules(data));
