@@ -1,0 +1,36 @@
+//! The public HTTP/1 cases of `tests/conformance/`: raw bytes in, and a strict recording origin behind.
+
+use std::time::Duration;
+
+use crate::farm::peer::{program, test_file};
+use crate::farm::ports::Port;
+use crate::farm::process::run;
+use crate::farm::reeve::pool;
+use crate::farm::{Reeve, among_others, skip};
+
+/// The runner takes 80 s where every case ends at once, and more where it waits for timeouts.
+const DEADLINE: Duration = Duration::from_secs(400);
+
+#[test]
+fn all_public_cases_pass_and_leave_nothing_behind() {
+    let _turn = among_others();
+    let Some(mut python) = program("python3") else { return skip("no python3 for the runner") };
+    if program("pgrep").is_none() {
+        return skip("no pgrep (procps) for the runner");
+    }
+    let origin = Port::free();
+    // The profile that the cases were made against: an origin has five seconds at least, and what a
+    // client left half-said is given up before the checks after the run.
+    let config = pool("origin", "rr", &[("origin", origin.address())])
+        + "\n[timeouts]\nrequest-header = \"6s\"\nrequest-body = \"8s\"\nresponse = \"8s\"\nresponse-body = \"8s\"\n\
+           client-keep-alive = \"8s\"\nserver-keep-alive = \"8s\"\n";
+    let reeve = Reeve::start("conformance", &config, "http *\n  all : any  use origin\n");
+    let runner = python
+        .arg(test_file("conformance/run_h1_cases.py"))
+        .args(["--proxy", &reeve.address(), "--origin-port", &origin.number.to_string()])
+        .args(["--pid", &reeve.process.id().to_string()]);
+    let (code, said, wrong) = run(runner, DEADLINE);
+    println!("{said}{wrong}");
+    assert_eq!(code, 0, "cases failed; see above");
+    assert!(said.contains("131 passed, 0 failed (of 131)"), "128 cases and three checks after them");
+}

@@ -1,0 +1,128 @@
+//! The program under test, with a configuration written for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Folder;
+use super::ports::Port;
+use super::process::{Process, listens};
+
+/// `reeve run` on a folder of its own; ended, at the latest, when the test lets go of it.
+pub struct Reeve {
+    pub process: Process,
+    pub site: Site,
+}
+
+/// The texts and addresses of one instance: `reeve.toml`, `rules/site.rules`, a log and a socket.
+pub struct Site {
+    pub folder: Folder,
+    port: Port,
+    metrics: Port,
+}
+
+impl Site {
+    /// `config` is what the test says besides the listener: pools, timeouts. `rules` is its rule file.
+    pub fn write(label: &str, config: &str, rules: &str) -> Site {
+        let site = Site { folder: Folder::new(label), port: Port::free(), metrics: Port::free() };
+        let text = format!(
+            "[listen.web]\naddress = [\"{web}\"]\nprotocol = \"http\"\nrules = [\"rules/site.rules\"]\n\n\
+             [monitor]\nmetrics-address = [\"{metrics}\"]\n\n\
+             [state]\npath = \"{state}\"\n\n\
+             [process]\nworkers = 2\nsocket = \"{socket}\"\n\n\
+             [log]\naccess = {{ format = \"json\", path = \"{log}\" }}\n\n{config}\n",
+            web = site.port.address(),
+            metrics = site.metrics.address(),
+            state = site.path("state"),
+            socket = site.socket(),
+            log = site.log().display(),
+        );
+        site.folder.write("reeve.toml", text);
+        site.folder.write("rules/site.rules", rules);
+        site
+    }
+
+    /// Where clients arrive: `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        self.port.address()
+    }
+
+    /// `http://127.0.0.1:PORT` and a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    pub fn metrics(&self) -> String {
+        self.metrics.address()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("reeve.toml")
+    }
+
+    pub fn socket(&self) -> String {
+        self.path("reeve.sock")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("access.log")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+impl Reeve {
+    pub fn start(label: &str, config: &str, rules: &str) -> Reeve {
+        Reeve::run(Site::write(label, config, rules))
+    }
+
+    /// One pool, `web`, of these servers (`name`, `address`), and one rule that sends everything there.
+    pub fn before(label: &str, servers: &[(&str, String)]) -> Reeve {
+        Reeve::start(label, &pool("web", "rr", servers), "http *\n  all : any  use web\n")
+    }
+
+    pub fn run(site: Site) -> Reeve {
+        let mut process = Process::start(command().arg("run").arg("-c").arg(site.config()));
+        listens(&mut process, &site.address());
+        listens(&mut process, &site.metrics());
+        Reeve { process, site }
+    }
+
+    pub fn address(&self) -> String {
+        self.site.address()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        self.site.url(path)
+    }
+
+    /// The lines of the access log so far, each parsed.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.site.log()).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+}
+
+/// The binary under test, started in a folder where nothing of the project lies beside it by chance.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reeve"));
+    command.current_dir(env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
+/// `[pool.NAME]` with these servers.
+pub fn pool(name: &str, scheduler: &str, servers: &[(&str, String)]) -> String {
+    let mut text = format!("[pool.{name}]\nscheduler = \"{scheduler}\"\nservers = [\n");
+    for (server, address) in servers {
+        text.push_str(&format!("  {{ name = \"{server}\", address = \"{address}\" }},\n"));
+    }
+    text.push_str("]\n");
+    text
+}
+
+/// The project's folder.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

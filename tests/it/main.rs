@@ -1,0 +1,17 @@
+//! Reeve as its users meet it: the real program in a process of its own, real origins, real clients.
+//!
+//! `farm` holds what the tests stand on; every other file is one subject. A test that lacks a peer
+//! prints `SKIPPED: why` and passes; with CHECK_NO_SKIP=1, as in the gate, it fails instead.
+
+mod farm;
+
+mod bodies;
+mod chaos;
+mod clients;
+mod commands;
+mod conformance;
+mod demo;
+mod idle;
+mod seen;
+mod stop;
+mod switching;
