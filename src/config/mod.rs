@@ -1,52 +1,135 @@
-//! Placeholder of the reader of texts.
+//! The operator's texts: configuration and rule files to `model::Config`, and every fault in them.
+//!
+//! Called by `app` at start, at reload and by `check`. `document` reads TOML, `layers` lays the
+//! environment and the command line over it, `file` checks every key, `rules` reads rule files, and
+//! `resolve` looks up the names and puts all of it together. Faults never stop the walk: one run
+//! reports all of them.
 
-use std::path::PathBuf;
+pub mod fault;
+pub mod rules;
+pub mod source;
 
-use crate::model::{Config, Fault};
+mod document;
+mod file;
+mod layers;
+mod node;
+mod resolve;
+mod units;
 
-pub mod fault {
-    //! Placeholder.
-    use super::source::Sources;
-    use crate::model::{Fault, Severity};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-    pub fn sort(_: &mut Vec<Fault>) {}
-
-    pub fn any_error(faults: &[Fault]) -> bool {
-        faults.iter().any(|fault| fault.severity == Severity::Error)
-    }
-
-    pub fn text(faults: &[Fault], _: &Sources) -> String {
-        faults.iter().map(|fault| format!("{}\n", fault.message)).collect()
-    }
-
-    pub fn json(_: &[Fault]) -> String {
-        "[]".to_owned()
-    }
-}
-
-pub mod source {
-    //! Placeholder.
-    #[derive(Debug, Clone, Default)]
-    pub struct Sources;
-}
-
+use crate::model::{Config, Fault, Place};
+use resolve::Disk;
 use source::Sources;
 
-#[derive(Debug, Clone, Default)]
+/// What to load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
+    /// The configuration file, as it was given: faults name it so.
     pub file: PathBuf,
+    /// `--base`: where relative paths start.
     pub base: Option<PathBuf>,
+    /// Names and values; only `REEVE_...` is looked at.
     pub environment: Vec<(String, String)>,
+    /// Keys with dots and their values, as `limits.header-count` and `50`. The last word.
     pub overrides: Vec<(String, String)>,
 }
 
-#[derive(Debug, Default)]
+/// What was loaded.
+#[derive(Debug, Clone, Default)]
 pub struct Load {
+    /// Only where no fault is an error.
     pub config: Option<Config>,
+    /// In the order of their places.
     pub faults: Vec<Fault>,
+    /// The texts that were read, for whoever prints the faults.
     pub sources: Sources,
 }
 
-pub fn load(_: &Request) -> Load {
-    Load::default()
+/// Loads a configuration file and all that it names.
+pub fn load(request: &Request) -> Load {
+    let name: Arc<str> = request.file.display().to_string().into();
+    let base = request.base.clone().unwrap_or_else(|| base_of(&request.file));
+    match read(&request.file, document::LARGEST as u64) {
+        Ok(text) => {
+            let outside = Outside { environment: &request.environment, overrides: &request.overrides };
+            load_from(&name, &text, &base, Disk::Real, &outside)
+        }
+        Err(error) => {
+            let fault = Fault::error("R0100", Place::file(name), format!("cannot be read: {error}"));
+            Load { faults: vec![fault], ..Load::default() }
+        }
+    }
 }
+
+/// Loads a configuration text alone: the file system is not touched, every file that it names counts
+/// as there and empty.
+pub fn load_text(name: &str, text: &str) -> Load {
+    let outside = Outside { environment: &[], overrides: &[] };
+    load_from(&name.into(), text, Path::new(""), Disk::None, &outside)
+}
+
+struct Outside<'a> {
+    environment: &'a [(String, String)],
+    overrides: &'a [(String, String)],
+}
+
+fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk, outside: &Outside<'_>) -> Load {
+    let mut load = Load::default();
+    load.sources.add(name.clone(), text);
+    if let Some(document) = document::parse(name, text, &load.sources, &mut load.faults) {
+        let syntax = load.faults.len();
+        let root = layers::merge(document.root, outside.environment, outside.overrides, &mut load.faults);
+        let file = file::read(&root, name, &load.sources, &mut load.faults);
+        load.config = Some(resolve::resolve(file, name, base, disk, &mut load.sources, &mut load.faults));
+        let mut index = 0;
+        load.faults.retain(|fault| {
+            index += 1;
+            index <= syntax || fault.place.file != *name || !document.doubtful.contains(&fault.place.line)
+        });
+    }
+    fault::sort(&mut load.faults);
+    if fault::any_error(&load.faults) {
+        load.config = None;
+    }
+    load
+}
+
+/// Where relative paths start: the parent of the folder `config/` that holds the file, else the
+/// file's own folder. Empty for the working directory.
+fn base_of(file: &Path) -> PathBuf {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if folder.file_name().is_some_and(|name| name == "config") {
+        return folder.parent().unwrap_or(Path::new("")).to_owned();
+    }
+    // `-c reeve.toml` or `-c ../config/./reeve.toml` inside the folder: its name is not in the path.
+    let unnamed = folder.file_name().is_none();
+    let real = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if unnamed && real.canonicalize().is_ok_and(|real| real.file_name().is_some_and(|name| name == "config")) {
+        return folder.join("..");
+    }
+    folder.to_owned()
+}
+
+/// Reads a text of a bounded size.
+fn read(path: &Path, most: u64) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read};
+    // A pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(Error::new(ErrorKind::InvalidData, format!("more than {}", units::size_text(most))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + memchr::memchr_iter(b'\n', &error.as_bytes()[..at]).count();
+        Error::new(ErrorKind::InvalidData, format!("line {line} is not UTF-8"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

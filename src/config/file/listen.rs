@@ -1,0 +1,122 @@
+//! `[listen.NAME]`: where clients arrive.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::super::node::{Entry, Node};
+use super::walk::{Fields, Walk};
+use super::{Named, Taken, table_place, unbuilt};
+use crate::model::listener::Protocol;
+use crate::model::{Fault, Place};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    pub name: Arc<str>,
+    pub addresses: Vec<Taken>,
+    pub protocol: Protocol,
+    /// Rule files as they were named; `None`: the default.
+    pub rules: Option<Vec<Named>>,
+    pub pool: Option<Named>,
+    pub trusted: Vec<IpNet>,
+    pub forwarded: bool,
+    pub built: bool,
+    pub place: Place,
+}
+
+const PROTOCOLS: [&str; 4] = ["http", "rtsp", "tcp", "tls-passthrough"];
+
+pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
+    let name = &entry.key;
+    let mut fields = Fields::of(walk, &entry.node, format!("[listen.{name}]"))?;
+    let mut listen = Listen {
+        name: name.as_str().into(),
+        addresses: Vec::new(),
+        protocol: Protocol::Http,
+        rules: None,
+        pool: None,
+        trusted: Vec::new(),
+        forwarded: false,
+        built: true,
+        place: table_place(walk, entry),
+    };
+    if let Some(entry) = fields.require("address", "for example address = [\"127.0.0.1:8080\"]") {
+        listen.addresses = addresses(walk, &entry.node, "address");
+    }
+    if let Some(entry) = fields.get("protocol") {
+        listen.protocol = protocol(walk, &entry.node);
+        if listen.protocol != Protocol::Http {
+            listen.built = false;
+            walk.not_built(&entry.node.origin, format_args!("listen.{name}: protocol \"{}\"", listen.protocol.word()));
+        }
+    }
+    if let Some(entry) = fields.get("rules") {
+        listen.rules = Some(names(walk, &entry.node, "a rule file"));
+    }
+    if let Some(entry) = fields.get("pool") {
+        listen.pool = walk.text(&entry.node, "pool").map(|text| place_of(walk, &entry.node, text));
+    }
+    if let Some(entry) = fields.get("trusted") {
+        listen.trusted = walk.list(&entry.node).into_iter().filter_map(|node| walk.net(node, "trusted")).collect();
+    }
+    if let Some(entry) = fields.get("forwarded") {
+        listen.forwarded = walk.boolean(&entry.node, "forwarded").unwrap_or_default();
+    }
+    if let Some(entry) = fields.get("tls") {
+        listen.built = false;
+        unbuilt::listener_tls(walk, &entry.node, &format!("[listen.{name}] tls"));
+        if listen.protocol == Protocol::TlsPassthrough {
+            let fault = Fault::error(
+                "R0124",
+                walk.place(&entry.key_origin),
+                format!("[listen.{name}] decrypts with \"tls\" what protocol \"tls-passthrough\" leaves sealed"),
+            );
+            walk.push(fault.help("take one of the two away"));
+        }
+        walk.not_built(&entry.key_origin, format_args!("listen.{name}: tls"));
+    }
+    if let Some(entry) = fields.get("accept-proxy-protocol") {
+        // Left out, the header would be taken for a request and the proxy for the client.
+        listen.built = false;
+        unbuilt::accept_proxy_protocol(walk, &entry.node, &format!("[listen.{name}] accept-proxy-protocol"));
+        walk.not_built(&entry.key_origin, format_args!("listen.{name}: accept-proxy-protocol"));
+    }
+    if let Some(entry) = fields.get("media") {
+        walk.word(&entry.node, "media", &["relay", "offload", "refuse", "redirect", "direct"]);
+        if listen.protocol != Protocol::Rtsp {
+            let message = format!("\"media\" means nothing to protocol \"{}\"", listen.protocol.word());
+            walk.push(Fault::warning("R0125", walk.place(&entry.key_origin), message));
+        }
+    }
+    fields.finish();
+    Some(listen)
+}
+
+fn protocol(walk: &Walk<'_>, node: &Node) -> Protocol {
+    match walk.word(node, "protocol", &PROTOCOLS) {
+        Some("rtsp") => Protocol::Rtsp,
+        Some("tcp") => Protocol::Tcp,
+        Some("tls-passthrough") => Protocol::TlsPassthrough,
+        _ => Protocol::Http,
+    }
+}
+
+/// Addresses to listen on, at least one.
+pub fn addresses(walk: &Walk<'_>, node: &Node, name: &str) -> Vec<Taken> {
+    let nodes = walk.list(node);
+    if nodes.is_empty() {
+        walk.push(walk.error("R0117", node, format!("{name} is empty")));
+    }
+    let address = |node| Some(Taken { address: walk.listen_address(node, name)?, place: walk.value_place(node) });
+    nodes.into_iter().filter_map(address).collect()
+}
+
+/// A list of names that are looked up later.
+pub fn names(walk: &Walk<'_>, node: &Node, what: &str) -> Vec<Named> {
+    let name = |node| walk.text(node, what).map(|text| place_of(walk, node, text));
+    walk.list(node).into_iter().filter_map(name).collect()
+}
+
+pub fn place_of(walk: &Walk<'_>, node: &Node, text: &str) -> Named {
+    Named { name: text.into(), place: walk.value_place(node) }
+}

@@ -1,0 +1,147 @@
+//! `[pool.NAME]`: servers that serve the same thing.
+
+use std::sync::Arc;
+
+use super::super::node::{Entry, Node, Value};
+use super::check::{self, Checks};
+use super::unbuilt::is_status_word;
+use super::walk::{Fields, Walk};
+use super::{scheduler, server, settings, table_place, unbuilt};
+use crate::model::pool::{Retry, Scheduler, Server};
+use crate::model::{Fault, Place, Timeouts};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub name: Arc<str>,
+    pub scheduler: Scheduler,
+    pub servers: Vec<Server>,
+    pub checks: Checks,
+    pub retry: Retry,
+    pub timeouts: Timeouts,
+    pub place: Place,
+}
+
+const PROTOCOLS: [&str; 4] = ["http1", "h2c", "h2", "auto"];
+/// Words of the rule language that stand where a pool's name does.
+const RESERVED: [&str; 3] = ["map", "else", "by"];
+
+pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> {
+    let name = &entry.key;
+    let mut fields = Fields::of(walk, &entry.node, format!("[pool.{name}]"))?;
+    let mut pool = Pool {
+        name: name.as_str().into(),
+        scheduler: Scheduler::Wlc,
+        servers: Vec::new(),
+        checks: Checks::default(),
+        retry: Retry::default(),
+        timeouts: general.clone(),
+        place: table_place(walk, entry),
+    };
+    if RESERVED.contains(&name.as_str()) {
+        let message = format!("\"{name}\" is a word of the rule language: rules cannot name this pool");
+        walk.push(Fault::warning("R0115", walk.place(&entry.key_origin), message));
+    }
+    if let Some(entry) = fields.get("scheduler") {
+        pool.scheduler = scheduler::read(walk, &entry.node, name).unwrap_or(Scheduler::Wlc);
+    }
+    let help = "for example servers = [{ name = \"web1\", address = \"10.0.0.1:80\" }]";
+    if let Some(entry) = fields.require("servers", help) {
+        pool.servers = server::read(walk, &entry.node, name);
+    }
+    if let Some(entry) = fields.get("check") {
+        pool.checks = check::read(walk, &entry.node, name);
+    }
+    if let Some(entry) = fields.get("retry") {
+        pool.retry = retry(walk, &entry.node, name);
+    }
+    if let Some(entry) = fields.get("timeouts") {
+        settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
+    }
+    not_built_yet(&mut fields, name);
+    fields.finish();
+    Some(pool)
+}
+
+fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
+    let walk = fields.walk;
+    let tls = fields.get("tls");
+    if let Some(entry) = fields.get("protocol")
+        && let Some(word) = walk.word(&entry.node, "protocol", &PROTOCOLS)
+        && word != "http1"
+    {
+        if word == "h2" && tls.is_none() {
+            let fault = walk.error("R0125", &entry.node, "protocol \"h2\" needs \"tls\"");
+            walk.push(fault.help("add tls = {}, or speak \"h2c\""));
+        }
+        walk.not_built(&entry.node.origin, format_args!("pool.{name}: protocol \"{word}\""));
+    }
+    if let Some(entry) = tls {
+        unbuilt::pool_tls(walk, &entry.node, &format!("[pool.{name}] tls"));
+        walk.not_built(&entry.key_origin, format_args!("pool.{name}: tls"));
+    }
+    type Reader = fn(&Walk<'_>, &Node, &str);
+    let tables: [(&'static str, Reader); 3] =
+        [("affinity", unbuilt::affinity), ("queue", unbuilt::queue), ("outlier", unbuilt::outlier)];
+    for (key, read) in tables {
+        if let Some(entry) = fields.get(key) {
+            read(walk, &entry.node, &format!("[pool.{name}] {key}"));
+            walk.not_built(&entry.key_origin, format_args!("pool.{name}: {key}"));
+        }
+    }
+    if let Some(entry) = fields.get("slow-start") {
+        walk.duration(&entry.node, "slow-start", false);
+        walk.not_built(&entry.key_origin, format_args!("pool.{name}: slow-start"));
+    }
+    if let Some(entry) = fields.get("send-proxy-protocol") {
+        walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
+        walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
+    }
+}
+
+fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
+    let mut retry = Retry::default();
+    let Some(mut fields) = Fields::of(walk, node, format!("[pool.{pool}] retry")) else { return retry };
+    if let Some(entry) = fields.get("attempts")
+        && let Some(value) = walk.integer(&entry.node, "attempts", 0, 10)
+    {
+        retry.attempts = u32::try_from(value).unwrap_or(retry.attempts);
+    }
+    if let Some(entry) = fields.get("on") {
+        retry.on_connect = on(walk, &entry.node, pool);
+    }
+    if let Some(entry) = fields.get("budget") {
+        walk.percent(&entry.node, "budget");
+        walk.not_built(&entry.key_origin, format_args!("pool.{pool}: retry budget"));
+    }
+    fields.finish();
+    retry
+}
+
+/// The occasions for another try; answers whether `connect` is one.
+fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
+    const WORDS: [&str; 4] = ["connect", "refused-stream", "reset", "timeout"];
+    let mut connect = false;
+    let mut unbuilt: Vec<String> = Vec::new();
+    for node in walk.list(node) {
+        if let Value::Integer(Some(code)) = node.value {
+            let fault = walk.error("R0105", node, "an occasion to retry is a string");
+            walk.push(fault.help(format!("write \"{code}\"")));
+            continue;
+        }
+        let Some(text) = walk.string(node, "on") else { continue };
+        if text == "connect" {
+            connect = true;
+        } else if WORDS.contains(&text) || is_status_word(text) {
+            unbuilt.push(text.to_owned());
+        } else {
+            let fault = walk.not_a_word(node, "occasion to retry", text, &WORDS);
+            let mut allowed = fault.allowed.clone();
+            allowed.push("400 to 599".to_owned());
+            walk.push(fault.allowed(allowed));
+        }
+    }
+    if !unbuilt.is_empty() {
+        walk.not_built(&node.origin, format_args!("pool.{pool}: retry on {}", unbuilt.join(", ")));
+    }
+    connect
+}

@@ -1,0 +1,144 @@
+//! `scheduler`: how one server of a pool is chosen.
+
+use std::sync::Arc;
+
+use super::super::node::{Entry, Node, Origin, Value};
+use super::unbuilt::is_token;
+use super::walk::{Walk, meant};
+use crate::model::Fault;
+use crate::model::pool::Scheduler;
+use crate::model::rule::Key;
+
+/// Every word, built or not.
+const WORDS: [&str; 20] = [
+    "rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "mh", "lblc", "lblcr", "fo", "ovf", "twos", "p2c", "ewma",
+    "random", "first", "hash", "content",
+];
+/// Those that choose by a key, so that `{ WORD = "KEY" }` means something.
+const KEYED: [&str; 7] = ["hash", "mh", "content", "sh", "dh", "lblc", "lblcr"];
+const KEYS: [&str; 7] = ["path", "host", "source", "url", "header:NAME", "cookie:NAME", "query:NAME"];
+
+/// A scheduler word, or a table `{ hash = "path", balance-factor = 1.25 }`. `pool` is the pool's name.
+pub fn read(walk: &Walk<'_>, node: &Node, pool: &str) -> Option<Scheduler> {
+    match &node.value {
+        Value::Table(entries) => table(walk, node, entries, pool),
+        _ => {
+            let word = walk.word(node, "scheduler", &WORDS)?;
+            Some(of_word(walk, &node.origin, word, None, pool))
+        }
+    }
+}
+
+fn table(walk: &Walk<'_>, node: &Node, entries: &[Entry], pool: &str) -> Option<Scheduler> {
+    let mut found: Option<(&Entry, &'static str)> = None;
+    for entry in entries {
+        if entry.key == "balance-factor" {
+            if walk.number(&entry.node, "balance-factor", 1.0, 100.0).is_some() {
+                walk.not_built(&entry.key_origin, format_args!("pool.{pool}: scheduler balance-factor"));
+            }
+            continue;
+        }
+        match KEYED.iter().find(|word| **word == entry.key) {
+            Some(word) => match found {
+                None => found = Some((entry, word)),
+                Some((first, _)) => {
+                    let message = format!("\"{}\" and \"{}\" exclude each other", first.key, entry.key);
+                    let fault = Fault::error("R0124", walk.place(&entry.key_origin), message);
+                    walk.push(fault.also(walk.place(&first.key_origin), "the other one"));
+                }
+            },
+            None => walk.push(unknown(walk, entry, pool)),
+        }
+    }
+    let Some((entry, word)) = found else {
+        if entries.iter().all(|entry| entry.key == "balance-factor") {
+            let fault = walk.error("R0104", node, format!("[pool.{pool}] scheduler names no scheduler"));
+            walk.push(fault.allowed(KEYED).help("for example scheduler = { hash = \"path\" }"));
+        }
+        return None;
+    };
+    let key = key(walk, &entry.node)?;
+    Some(of_word(walk, &entry.key_origin, word, Some(key), pool))
+}
+
+fn unknown(walk: &Walk<'_>, entry: &Entry, pool: &str) -> Fault {
+    let place = walk.place(&entry.key_origin);
+    if WORDS.contains(&entry.key.as_str()) {
+        let message = format!("scheduler \"{}\" takes no key", entry.key);
+        let fault = Fault::error("R0125", place, message);
+        return fault.allowed(KEYED).help(format!("write scheduler = \"{}\"", entry.key));
+    }
+    let mut allowed = KEYED.to_vec();
+    allowed.push("balance-factor");
+    let fault = Fault::error("R0103", place, format!("unknown key \"{}\" in [pool.{pool}] scheduler", entry.key));
+    let fault = fault.allowed(allowed.iter().copied());
+    match meant(&entry.key, &allowed) {
+        Some(near) => fault.did_you_mean(near),
+        None => fault,
+    }
+}
+
+/// What hash keys on where nothing is said: the path, so that each server's cache holds its share of
+/// the files. Maglev's users come from IPVS, where mh hashes the source address.
+fn of_word(walk: &Walk<'_>, origin: &Origin, word: &'static str, key: Option<Key>, pool: &str) -> Scheduler {
+    match word {
+        "rr" => Scheduler::Rr,
+        "wrr" => Scheduler::Wrr,
+        "lc" => Scheduler::Lc,
+        "wlc" => Scheduler::Wlc,
+        "random" => Scheduler::Random,
+        "hash" => Scheduler::Hash { key: key.unwrap_or(Key::Path) },
+        "mh" => Scheduler::Mh { key: key.unwrap_or(Key::Source) },
+        word => {
+            walk.not_built(origin, format_args!("pool.{pool}: scheduler \"{word}\""));
+            Scheduler::Unbuilt { word }
+        }
+    }
+}
+
+/// A key as the rule language writes it (docs/rules.md), as far as it can be known without a rule.
+fn key(walk: &Walk<'_>, node: &Node) -> Option<Key> {
+    let text = walk.string(node, "the key")?;
+    match text {
+        "path" => return Some(Key::Path),
+        "host" => return Some(Key::Host),
+        "source" => return Some(Key::Source),
+        "url" => return Some(Key::Url),
+        _ => {}
+    }
+    if let Some((kind, name)) = text.split_once(':')
+        && is_token(name)
+    {
+        let name: Arc<str> = name.into();
+        match kind {
+            "header" => return Some(Key::Header(name.to_ascii_lowercase().into())),
+            "cookie" => return Some(Key::Cookie(name)),
+            "query" => return Some(Key::Query(name)),
+            _ => {}
+        }
+    }
+    let fault = walk.error("R0116", node, format!("\"{text}\" is no key to choose by")).allowed(KEYS);
+    walk.push(if text.starts_with(['{', '$']) {
+        fault.help(format!("captures belong to a rule: use POOL by {text}"))
+    } else if let Some(better) = other_key(text) {
+        fault.did_you_mean(better)
+    } else {
+        fault
+    });
+    None
+}
+
+/// `header x-user`, `Header: x-user` and slips of the fingers.
+fn other_key(text: &str) -> Option<String> {
+    const KINDS: [&str; 3] = ["header", "cookie", "query"];
+    if let Some((kind, name)) = text.split_once([':', ' ', '=']) {
+        let kind = meant(kind.trim(), &KINDS)?;
+        let name = name.trim_start_matches([':', ' ', '=']).trim();
+        return is_token(name).then(|| format!("{kind}:{name}"));
+    }
+    match text.to_ascii_lowercase().as_str() {
+        "ip" | "client" | "client-ip" | "src" | "address" | "remote-addr" => Some("source".to_owned()),
+        "uri" => Some("url".to_owned()),
+        _ => meant(text, &["path", "host", "source", "url"]).map(str::to_owned),
+    }
+}

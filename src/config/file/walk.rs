@@ -1,0 +1,448 @@
+//! The tools of the walk: a table whose keys are asked for one by one, and values of a wanted kind.
+//!
+//! Every reader reports what is wrong and answers `None`; the walk goes on, so that one run finds
+//! all faults. A table reports the keys that nobody asked for.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::fault::closest;
+use super::super::layers::near_variable;
+use super::super::node::{Entry, Node, Origin, Value};
+use super::super::source::Sources;
+use super::super::units::{self, Wrong};
+use crate::model::{Fault, Place};
+
+pub struct Walk<'a> {
+    sources: &'a Sources,
+    file: Arc<str>,
+    faults: RefCell<Vec<Fault>>,
+}
+
+/// Words for keys and values that other programs use.
+const ELSEWHERE: [(&str, &str); 42] = [
+    ("algorithm", "scheduler"),
+    ("addresses", "address"),
+    ("backend", "pool"),
+    ("backends", "pool"),
+    ("balance", "scheduler"),
+    ("bind", "address"),
+    ("combined", "text"),
+    ("destination", "pool"),
+    ("endpoints", "servers"),
+    ("error-pages", "errors"),
+    ("fails", "fall"),
+    ("frontend", "listen"),
+    ("health-check", "check"),
+    ("healthcheck", "check"),
+    ("hosts", "servers"),
+    ("host", "address"),
+    ("http1.1", "http1"),
+    ("https", "http"),
+    ("ip", "address"),
+    ("lb-policy", "scheduler"),
+    ("least-conn", "lc"),
+    ("least-connections", "lc"),
+    ("leastconn", "lc"),
+    ("listeners", "listen"),
+    ("logging", "log"),
+    ("maglev", "mh"),
+    ("maxconn", "max-connections"),
+    ("members", "servers"),
+    ("metrics", "monitor"),
+    ("passthrough", "tls-passthrough"),
+    ("passes", "rise"),
+    ("period", "interval"),
+    ("persistence", "affinity"),
+    ("policy", "scheduler"),
+    ("ring-hash", "hash"),
+    ("round-robin", "rr"),
+    ("roundrobin", "rr"),
+    ("sticky", "affinity"),
+    ("stickiness", "affinity"),
+    ("threads", "workers"),
+    ("upstream", "pool"),
+    ("upstreams", "pool"),
+];
+
+/// What was probably meant by a word: a slip of the fingers, or another program's word for it.
+pub fn meant<'c>(word: &str, allowed: &[&'c str]) -> Option<&'c str> {
+    let plain = word.to_lowercase().replace(['_', ' '], "-");
+    let foreign = ELSEWHERE.iter().find(|(theirs, _)| *theirs == plain).map(|(_, ours)| *ours);
+    let foreign = foreign.and_then(|ours| allowed.iter().find(|word| **word == ours));
+    foreign.copied().or_else(|| closest(word, allowed.iter().copied()))
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(sources: &'a Sources, file: Arc<str>) -> Walk<'a> {
+        Walk { sources, file, faults: RefCell::new(Vec::new()) }
+    }
+
+    pub fn into_faults(self) -> Vec<Fault> {
+        self.faults.into_inner()
+    }
+
+    pub fn place(&self, origin: &Origin) -> Place {
+        match origin {
+            Origin::File(range) => self.sources.place(&self.file, range.clone()),
+            Origin::Environment(_) => Place::file("environment"),
+            Origin::CommandLine(_) => Place::file("command line"),
+            Origin::Default => Place::file("defaults"),
+        }
+    }
+
+    /// The place of a value; of a string its contents, so that a suggestion can replace what is marked.
+    pub fn value_place(&self, node: &Node) -> Place {
+        if let (Value::String(text), Origin::File(range)) = (&node.value, &node.origin)
+            && let Some(written) = self.sources.text(&self.file).and_then(|source| source.get(range.clone()))
+            && let Some(inner) = written.get(1..written.len().saturating_sub(1))
+            && inner == text
+            && !inner.is_empty()
+        {
+            return self.sources.place(&self.file, range.start + 1..range.end - 1);
+        }
+        self.place(&node.origin)
+    }
+
+    /// Who said it, where that is not shown by the place.
+    fn who(origin: &Origin) -> String {
+        match origin {
+            Origin::Environment(name) | Origin::CommandLine(name) => format!("{name}: "),
+            Origin::File(_) | Origin::Default => String::new(),
+        }
+    }
+
+    /// An error about a value.
+    pub fn error(&self, code: &'static str, node: &Node, message: impl std::fmt::Display) -> Fault {
+        Fault::error(code, self.value_place(node), format!("{}{message}", Self::who(&node.origin)))
+    }
+
+    pub fn warning(&self, code: &'static str, node: &Node, message: impl std::fmt::Display) -> Fault {
+        Fault::warning(code, self.value_place(node), format!("{}{message}", Self::who(&node.origin)))
+    }
+
+    pub fn push(&self, fault: Fault) {
+        self.faults.borrow_mut().push(fault);
+    }
+
+    /// Notes that a part is parsed but not built.
+    pub fn not_built(&self, origin: &Origin, what: impl std::fmt::Display) {
+        self.push(Fault::not_built(self.place(origin), what));
+    }
+
+    fn wrong_type(&self, node: &Node, name: &str, wanted: &str) -> Fault {
+        self.error("R0105", node, format!("{name} is {wanted}, not {}", node.kind()))
+    }
+
+    /// A string. What came from outside the file needs no quotes, so that there `5` is one too.
+    pub fn string<'n>(&self, node: &'n Node, name: &str) -> Option<&'n str> {
+        match (&node.value, &node.raw) {
+            (Value::String(text), _) => Some(text),
+            (Value::Integer(_) | Value::Float(_) | Value::Boolean(_), Some(raw)) => Some(raw),
+            _ => {
+                self.push(self.wrong_type(node, name, "a string"));
+                None
+            }
+        }
+    }
+
+    /// A string that is not empty and holds no control character.
+    pub fn text<'n>(&self, node: &'n Node, name: &str) -> Option<&'n str> {
+        let text = self.string(node, name)?;
+        if text.is_empty() || text.chars().any(char::is_control) {
+            let why = if text.is_empty() { "is empty" } else { "holds a control character" };
+            self.push(self.error("R0117", node, format!("{name} {why}")));
+            return None;
+        }
+        Some(text)
+    }
+
+    pub fn boolean(&self, node: &Node, name: &str) -> Option<bool> {
+        let Value::Boolean(yes) = node.value else {
+            let mut fault = self.wrong_type(node, name, "true or false");
+            if let Value::String(text) = &node.value {
+                match text.to_ascii_lowercase().as_str() {
+                    "true" | "yes" | "on" => fault = fault.help("write true, without quotes"),
+                    "false" | "no" | "off" => fault = fault.help("write false, without quotes"),
+                    _ => {}
+                }
+            }
+            self.push(fault);
+            return None;
+        };
+        Some(yes)
+    }
+
+    /// A whole number from `least` to `most`.
+    pub fn integer(&self, node: &Node, name: &str, least: u64, most: u64) -> Option<u64> {
+        let Value::Integer(value) = node.value else {
+            let mut fault = self.wrong_type(node, name, "a whole number");
+            if let Value::String(text) = &node.value
+                && text.parse::<u64>().is_ok()
+            {
+                fault = fault.help(format!("write {text}, without quotes"));
+            }
+            self.push(fault);
+            return None;
+        };
+        let value = value.and_then(|value| u64::try_from(value).ok()).filter(|value| (least..=most).contains(value));
+        if value.is_none() {
+            let range = if most == u64::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
+            self.push(self.error("R0110", node, format!("{name} is out of range")).allowed([range]));
+        }
+        value
+    }
+
+    /// A number from `least` to `most`, whole or not.
+    pub fn number(&self, node: &Node, name: &str, least: f64, most: f64) -> Option<f64> {
+        let value = match node.value {
+            Value::Float(value) => value,
+            // Numbers that are exact in both are all that is in any range here.
+            Value::Integer(value) => value.and_then(|value| i32::try_from(value).ok()).map_or(f64::NAN, f64::from),
+            _ => {
+                self.push(self.wrong_type(node, name, "a number"));
+                return None;
+            }
+        };
+        if !(least..=most).contains(&value) {
+            let fault = self.error("R0110", node, format!("{name} is out of range"));
+            self.push(fault.allowed([format!("{least} to {most}")]));
+            return None;
+        }
+        Some(value)
+    }
+
+    /// One of some words.
+    pub fn word(&self, node: &Node, name: &str, allowed: &[&'static str]) -> Option<&'static str> {
+        let text = self.string(node, name)?;
+        let found = allowed.iter().find(|word| **word == text);
+        if found.is_none() {
+            self.push(self.not_a_word(node, name, text, allowed));
+        }
+        found.copied()
+    }
+
+    pub fn not_a_word(&self, node: &Node, name: &str, text: &str, allowed: &[&'static str]) -> Fault {
+        let fault = self.error("R0111", node, format!("\"{text}\" is no {name}")).allowed(allowed.iter().copied());
+        match meant(text, allowed) {
+            Some(near) => fault.did_you_mean(near),
+            None => fault,
+        }
+    }
+
+    /// A time with its unit. `Duration::ZERO` only where `zero` allows it.
+    pub fn duration(&self, node: &Node, name: &str, zero: bool) -> Option<Duration> {
+        let text = self.with_unit(node, name, "a duration", "s", "10s", &units::DURATION_UNITS)?;
+        match units::duration(text) {
+            Ok(time) if time.is_zero() && !zero => {
+                let fault = self.error("R0110", node, format!("{name} is zero: that would end it at once"));
+                self.push(fault.help("for no bound, write a long time, such as \"1d\""));
+                None
+            }
+            Ok(time) => Some(time),
+            Err(wrong) => {
+                self.push(self.wrong_unit("R0107", node, name, text, wrong, &units::DURATION_UNITS));
+                None
+            }
+        }
+    }
+
+    /// A size in bytes, from `least` to `most`.
+    pub fn size(&self, node: &Node, name: &str, least: u64, most: u64) -> Option<u64> {
+        let text = self.with_unit(node, name, "a size", "B", "64KiB", &units::SIZE_UNITS)?;
+        match units::size(text) {
+            Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes),
+            Ok(_) => {
+                let range = format!("{} to {}", units::size_text(least), units::size_text(most));
+                self.push(self.error("R0110", node, format!("{name} is out of range")).allowed([range]));
+                None
+            }
+            Err(wrong) => {
+                self.push(self.wrong_unit("R0108", node, name, text, wrong, &units::SIZE_UNITS));
+                None
+            }
+        }
+    }
+
+    /// A share in hundredths of a percent.
+    pub fn percent(&self, node: &Node, name: &str) -> Option<u32> {
+        let text = self.with_unit(node, name, "a share in percent", "%", "20%", &["%"])?;
+        match units::percent(text) {
+            Ok(share) => Some(share),
+            Err(wrong) => {
+                self.push(self.wrong_unit("R0109", node, name, text, wrong, &["0% to 100%"]));
+                None
+            }
+        }
+    }
+
+    /// The text of a value with a unit; a bare number is told which units there are.
+    fn with_unit<'n>(
+        &self,
+        node: &'n Node,
+        name: &str,
+        kind: &str,
+        unit: &str,
+        example: &str,
+        units: &[&'static str],
+    ) -> Option<&'n str> {
+        let number = match node.value {
+            Value::Integer(Some(value)) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            Value::String(ref text) => return Some(text),
+            _ => {
+                self.push(self.wrong_type(node, name, &format!("{kind}, such as \"{example}\"")));
+                return None;
+            }
+        };
+        let fault = self.error("R0106", node, format!("{name} is {kind}: the number needs a unit"));
+        self.push(fault.allowed(units.iter().copied()).help(format!("write \"{number}{unit}\"")));
+        None
+    }
+
+    fn wrong_unit(
+        &self,
+        code: &'static str,
+        node: &Node,
+        name: &str,
+        text: &str,
+        wrong: Wrong,
+        units: &[&'static str],
+    ) -> Fault {
+        let fault =
+            self.error(code, node, format!("{name} \"{text}\" is {}", wrong.why)).allowed(units.iter().copied());
+        match wrong.better {
+            Some(better) => fault.did_you_mean(better),
+            None => fault,
+        }
+    }
+
+    /// A list of values; a single value stands for a list of one.
+    pub fn list<'n>(&self, node: &'n Node) -> Vec<&'n Node> {
+        match &node.value {
+            Value::List(items) => items.iter().collect(),
+            _ => vec![node],
+        }
+    }
+
+    /// A table's entries, or a fault.
+    pub fn entries<'n>(&self, node: &'n Node, name: &str) -> Option<&'n [Entry]> {
+        match &node.value {
+            Value::Table(entries) => Some(entries),
+            _ => {
+                self.push(self.wrong_type(node, name, "a table"));
+                None
+            }
+        }
+    }
+}
+
+/// A table of which every key is asked for once.
+pub struct Fields<'w, 'a, 'n> {
+    pub walk: &'w Walk<'a>,
+    /// How the table is called in faults: `[pool.web]`.
+    pub title: String,
+    /// The table itself, or the key that named it.
+    pub origin: Origin,
+    entries: &'n [Entry],
+    asked: Vec<&'static str>,
+}
+
+impl<'w, 'a, 'n> Fields<'w, 'a, 'n> {
+    /// `None`, and a fault, where there is no table.
+    pub fn of(walk: &'w Walk<'a>, node: &'n Node, title: impl Into<String>) -> Option<Fields<'w, 'a, 'n>> {
+        let title = title.into();
+        let entries = walk.entries(node, &title)?;
+        Some(Fields { walk, title, origin: node.origin.clone(), entries, asked: Vec::new() })
+    }
+
+    pub fn get(&mut self, key: &'static str) -> Option<&'n Entry> {
+        self.asked.push(key);
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// The value of a key that must be there.
+    pub fn require(&mut self, key: &'static str, help: &str) -> Option<&'n Entry> {
+        let entry = self.get(key);
+        if entry.is_none() {
+            let who = Walk::who(&self.origin);
+            let message = format!("{who}{} has no \"{key}\"", self.title);
+            let mut fault = Fault::error("R0104", self.walk.place(&self.origin), message);
+            if !help.is_empty() {
+                fault = fault.help(help);
+            }
+            self.walk.push(fault);
+        }
+        entry
+    }
+
+    /// Of the keys that exclude each other, the one that is there.
+    pub fn one_of(&mut self, keys: &[&'static str]) -> Option<&'n Entry> {
+        let mut found: Vec<&Entry> = keys.iter().filter_map(|key| self.get(key)).collect();
+        found.sort_by_key(|entry| match &entry.key_origin {
+            Origin::File(range) => range.start,
+            _ => usize::MAX,
+        });
+        let (first, rest) = found.split_first()?;
+        for other in rest {
+            let message = format!("\"{}\" and \"{}\" exclude each other", first.key, other.key);
+            let fault = Fault::error("R0124", self.walk.place(&other.key_origin), message);
+            self.walk.push(fault.also(self.walk.place(&first.key_origin), "the other one"));
+        }
+        Some(first)
+    }
+
+    /// Reports the keys that were not asked for.
+    pub fn finish(self) {
+        for entry in self.entries {
+            if !self.asked.contains(&entry.key.as_str()) {
+                self.unknown(entry);
+            }
+        }
+    }
+
+    fn unknown(&self, entry: &Entry) {
+        // A key of the file that is there already was not meant a second time.
+        let there = |near: &str| {
+            matches!(entry.key_origin, Origin::File(_))
+                && self.entries.iter().any(|other| other.key == near && is_own(other))
+        };
+        let near = meant(&entry.key, &self.asked).filter(|near| !there(near));
+        let place = self.walk.place(&entry.key_origin);
+        let (code, message) = match &entry.key_origin {
+            Origin::Environment(name) => {
+                ("R0140", format!("{name}: there is no key \"{}\" in {}", entry.key, self.title))
+            }
+            Origin::CommandLine(name) => {
+                ("R0141", format!("{name}: there is no key \"{}\" in {}", entry.key, self.title))
+            }
+            Origin::File(_) | Origin::Default => ("R0103", format!("unknown key \"{}\" in {}", entry.key, self.title)),
+        };
+        let fault = Fault::error(code, place, message).allowed(self.asked.iter().copied());
+        self.walk.push(match (near, &entry.key_origin) {
+            (Some(near), Origin::Environment(name)) => fault.did_you_mean(near_variable(name, &entry.key, near)),
+            (Some(near), Origin::CommandLine(name)) => fault.did_you_mean(name.replacen(&entry.key, near, 1)),
+            (Some(near), _) => fault.did_you_mean(near),
+            (None, _) => fault,
+        });
+    }
+}
+
+/// Whether somebody wrote a key, rather than the defaults.
+fn is_own(entry: &Entry) -> bool {
+    entry.key_origin != Origin::Default
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_programs_words_are_known() {
+        assert_eq!(meant("least_conn", &["rr", "lc"]), Some("lc"));
+        assert_eq!(meant("bind", &["address", "pool"]), Some("address"));
+        assert_eq!(meant("bind", &["listen"]), None);
+        assert_eq!(meant("adress", &["address"]), Some("address"));
+    }
+}

@@ -1,0 +1,325 @@
+//! Looks up the names, reads the rule files and puts the configuration together.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fault::closest;
+use super::file::{File, Listen, Named, NamedCheck, Page, Taken};
+use super::source::Sources;
+use super::{read, rules};
+use crate::model::config::{Log, LogTarget};
+use crate::model::listener::{Listener, Protocol};
+use crate::model::pool::{Check, Pool};
+use crate::model::rule::{Kind, RuleSet};
+use crate::model::{Config, Fault, Place};
+
+/// Whether files may be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Real,
+    /// Every file is there and empty.
+    None,
+}
+
+/// The largest rule file and list: 100,000 rules have 10 MiB.
+const LARGEST_TEXT: u64 = 64 << 20;
+/// The largest error page. It is kept in memory and sent whole.
+const LARGEST_PAGE: u64 = 256 << 10;
+
+/// What of the configuration can be made of a file. The caller drops it when a fault is an error.
+pub fn resolve(
+    file: File,
+    name: &Arc<str>,
+    base: &Path,
+    disk: Disk,
+    sources: &mut Sources,
+    faults: &mut Vec<Fault>,
+) -> Config {
+    let mut room = Room { base, disk, sources, faults };
+    duplicate_addresses(&file, room.faults);
+    let pools = pools(&file, room.faults);
+    let names: Vec<Arc<str>> = file.pools.iter().map(|pool| pool.name.clone()).collect();
+    for wanted in file.listeners.iter().filter_map(|listen| listen.pool.as_ref()).chain(&file.mentioned) {
+        if !names.contains(&wanted.name) {
+            room.faults.push(unknown("pool", wanted, &names));
+        }
+    }
+    if file.listeners.is_empty() && !file.other_work {
+        let fault = Fault::warning("R0152", Place::file(name.clone()), "there is no listener: nothing would be served");
+        room.faults.push(fault.help("declare one: [listen.web] with an address"));
+    }
+    let listener_names: Vec<Arc<str>> = file.listeners.iter().map(|listen| listen.name.clone()).collect();
+    let (sets, rule_sets) = room.rule_sets(&file.listeners, &names, &listener_names);
+    let listeners =
+        file.listeners.into_iter().zip(sets).map(|(listen, rules)| listener(listen, rules)).collect::<Vec<_>>();
+    for listener in &listeners {
+        nowhere(listener, &rule_sets, room.faults);
+    }
+    let mut process = file.process;
+    process.socket = process.socket.map(|path| base.join(path));
+    Config {
+        listeners,
+        pools,
+        rule_sets,
+        timeouts: file.timeouts,
+        limits: file.limits,
+        process,
+        log: log(file.log, base),
+        monitor: file.monitor,
+        errors: room.pages(file.errors),
+        state_path: file.state_path.map(|path| base.join(&*path)),
+        base: if base.as_os_str().is_empty() { PathBuf::from(".") } else { base.to_owned() },
+    }
+}
+
+fn listener(listen: Listen, rules: usize) -> Listener {
+    Listener {
+        name: listen.name,
+        addresses: listen.addresses.into_iter().map(|taken| taken.address).collect(),
+        protocol: listen.protocol,
+        rules,
+        pool: listen.pool.map(|pool| pool.name),
+        trusted: listen.trusted,
+        forwarded: listen.forwarded,
+        built: listen.built,
+        place: listen.place,
+    }
+}
+
+fn log(mut log: Log, base: &Path) -> Log {
+    if let Some(access) = &mut log.access
+        && let LogTarget::File(path) = &mut access.target
+    {
+        *path = base.join(&path);
+    }
+    log
+}
+
+/// A name that nothing has, with the one that was probably meant.
+fn unknown(kind: &str, wanted: &Named, names: &[Arc<str>]) -> Fault {
+    let message = format!("there is no {kind} \"{}\"", wanted.name);
+    let fault = Fault::error("R0120", wanted.place.clone(), message).allowed(names.iter().map(|name| &**name));
+    match closest(&wanted.name, names.iter().map(|name| &**name)) {
+        Some(near) => fault.did_you_mean(near),
+        None => fault.help(format!("declare it: [{kind}.{}]", wanted.name)),
+    }
+}
+
+/// The same address twice, over listeners and the monitor.
+fn duplicate_addresses(file: &File, faults: &mut Vec<Fault>) {
+    let mut first: BTreeMap<SocketAddr, &Place> = BTreeMap::new();
+    let listeners = file.listeners.iter().flat_map(|listen| &listen.addresses);
+    for Taken { address, place } in listeners.chain(&file.monitor_taken).filter(|taken| taken.address.port() != 0) {
+        match first.get(address) {
+            Some(other) => {
+                let fault = Fault::error("R0121", place.clone(), format!("{address} is listened on twice"));
+                faults.push(fault.also((*other).clone(), "first here"));
+            }
+            None => {
+                first.insert(*address, place);
+            }
+        }
+    }
+}
+
+fn pools(file: &File, faults: &mut Vec<Fault>) -> Vec<Pool> {
+    let pool = |raw: &super::file::Pool| Pool {
+        name: raw.name.clone(),
+        scheduler: raw.scheduler.clone(),
+        servers: raw.servers.clone(),
+        checks: raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults)).collect(),
+        retry: raw.retry.clone(),
+        timeouts: raw.timeouts.clone(),
+        place: raw.place.clone(),
+    };
+    file.pools.iter().map(pool).collect()
+}
+
+fn shared_checks(wanted: &[Named], checks: &[NamedCheck], faults: &mut Vec<Fault>) -> Vec<Check> {
+    let mut found = Vec::new();
+    for wanted in wanted {
+        match checks.iter().find(|check| check.name == wanted.name) {
+            Some(check) => found.extend(check.check.clone()),
+            None => {
+                let names: Vec<Arc<str>> = checks.iter().map(|check| check.name.clone()).collect();
+                faults.push(unknown("check", wanted, &names));
+            }
+        }
+    }
+    found
+}
+
+/// A listener that no request can leave.
+fn nowhere(listener: &Listener, sets: &[RuleSet], faults: &mut Vec<Fault>) {
+    let kind = match listener.protocol {
+        Protocol::Http => Kind::Http,
+        Protocol::Rtsp => Kind::Rtsp,
+        Protocol::Tcp | Protocol::TlsPassthrough => Kind::Tcp,
+    };
+    let some = sets.get(listener.rules).is_some_and(|set| set.sections.iter().any(|section| section.kind == kind));
+    if listener.pool.is_none() && !some {
+        let message = format!("[listen.{}] has no pool, and its rules have no {} section", listener.name, kind.word());
+        faults.push(
+            Fault::warning("R0153", listener.place.clone(), message).help("give it a pool, or rules that choose one"),
+        );
+    }
+}
+
+/// What reading files needs.
+struct Room<'a> {
+    base: &'a Path,
+    disk: Disk,
+    sources: &'a mut Sources,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Room<'_> {
+    /// The distinct sets of rule files, and which of them each listener has.
+    fn rule_sets(
+        &mut self,
+        listeners: &[Listen],
+        pools: &[Arc<str>],
+        names: &[Arc<str>],
+    ) -> (Vec<usize>, Vec<RuleSet>) {
+        let mut sets: Vec<Vec<Arc<str>>> = Vec::new();
+        let mut of_listener = Vec::with_capacity(listeners.len());
+        let mut default: Option<Vec<Arc<str>>> = None;
+        for listen in listeners {
+            let mut files = match (&listen.rules, &listen.pool) {
+                (Some(rules), _) => self.named_rules(rules),
+                (None, Some(_)) => Vec::new(),
+                (None, None) => default.get_or_insert_with(|| self.default_rules()).clone(),
+            };
+            // The order of the files means nothing, so that it does not make another set.
+            files.sort();
+            files.dedup();
+            let index = sets.iter().position(|set| *set == files).unwrap_or_else(|| {
+                sets.push(files);
+                sets.len() - 1
+            });
+            of_listener.push(index);
+        }
+        let sets = sets.iter().map(|files| self.parse(files, pools, names)).collect();
+        (of_listener, sets)
+    }
+
+    fn parse(&mut self, files: &[Arc<str>], pools: &[Arc<str>], listeners: &[Arc<str>]) -> RuleSet {
+        let texts: Vec<(Arc<str>, Arc<str>)> =
+            files.iter().filter_map(|name| Some((name.clone(), self.sources.text(name)?.clone()))).collect();
+        let inputs: Vec<rules::Input<'_>> =
+            texts.iter().map(|(name, text)| rules::Input { name: name.clone(), text }).collect();
+        let lists = RefCell::new(Vec::new());
+        let (base, disk) = (self.base, self.disk);
+        let read_list = |name: &str| match disk {
+            Disk::None => Ok(String::new()),
+            Disk::Real => {
+                let text = read(&base.join(name), LARGEST_TEXT)?;
+                lists.borrow_mut().push((name.to_owned(), text.clone()));
+                Ok(text)
+            }
+        };
+        let set = rules::parse(&inputs, &rules::Names { pools, listeners, read: &read_list }, self.faults);
+        for (name, text) in lists.into_inner() {
+            self.sources.add(name, text);
+        }
+        set
+    }
+
+    /// The files that a listener names; those that cannot be read are faults at their names.
+    fn named_rules(&mut self, rules: &[Named]) -> Vec<Arc<str>> {
+        let mut files: Vec<Arc<str>> = Vec::new();
+        for rule in rules {
+            let path = self.base.join(&*rule.name);
+            let name: Arc<str> = path.display().to_string().into();
+            if files.contains(&name) {
+                let message = format!("{} is named twice", rule.name);
+                self.faults.push(Fault::warning("R0126", rule.place.clone(), message));
+            } else if let Err(error) = self.rule_file(&name, &path) {
+                let message = format!("rule file {name} cannot be read: {error}");
+                let fault = Fault::error("R0130", rule.place.clone(), message);
+                self.faults.push(match self.near_file(&rule.name) {
+                    Some(near) => fault.did_you_mean(near),
+                    None => fault,
+                });
+            } else {
+                files.push(name);
+            }
+        }
+        files
+    }
+
+    /// Every `rules/*.rules` of the base folder.
+    fn default_rules(&mut self) -> Vec<Arc<str>> {
+        let mut files = Vec::new();
+        for found in self.folder("rules") {
+            let path = self.base.join("rules").join(&found);
+            let name: Arc<str> = path.display().to_string().into();
+            match self.rule_file(&name, &path) {
+                Ok(()) => files.push(name),
+                Err(error) => {
+                    self.faults.push(Fault::error("R0130", Place::file(name), format!("cannot be read: {error}")))
+                }
+            }
+        }
+        files
+    }
+
+    /// Reads a rule file, once.
+    fn rule_file(&mut self, name: &Arc<str>, path: &Path) -> std::io::Result<()> {
+        if self.sources.text(name).is_none() {
+            let text = match self.disk {
+                Disk::Real => read(path, LARGEST_TEXT)?,
+                Disk::None => String::new(),
+            };
+            self.sources.add(name.clone(), text);
+        }
+        Ok(())
+    }
+
+    /// The names of the rule files in a folder below the base, sorted.
+    fn folder(&self, folder: &str) -> Vec<String> {
+        if self.disk == Disk::None {
+            return Vec::new();
+        }
+        let Ok(entries) = std::fs::read_dir(self.base.join(folder)) else { return Vec::new() };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        // Editors leave hidden copies beside the file.
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(".rules") && !name.starts_with('.')).collect();
+        names.sort();
+        names
+    }
+
+    /// A file that is there and has almost the wanted name.
+    fn near_file(&self, wanted: &str) -> Option<String> {
+        let folder = Path::new(wanted).parent().and_then(Path::to_str).unwrap_or("");
+        let last = Path::new(wanted).file_name()?.to_str()?;
+        let names = self.folder(folder);
+        let near = closest(last, names.iter().map(String::as_str))?;
+        Some(Path::new(folder).join(near).display().to_string())
+    }
+
+    /// The pages of `[errors]`.
+    fn pages(&mut self, pages: Vec<Page>) -> BTreeMap<u16, Arc<[u8]>> {
+        let mut read_pages = BTreeMap::new();
+        for page in pages {
+            let path = self.base.join(&*page.file.name);
+            let bytes = match self.disk {
+                Disk::None => Ok(String::new()),
+                Disk::Real => read(&path, LARGEST_PAGE),
+            };
+            match bytes {
+                Ok(text) => {
+                    read_pages.insert(page.status, Arc::from(text.into_bytes()));
+                }
+                Err(error) => {
+                    let message = format!("the page {} cannot be read: {error}", path.display());
+                    self.faults.push(Fault::error("R0130", page.file.place, message));
+                }
+            }
+        }
+        read_pages
+    }
+}
