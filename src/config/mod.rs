@@ -9,6 +9,7 @@ pub mod fault;
 pub mod rules;
 pub mod source;
 
+mod closest;
 mod document;
 mod file;
 mod layers;

@@ -18,6 +18,7 @@ pub struct RuleSet {
     pub files: Vec<Arc<str>>,
     pub sections: Vec<Section>,
     pub lists: Vec<List>,
+    pub maps: Vec<Map>,
     pub expects: Vec<Expect>,
 }
 
@@ -295,6 +296,17 @@ pub struct List {
     /// The entries, comments and blank lines left out; their kind follows from their use.
     pub entries: Vec<Arc<str>>,
     /// The list's own file, as it was named.
+    pub file: Arc<str>,
+    pub place: Place,
+}
+
+/// `map NAME from "file"`, read at load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Map {
+    pub name: Arc<str>,
+    /// Key and value of each line.
+    pub entries: Vec<(Arc<str>, Arc<str>)>,
+    /// The map's own file, as it was named.
     pub file: Arc<str>,
     pub place: Place,
 }

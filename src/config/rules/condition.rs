@@ -1,0 +1,708 @@
+//! Conditions: terms joined by `&`, each one test with its patterns joined by `|`.
+//!
+//! A condition may go on on deeper lines, which begin with `&` or `|`; so the last test stays open
+//! for more patterns until its rule ends.
+
+use std::sync::Arc;
+
+use super::action::{ACTIONS, action};
+use super::amount::percent;
+use super::cursor::{Cursor, Parsed};
+use super::draft::Draft;
+use super::key::key;
+use super::lexer::{Token, TokenKind, part};
+use super::pattern::{self, is_token};
+use super::scope::{Scope, parse_net};
+use crate::config::closest::closest;
+use crate::model::Fault;
+use crate::model::rule::{
+    BodyPart, CertificateField, CertificateTest, Kind, Pattern, Patterns, Sources, Term, Test, ValueTest,
+};
+
+pub(super) const CONDITIONS: [&str; 16] = [
+    "any",
+    "path",
+    "host",
+    "method",
+    "header",
+    "cookie",
+    "query",
+    "from",
+    "content-type",
+    "sni",
+    "alpn",
+    "listener",
+    "chance",
+    "client-cert",
+    "body",
+    "no-tls",
+];
+/// What is known of a connection whose bytes stay sealed.
+const SEALED: [&str; 7] = ["any", "sni", "alpn", "from", "listener", "chance", "no-tls"];
+/// Terms of one rule, and keys and templates with captures: more is no rule that a person wrote.
+const TERMS: usize = 256;
+
+/// The rest of a line of a rule: a condition, or more of it, and the action where it stands there.
+/// `first`: the rule's own line, which does not begin with an operator.
+pub(super) fn condition(
+    cursor: &mut Cursor<'_, '_>,
+    draft: &mut Draft,
+    scope: &mut Scope<'_, '_>,
+    first: bool,
+) -> Parsed<()> {
+    if first {
+        term(cursor, draft, scope)?;
+    }
+    loop {
+        let Some(token) = cursor.peek() else {
+            note_near_action(cursor, draft);
+            return Ok(());
+        };
+        if token.is("&") {
+            cursor.next();
+            if cursor.peek().is_none() {
+                let fault = Fault::error("R0223", cursor.place(token), "`&` at the end of the line");
+                return Err(Box::new(fault.help("begin the next, deeper line with it")));
+            }
+            term(cursor, draft, scope)?;
+        } else if token.is("|") {
+            alternatives(cursor, draft, scope)?;
+        } else if token.is_one_of(&ACTIONS) {
+            return act(token, cursor, draft, scope);
+        } else {
+            return Err(Box::new(left_over(token, cursor, draft)));
+        }
+    }
+}
+
+fn act(token: &Token<'_>, cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<()> {
+    let first = draft.action.as_ref().map(|(_, place)| place.clone());
+    let place = cursor.place(token);
+    match action(cursor, draft, scope)? {
+        Some(_) if first.is_some() => {}
+        Some(action) => draft.action = Some((action, place.clone())),
+        None => draft.failed = true,
+    }
+    if let Some(first) = first {
+        let fault = Fault::error("R0245", place, format!("rule `{}` has an action already", draft.name));
+        scope.tell(fault.also(first, "the first one"));
+        draft.failed = true;
+    }
+    Ok(())
+}
+
+/// A line without action may hold a mistyped one.
+fn note_near_action(cursor: &Cursor<'_, '_>, draft: &mut Draft) {
+    if draft.action.is_none() && draft.near_action.is_none() {
+        draft.near_action = cursor
+            .taken()
+            .iter()
+            .skip(1)
+            .filter(|token| token.kind == TokenKind::Word && !CONDITIONS.contains(&token.raw))
+            .find_map(|token| Some((closest(token.raw, ACTIONS)?, cursor.place(token))));
+    }
+}
+
+/// Says what a token means that neither goes on with the condition nor begins the action.
+fn left_over(token: &Token<'_>, cursor: &Cursor<'_, '_>, draft: &Draft) -> Fault {
+    let place = cursor.place(token);
+    let raw = token.raw;
+    if token.is_one_of(&CONDITIONS) {
+        return Fault::error("R0223", place, "conditions are joined by `&`").did_you_mean(format!("& {raw}"));
+    }
+    if token.kind == TokenKind::Word
+        && let Some(near) = closest(raw, ACTIONS)
+    {
+        return Fault::error("R0221", place, format!("`{raw}` is no action")).allowed(ACTIONS).did_you_mean(near);
+    }
+    if matches!(raw, "&&" | "and" | "AND" | ",") {
+        return Fault::error("R0223", place, "conditions are joined by `&`").did_you_mean("&");
+    }
+    if matches!(raw, "||" | "or" | "OR") {
+        return Fault::error("R0223", place, "patterns of one test are joined by `|`").did_you_mean("|");
+    }
+    match draft.terms.last().map(|term| &term.test) {
+        _ if token.is_operator() => {
+            Fault::error("R0223", place, format!("`{raw}` means nothing here")).help("quote it where it is a value")
+        }
+        Some(Test::Path(_) | Test::Host(_) | Test::Sni(_) | Test::ContentType(_)) if draft.conditioned => {
+            Fault::error("R0222", place, "join patterns with `|`").did_you_mean(format!("| {raw}"))
+        }
+        Some(Test::Header { check, .. } | Test::Cookie { check, .. } | Test::Query { check, .. }) => match check {
+            ValueTest::Present => Fault::error("R0222", place, "a value stands behind `=`")
+                .allowed(["=", "!=", "~\"REGEX\"", "in LIST"])
+                .did_you_mean(format!("= {raw}")),
+            _ => Fault::error("R0222", place, "join values with `|`").did_you_mean(format!("| {raw}")),
+        },
+        _ => Fault::error("R0221", place, format!("`{raw}` is no action")).allowed(ACTIONS),
+    }
+}
+
+/// One test with its patterns, and `!` before it.
+fn term(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<()> {
+    let Some(start) = cursor.next() else {
+        let fault = Fault::error("R0220", cursor.here(), "a condition is missing");
+        return Err(Box::new(fault.allowed(CONDITIONS).help("`any` takes every request")));
+    };
+    if draft.terms.len() >= TERMS {
+        let fault = Fault::error("R0223", cursor.place(start), format!("more than {TERMS} conditions in one rule"));
+        return Err(Box::new(fault.help("use a list: `in NAME`")));
+    }
+    let mut negated = false;
+    let mut word = start.clone();
+    if start.is("!") {
+        negated = true;
+        word = match cursor.next() {
+            Some(token) => token.clone(),
+            None => return Err(Box::new(Fault::error("R0223", cursor.place(start), "`!` stands before a condition"))),
+        };
+    } else if start.kind == TokenKind::Word && start.raw.starts_with('!') && !start.is_operator() {
+        negated = true;
+        word = part(start, 1, start.raw.len());
+    }
+    let test = test(&word, cursor, draft, scope)?;
+    let place = cursor.since(start);
+    draft.conditioned = true;
+    match test {
+        Some(test) => {
+            if matches!(test, Test::Body { .. } | Test::ClientCertificate(_)) {
+                let what = if matches!(test, Test::Body { .. }) { "body" } else { "client-cert" };
+                let what = format!("condition {what}; the rule is left off");
+                scope.tell(Fault::not_built(place.clone(), what));
+            }
+            draft.after_any = false;
+            draft.terms.push(Term { negated, test, place });
+            // Patterns of a negated path capture nothing: the rule is taken where none of them matched.
+            if negated {
+                draft.captured.retain(|(term, ..)| *term + 1 != draft.terms.len());
+            }
+            alternatives(cursor, draft, scope)
+        }
+        None if negated => {
+            let fault = Fault::error("R0223", place, "`!any` never holds");
+            Err(Box::new(fault.help("remove the rule, or write the condition it is for")))
+        }
+        None => {
+            draft.after_any = true;
+            Ok(())
+        }
+    }
+}
+
+/// The test that `word` names, with its first pattern; `None` for `any`.
+fn test(
+    word: &Token<'_>,
+    cursor: &mut Cursor<'_, '_>,
+    draft: &mut Draft,
+    scope: &mut Scope<'_, '_>,
+) -> Parsed<Option<Test>> {
+    let known = word.is_one_of(&CONDITIONS);
+    if !known {
+        return Err(Box::new(unknown_condition(word, cursor)));
+    }
+    let name = word.raw;
+    if draft.kind == Kind::Tcp && !SEALED.contains(&name) {
+        let fault = Fault::error(
+            "R0220",
+            cursor.place(word),
+            format!("a tcp section knows no `{name}`: the bytes stay sealed"),
+        );
+        scope.tell(fault.allowed(SEALED));
+        draft.failed = true;
+    }
+    if draft.kind != Kind::Tcp && name == "no-tls" {
+        let fault = Fault::error("R0220", cursor.place(word), "`no-tls` is for tcp sections");
+        scope.tell(fault.help("here every request has been understood already"));
+        draft.failed = true;
+    }
+    Ok(Some(match name {
+        "any" => return Ok(None),
+        "no-tls" => Test::NoTls,
+        "path" | "host" | "sni" | "content-type" => {
+            let patterns = patterns(name, cursor, draft, scope)?;
+            match name {
+                "path" => Test::Path(patterns),
+                "host" => Test::Host(patterns),
+                "sni" => Test::Sni(patterns),
+                _ => Test::ContentType(patterns),
+            }
+        }
+        "header" | "cookie" | "query" => {
+            let field = field_name(name, cursor, scope)?;
+            let check = value_test(name, true, cursor, draft, scope)?;
+            match name {
+                "header" => Test::Header { name: field.to_ascii_lowercase().into(), check },
+                "cookie" => Test::Cookie { name: field, check },
+                _ => Test::Query { name: field, check },
+            }
+        }
+        "method" | "alpn" | "listener" => {
+            let mut words = Vec::new();
+            let Some(token) = cursor.peek().filter(|token| token.kind != TokenKind::Regex && !ends_words(token)) else {
+                return Err(Box::new(lacks(name, "a value", cursor)));
+            };
+            cursor.next();
+            words.push(word_value(name, token, cursor, scope)?);
+            match name {
+                "method" => Test::Method(words),
+                "alpn" => Test::Alpn(words),
+                _ => Test::Listener(words),
+            }
+        }
+        "from" => {
+            if cursor.accept("in") {
+                let list = list(cursor, draft, scope)?;
+                scope.check_nets(list);
+                Test::From(Sources::InList(list))
+            } else {
+                let Some(token) = cursor.peek().filter(|token| token.kind != TokenKind::Regex && !ends_words(token))
+                else {
+                    return Err(Box::new(lacks(name, "an address or network", cursor)));
+                };
+                cursor.next();
+                let net = net(token, cursor, scope)?;
+                draft.failed |= net.is_none();
+                Test::From(Sources::Nets(net.into_iter().collect()))
+            }
+        }
+        "client-cert" => {
+            let field = match cursor.peek().map(|token| token.raw) {
+                Some("subject") => Some(CertificateField::Subject),
+                Some("san") => Some(CertificateField::San),
+                Some("issuer") => Some(CertificateField::Issuer),
+                Some("fingerprint") => Some(CertificateField::Fingerprint),
+                _ => None,
+            };
+            match field {
+                Some(field) => {
+                    cursor.next();
+                    let check = value_test(name, false, cursor, draft, scope)?;
+                    Test::ClientCertificate(Some(CertificateTest { field, check }))
+                }
+                None => Test::ClientCertificate(None),
+            }
+        }
+        "body" => {
+            let body = body_part(cursor)?;
+            Test::Body { part: body, check: value_test(name, false, cursor, draft, scope)? }
+        }
+        _ => {
+            let Some(token) = cursor.next() else { return Err(Box::new(lacks(name, "a percentage", cursor))) };
+            let share = share(token, cursor)?;
+            let of = if cursor.accept("of") { Some(key(cursor, draft, scope, "of")?) } else { None };
+            Test::Chance { share, of }
+        }
+    }))
+}
+
+fn unknown_condition(word: &Token<'_>, cursor: &Cursor<'_, '_>) -> Fault {
+    let place = cursor.place(word);
+    if word.is_one_of(&ACTIONS) {
+        let fault = Fault::error("R0220", place, format!("no condition stands before `{}`", word.raw));
+        return fault.did_you_mean(format!("any {}", word.raw));
+    }
+    if word.is_operator() || word.raw.is_empty() {
+        return Fault::error("R0223", place, format!("a condition is missing before `{}`", word.raw))
+            .allowed(CONDITIONS);
+    }
+    if word.raw.starts_with('(') || word.raw.ends_with(')') {
+        return Fault::error("R0223", place, "there are no parentheses")
+            .help("write two rules; the first that matches wins");
+    }
+    let fault = Fault::error("R0220", place, format!("`{}` is no condition", word.raw)).allowed(CONDITIONS);
+    if word.raw.starts_with('/') || word.raw.starts_with("*.") || word.kind == TokenKind::Regex {
+        return fault.did_you_mean(format!("path {}", word.raw));
+    }
+    match closest(word.raw, CONDITIONS) {
+        Some(near) => fault.did_you_mean(near),
+        None => match word.raw {
+            "uri" | "url" | "prefix" => fault.did_you_mean("path"),
+            "src" | "source" | "ip" => fault.did_you_mean("from"),
+            "default" | "all" | "else" | "*" => fault.did_you_mean("any"),
+            _ => fault,
+        },
+    }
+}
+
+fn lacks(name: &str, what: &str, cursor: &Cursor<'_, '_>) -> Fault {
+    let place = cursor.last().map_or_else(|| cursor.here(), |token| cursor.place(token));
+    let fault = Fault::error("R0221", place, format!("`{name}` needs {what}"));
+    match cursor.peek() {
+        Some(token) if token.is_one_of(&ACTIONS) => {
+            fault.help(format!("quote a value that is an action word: \"{}\"", token.raw))
+        }
+        Some(token) if token.is_operator() => {
+            fault.help(format!("quote a value that is an operator: \"{}\"", token.raw))
+        }
+        _ => fault,
+    }
+}
+
+/// `in NAME`, or the first pattern of a `path`, `host`, `sni` or `content-type`.
+fn patterns(name: &str, cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<Patterns> {
+    if cursor.accept("in") {
+        return Ok(Patterns::InList(list(cursor, draft, scope)?));
+    }
+    let term = draft.terms.len();
+    Ok(Patterns::AnyOf(vec![pattern(name, term, cursor, draft, scope)?]))
+}
+
+/// One pattern; `term` is the number of its term, for what it captures.
+fn pattern(
+    name: &str,
+    term: usize,
+    cursor: &mut Cursor<'_, '_>,
+    draft: &mut Draft,
+    scope: &mut Scope<'_, '_>,
+) -> Parsed<Pattern> {
+    if let Some(token) = cursor.peek().filter(|token| token.is("=") || token.raw == "==") {
+        let fault = Fault::error("R0223", cursor.place(token), format!("a pattern stands directly behind `{name}`"));
+        return Err(Box::new(fault.help(format!("leave the `{}` out", token.raw))));
+    }
+    let Some(token) = cursor.peek().filter(|token| !token.is_operator() && !swallows_action(token, cursor)) else {
+        return Err(Box::new(lacks(name, "a pattern", cursor)));
+    };
+    cursor.next();
+    let place = cursor.place(token);
+    if token.kind == TokenKind::Regex {
+        let captured = pattern::regex(token, cursor, scope);
+        if name == "path" {
+            draft.captured.push((term, token.raw.to_owned(), captured));
+        }
+        return Ok(Pattern::Regex { text: token.value.as_ref().into(), place });
+    }
+    let text = token.value.as_ref();
+    if name == "path" {
+        let captured = pattern::path_glob(token, cursor, scope);
+        draft.captured.push((term, text.to_owned(), captured));
+        return Ok(Pattern::Glob { text: text.into(), place });
+    }
+    name_glob(name, token, cursor, scope);
+    Ok(Pattern::Glob { text: text.to_ascii_lowercase().into(), place })
+}
+
+/// Judges the pattern of a `host`, `sni` or `content-type`: compared in lower case, nothing captured.
+fn name_glob(name: &str, token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scope<'_, '_>) {
+    let text = token.value.as_ref();
+    let fault = |message: &str| Fault::error("R0225", cursor.place(token), message);
+    if text.is_empty() {
+        scope.tell(fault("an empty pattern"));
+    } else if text.contains(['{', '}']) {
+        scope.tell(fault("only a path captures").help("use `*` for any run of letters"));
+    } else if name == "content-type" {
+        if !text.contains(['/', '*']) {
+            scope.tell(fault("a content type has a `/`").help("such as text/html or image/*"));
+        }
+    } else if text.contains('/') {
+        scope.tell(fault("a host has no path").help("add a condition: `& path ...`"));
+    } else if let Some((host, port)) = text.rsplit_once(':')
+        && !host.contains(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+    {
+        scope.tell(fault("hosts are compared without port").did_you_mean(host));
+    } else if !text.is_ascii() {
+        scope.tell(fault("host names are ASCII").help("write the punycode form that clients send: xn--..."));
+    }
+}
+
+/// Whether the next token, where a pattern should be, is rather the action: it is an action word, and what follows
+/// it could not follow a pattern.
+fn swallows_action(token: &Token<'_>, cursor: &Cursor<'_, '_>) -> bool {
+    token.is_one_of(&ACTIONS)
+        && !cursor.peek_second().is_some_and(|next| next.is_operator() || next.is_one_of(&ACTIONS))
+}
+
+/// An action word or an operator ends a list of words, unless it is quoted.
+fn ends_words(token: &Token<'_>) -> bool {
+    token.is_operator() || token.is_one_of(&ACTIONS)
+}
+
+/// A list that stands behind `in`.
+fn list(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<usize> {
+    let Some(token) = cursor.value() else { return Err(Box::new(lacks("in", "the name of a list", cursor))) };
+    let found = scope.list(token, cursor);
+    draft.failed |= found.is_none();
+    Ok(found.unwrap_or(0))
+}
+
+/// The name of a header, cookie or query parameter.
+fn field_name(what: &str, cursor: &mut Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Parsed<Arc<str>> {
+    let Some(token) = cursor.value() else { return Err(Box::new(lacks(what, "a name", cursor))) };
+    let text = token.value.as_ref();
+    if let Some((name, value)) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty() && is_token(name.trim_end_matches('!')))
+    {
+        let fault = Fault::error("R0228", cursor.place(token), "`=` is an operator only with blanks on both sides");
+        let (name, operator) = name.strip_suffix('!').map_or((name, "="), |name| (name, "!="));
+        return Err(Box::new(fault.did_you_mean(format!("{name} {operator} {value}").trim_end().to_owned())));
+    }
+    if what != "query" && !is_token(text) {
+        let fault = Fault::error("R0228", cursor.place(token), format!("`{text}` is not the name of a {what}"));
+        let name = text.trim_end_matches(':');
+        scope.tell(if is_token(name) {
+            fault.did_you_mean(name)
+        } else {
+            fault.help("letters, digits and !#$%&'*+-.^_`|~")
+        });
+    }
+    Ok(text.into())
+}
+
+/// What follows a name; `bare`: nothing need follow, and more than one value can.
+fn value_test(
+    what: &str,
+    bare: bool,
+    cursor: &mut Cursor<'_, '_>,
+    draft: &mut Draft,
+    scope: &mut Scope<'_, '_>,
+) -> Parsed<ValueTest> {
+    let token = cursor.peek();
+    match token {
+        Some(token) if token.is("=") || (bare && token.is("!=")) => {
+            cursor.next();
+            let value = one_value(token.raw, cursor)?;
+            Ok(if token.is("=") { ValueTest::Equals(vec![value]) } else { ValueTest::Differs(vec![value]) })
+        }
+        Some(token) if token.kind == TokenKind::Regex => {
+            cursor.next();
+            pattern::regex(token, cursor, scope);
+            Ok(ValueTest::Regex { text: token.value.as_ref().into(), place: cursor.place(token) })
+        }
+        Some(token) if bare && token.is("in") => {
+            cursor.next();
+            Ok(ValueTest::InList(list(cursor, draft, scope)?))
+        }
+        Some(token) if matches!(token.raw, "==" | "===" | "is" | "~" | "=~" | "!~" | "<>" | "!==") => {
+            let fault = Fault::error("R0223", cursor.place(token), format!("`{}` is no operator", token.raw));
+            let fault = fault.allowed(
+                ["=", "!=", "~\"REGEX\"", "in LIST"]
+                    .into_iter()
+                    .filter(|form| bare || matches!(*form, "=" | "~\"REGEX\"")),
+            );
+            Err(Box::new(match token.raw {
+                "==" | "===" | "is" => fault.did_you_mean("="),
+                "<>" | "!==" => fault.did_you_mean("!="),
+                _ => fault.help("a regex stands directly behind the name: ~\"...\""),
+            }))
+        }
+        _ if bare => Ok(ValueTest::Present),
+        _ => Err(Box::new(lacks(what, "`= VALUE` or ~\"REGEX\"", cursor))),
+    }
+}
+
+fn one_value(before: &str, cursor: &mut Cursor<'_, '_>) -> Parsed<Arc<str>> {
+    match cursor.peek() {
+        Some(token) if token.kind == TokenKind::Regex => {
+            let fault = Fault::error("R0222", cursor.place(token), format!("a regex stands without `{before}`"));
+            Err(Box::new(fault.help(format!("write: NAME {}", token.raw))))
+        }
+        Some(token) if !token.is_operator() && !swallows_action(token, cursor) => {
+            cursor.next();
+            Ok(token.value.as_ref().into())
+        }
+        _ => Err(Box::new(lacks(before, "a value", cursor))),
+    }
+}
+
+fn body_part(cursor: &mut Cursor<'_, '_>) -> Parsed<BodyPart> {
+    let parts = ["text", "form NAME", "json \"/POINTER\""];
+    let Some(word) = cursor.next() else { return Err(Box::new(lacks("body", "a part", cursor).allowed(parts))) };
+    match word.raw {
+        "text" => Ok(BodyPart::Text),
+        "form" => match cursor.value() {
+            Some(name) => Ok(BodyPart::Form(name.value.as_ref().into())),
+            None => Err(Box::new(lacks("form", "the name of a field", cursor))),
+        },
+        "json" => match cursor.next() {
+            // RFC 6901 §3: a pointer is empty or begins with a slash.
+            Some(token)
+                if token.kind == TokenKind::Text && (token.value.is_empty() || token.value.starts_with('/')) =>
+            {
+                Ok(BodyPart::Json(token.value.as_ref().into()))
+            }
+            Some(token) => {
+                let fault = Fault::error("R0221", cursor.place(token), "a JSON pointer is quoted and begins with `/`");
+                Err(Box::new(fault.did_you_mean(format!("\"/{}\"", token.value.trim_start_matches('/')))))
+            }
+            None => Err(Box::new(lacks("json", "a JSON pointer", cursor))),
+        },
+        other => {
+            let fault =
+                Fault::error("R0221", cursor.place(word), format!("`{other}` is no part of a body")).allowed(parts);
+            Err(Box::new(match closest(other, ["text", "form", "json"]) {
+                Some(near) => fault.did_you_mean(near),
+                None => fault,
+            }))
+        }
+    }
+}
+
+/// A percentage, in hundredths.
+pub(super) fn share(token: &Token<'_>, cursor: &Cursor<'_, '_>) -> Parsed<u32> {
+    let text = token.value.as_ref();
+    if let Some(share) = percent(text) {
+        return Ok(share);
+    }
+    let fault = Fault::error(
+        "R0232",
+        cursor.place(token),
+        format!("`{text}` is no percentage: 0% to 100%, two decimals at most"),
+    );
+    let with_sign = format!("{text}%");
+    Err(Box::new(if percent(&with_sign).is_some() { fault.did_you_mean(with_sign) } else { fault }))
+}
+
+/// One value of a word list, checked as its test asks.
+fn word_value(name: &str, token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Parsed<Arc<str>> {
+    let text = token.value.as_ref();
+    if name == "method" && !is_token(text) {
+        let fault = Fault::error("R0229", cursor.place(token), format!("`{text}` is not a method"));
+        let fixed = text.trim_matches([',', ';', '|']).to_ascii_uppercase();
+        scope.tell(if is_token(&fixed) && text.contains([',', ';', '|']) {
+            fault.did_you_mean(fixed.split([',', ';', '|']).collect::<Vec<_>>().join(" "))
+        } else {
+            fault
+        });
+    } else if name == "method"
+        && super::expect::is_known_method(&text.to_ascii_uppercase())
+        && !super::expect::is_known_method(text)
+    {
+        let fault = Fault::warning("R0229", cursor.place(token), "methods are compared with their case");
+        scope.tell(fault.did_you_mean(text.to_ascii_uppercase()));
+    } else if name == "listener" {
+        scope.listener(token, cursor);
+    }
+    Ok(text.into())
+}
+
+/// An address or network; `None` after a fault was told.
+fn net(token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Parsed<Option<ipnet::IpNet>> {
+    let text = token.value.as_ref();
+    let Some(net) = parse_net(text) else {
+        let place = cursor.place(token);
+        if token.is_one_of(&CONDITIONS) {
+            return Err(Box::new(
+                Fault::error("R0223", place, "conditions are joined by `&`").did_you_mean(format!("& {text}")),
+            ));
+        }
+        if let Some(near) = closest(text, ACTIONS) {
+            return Err(Box::new(
+                Fault::error("R0221", place, format!("`{text}` is no action")).allowed(ACTIONS).did_you_mean(near),
+            ));
+        }
+        let fault = Fault::error("R0227", place, format!("`{text}` is no address or network"));
+        let trimmed = text.trim_matches([',', ';', '[', ']']);
+        scope.tell(if parse_net(trimmed).is_some() {
+            fault.did_you_mean(trimmed)
+        } else {
+            fault.help("such as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32")
+        });
+        return Ok(None);
+    };
+    if net != net.trunc() {
+        let fault =
+            Fault::warning("R0227", cursor.place(token), format!("the address has bits beyond /{}", net.prefix_len()));
+        scope.tell(fault.did_you_mean(net.trunc().to_string()));
+    }
+    Ok(Some(net.trunc()))
+}
+
+/// More patterns of the last test: behind `|`, and in word lists without it.
+fn alternatives(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<()> {
+    let open = if draft.after_any { None } else { draft.terms.pop() };
+    let Some(mut last) = open else {
+        let fault = Fault::error("R0223", cursor.here(), "`|` joins patterns of one test, and none stands before it");
+        return Err(Box::new(fault.did_you_mean("&")));
+    };
+    let number = draft.terms.len();
+    let held = draft.captured.len();
+    let result = more(&mut last, number, cursor, draft, scope);
+    if last.negated {
+        draft.captured.truncate(held);
+    }
+    draft.terms.push(last);
+    result
+}
+
+fn more(
+    last: &mut Term,
+    number: usize,
+    cursor: &mut Cursor<'_, '_>,
+    draft: &mut Draft,
+    scope: &mut Scope<'_, '_>,
+) -> Parsed<()> {
+    loop {
+        let joined = cursor.peek().is_some_and(|token| token.is("|"));
+        let words =
+            matches!(last.test, Test::Method(_) | Test::Alpn(_) | Test::Listener(_) | Test::From(Sources::Nets(_)));
+        match cursor.peek() {
+            None => return Ok(()),
+            Some(_) if joined => {}
+            Some(token) if words && token.kind != TokenKind::Regex && !ends_words(token) => {}
+            Some(_) => return Ok(()),
+        }
+        if joined {
+            let bar = cursor.next();
+            let Some(next) = cursor.peek() else {
+                let place = bar.map_or_else(|| cursor.here(), |bar| cursor.place(bar));
+                let fault = Fault::error("R0223", place, "`|` at the end of the line");
+                return Err(Box::new(fault.help("begin the next, deeper line with it")));
+            };
+            // `path /a | path /b`, `path /a | header x`
+            if next.is_one_of(&CONDITIONS)
+                && cursor.peek_second().is_some_and(|t| !t.is_operator() && !t.is_one_of(&ACTIONS))
+            {
+                let place = cursor.place(next);
+                let fault = Fault::error("R0223", place, "`|` joins patterns of one test, not conditions");
+                return Err(Box::new(
+                    fault.help("leave the word out if it is the same test, else write a second rule"),
+                ));
+            }
+        }
+        match &mut last.test {
+            Test::Path(Patterns::AnyOf(patterns)) => patterns.push(pattern("path", number, cursor, draft, scope)?),
+            Test::Host(Patterns::AnyOf(patterns)) => patterns.push(pattern("host", number, cursor, draft, scope)?),
+            Test::Sni(Patterns::AnyOf(patterns)) => patterns.push(pattern("sni", number, cursor, draft, scope)?),
+            Test::ContentType(Patterns::AnyOf(patterns)) => {
+                patterns.push(pattern("content-type", number, cursor, draft, scope)?);
+            }
+            Test::Header { check: ValueTest::Equals(values) | ValueTest::Differs(values), .. }
+            | Test::Cookie { check: ValueTest::Equals(values) | ValueTest::Differs(values), .. }
+            | Test::Query { check: ValueTest::Equals(values) | ValueTest::Differs(values), .. } => {
+                values.push(one_value("|", cursor)?);
+            }
+            Test::Method(words) => words.push(another_word("method", joined, cursor, scope)?),
+            Test::Alpn(words) => words.push(another_word("alpn", joined, cursor, scope)?),
+            Test::Listener(words) => words.push(another_word("listener", joined, cursor, scope)?),
+            Test::From(Sources::Nets(nets)) => {
+                let Some(token) = cursor.value() else {
+                    return Err(Box::new(lacks("|", "an address or network", cursor)));
+                };
+                match net(token, cursor, scope)? {
+                    Some(net) => nets.push(net),
+                    None => draft.failed = true,
+                }
+            }
+            _ => {
+                let place = cursor.last().map_or_else(|| cursor.here(), |bar| cursor.place(bar));
+                let fault = Fault::error("R0223", place, "this test has no patterns that `|` could join");
+                return Err(Box::new(fault.help("join conditions with `&`, or write a second rule")));
+            }
+        }
+        last.place.end = cursor.last().map_or(last.place.end, |token| match last.place.line == cursor.number {
+            true => token.end,
+            false => last.place.end,
+        });
+    }
+}
+
+/// A further word of a list; without `|` before it, the name of a condition is a forgotten `&`.
+fn another_word(name: &str, joined: bool, cursor: &mut Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Parsed<Arc<str>> {
+    let Some(token) = cursor.value() else { return Err(Box::new(lacks("|", "a value", cursor))) };
+    let named = name == "listener" && scope.names.listeners.iter().any(|known| **known == *token.raw);
+    if !joined && token.is_one_of(&CONDITIONS) && !named {
+        let fault = Fault::error("R0223", cursor.place(token), "conditions are joined by `&`");
+        return Err(Box::new(fault.did_you_mean(format!("& {}", token.raw))));
+    }
+    word_value(name, token, cursor, scope)
+}
