@@ -57,6 +57,9 @@ pub(super) fn action(
                 Fault::error("R0205", cursor.place(next), format!("`{}` is not expected here", next.raw))
                     .did_you_mean(closest(next.raw, ["by", "else"]).unwrap_or("by"))
             }
+            (_, next) if next.is_one_of(&ACTIONS) => {
+                Fault::error("R0245", cursor.place(next), "a rule has one action").help("write a second rule")
+            }
             (_, next) if next.is_one_of(&CONDITIONS) => {
                 Fault::error("R0205", cursor.place(next), "conditions stand before the action")
                     .help("the action ends its line")
@@ -122,8 +125,7 @@ fn split(
     let mut shares = Vec::new();
     let mut pool = pool;
     let mut total = 0;
-    loop {
-        let Some(token) = cursor.next() else { break };
+    while let Some(token) = cursor.next() {
         let share = share(token, cursor)?;
         total += share;
         if total > 10_000 {
@@ -177,14 +179,11 @@ fn map(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>
         let Some(pool) = pool_word(cursor) else {
             return Err(Box::new(Fault::error("R0240", cursor.here(), "`else` needs a pool")));
         };
-        match scope.pool(pool, cursor) {
-            Some(pool) => Some(Some(pool)),
-            None => None,
-        }
+        scope.pool(pool, cursor).map(Some)
     } else {
         Some(None)
     };
-    if let Some(word) = word {
+    if let Some(word) = word.filter(|_| found.is_some()) {
         let meanwhile =
             if matches!(otherwise, Some(None)) { "its requests find no pool" } else { "`else` takes all of it" };
         scope.tell(Fault::not_built(cursor.since(word), format!("use map {}; {meanwhile}", name.value)));

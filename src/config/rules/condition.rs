@@ -11,7 +11,7 @@ use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::key::key;
 use super::lexer::{Token, TokenKind, part};
-use super::pattern::{self, is_token};
+use super::pattern::{self, Captured, is_token};
 use super::scope::{Scope, parse_net};
 use crate::config::closest::closest;
 use crate::model::Fault;
@@ -364,20 +364,27 @@ fn pattern(
     };
     cursor.next();
     let place = cursor.place(token);
-    if token.kind == TokenKind::Regex {
-        let captured = pattern::regex(token, cursor, scope);
-        if name == "path" {
-            draft.captured.push((term, token.raw.to_owned(), captured));
-        }
-        return Ok(Pattern::Regex { text: token.value.as_ref().into(), place });
-    }
+    let told = scope.report.told();
     let text = token.value.as_ref();
+    let captured = match token.kind {
+        TokenKind::Regex => pattern::regex(token, cursor, scope),
+        _ if name == "path" => pattern::path_glob(token, cursor, scope),
+        _ => {
+            name_glob(name, token, cursor, scope);
+            Captured::default()
+        }
+    };
+    // What a wrong pattern would have captured is not known.
+    draft.failed |= scope.report.told() != told;
     if name == "path" {
-        let captured = pattern::path_glob(token, cursor, scope);
-        draft.captured.push((term, text.to_owned(), captured));
+        draft.captured.push((term, token.raw.to_owned(), captured));
+    }
+    if token.kind == TokenKind::Regex {
+        return Ok(Pattern::Regex { text: text.into(), place });
+    }
+    if name == "path" {
         return Ok(Pattern::Glob { text: text.into(), place });
     }
-    name_glob(name, token, cursor, scope);
     Ok(Pattern::Glob { text: text.to_ascii_lowercase().into(), place })
 }
 
@@ -557,11 +564,10 @@ fn word_value(name: &str, token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mu
     let text = token.value.as_ref();
     if name == "method" && !is_token(text) {
         let fault = Fault::error("R0229", cursor.place(token), format!("`{text}` is not a method"));
-        let fixed = text.trim_matches([',', ';', '|']).to_ascii_uppercase();
-        scope.tell(if is_token(&fixed) && text.contains([',', ';', '|']) {
-            fault.did_you_mean(fixed.split([',', ';', '|']).collect::<Vec<_>>().join(" "))
-        } else {
-            fault
+        let parts: Vec<&str> = text.split([',', ';', '|']).filter(|part| !part.is_empty()).collect();
+        scope.tell(match parts.iter().all(|part| is_token(part)) {
+            true if !parts.is_empty() => fault.did_you_mean(parts.join(" ")),
+            _ => fault.help("a method is one word: letters, digits and !#$%&'*+-.^_`|~"),
         });
     } else if name == "method"
         && super::expect::is_known_method(&text.to_ascii_uppercase())

@@ -170,12 +170,12 @@ pub(super) fn regex(token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scop
     // As `route` reads it: classes mean ASCII, unless the regex needs more.
     let read = |unicode| {
         let config = syntax::Config::new().unicode(unicode).utf8(false).nest_limit(REGEX_DEPTH);
-        syntax::parse_with(text, &config)
+        syntax::parse_with(text, &config).map_err(|error| error.to_string())
     };
     let tree = match read(false).or_else(|_| read(true)) {
         Ok(tree) => tree,
         Err(error) => {
-            let (reason, letters) = explain(&error.to_string(), text);
+            let (reason, letters) = explain(&error, text);
             let place = match letters {
                 Some((from, to)) => {
                     let column = token.column_at(from);

@@ -86,6 +86,9 @@ fn header<'l, 'a>(cursor: &mut Cursor<'l, 'a>, scope: &mut Scope<'_, '_>, verb: 
     if !cursor.accept("header") {
         let fault = missing(cursor, format!("`{verb}` needs `header` and a name"));
         return Err(match cursor.peek() {
+            Some(next) if closest(next.raw, ["header"]).is_some() => {
+                Box::new(Fault { place: cursor.place(next), ..*fault }.did_you_mean("header"))
+            }
             Some(next) => {
                 Box::new(Fault { place: cursor.place(next), ..*fault }.did_you_mean(format!("header {}", next.raw)))
             }
