@@ -1,13 +1,14 @@
 //! Actions: what is done with a request that a rule takes.
 
 use super::amount::code;
-use super::condition::{CONDITIONS, share};
+use super::condition::CONDITIONS;
 use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::key::{key, parse_key, template};
 use super::lexer::{Token, TokenKind};
 use super::pattern::encoded;
 use super::scope::Scope;
+use super::value::share;
 use crate::config::closest::closest;
 use crate::model::Fault;
 use crate::model::rule::{Action, Kind, Target, TemplatePart};
@@ -219,10 +220,13 @@ fn redirect(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_
         let fault = Fault::error("R0242", cursor.place(token), "a URL has no blanks, and only ASCII");
         return Err(Box::new(fault.did_you_mean(encoded)));
     }
-    // What a client sent must not become the scheme or the host: `//evil.example`, `javascript:`.
+    // What a client sent must not become the host: `//$1`, `https://{site}/`, or `$1` alone.
     let to = template(token, cursor, draft, scope);
-    let open = matches!(&to.parts[..], [TemplatePart::Text(text), TemplatePart::Group(_) | TemplatePart::Capture(_), ..] if matches!(&**text, "//" | "http://" | "https://"))
-        || !matches!(to.parts.first(), None | Some(TemplatePart::Text(_)));
+    let open = match to.parts.as_slice() {
+        [TemplatePart::Text(_)] => false,
+        [TemplatePart::Text(start), ..] => matches!(&**start, "//" | "http://" | "https://"),
+        _ => true,
+    };
     if open {
         let fault =
             Fault::warning("R0242", cursor.place(token), "the client's own text decides which host this redirects to");

@@ -21,6 +21,7 @@ mod report;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::amount::{count, duration, rate, size};
-use super::condition::share;
 use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::field::owned;
@@ -11,6 +10,7 @@ use super::key::{key, template};
 use super::lexer::{Token, TokenKind, part};
 use super::pattern::is_token;
 use super::scope::Scope;
+use super::value::share;
 use crate::config::closest::closest;
 use crate::model::Fault;
 use crate::model::rule::{Kind, Refinement, RuleTimeout};
