@@ -27,9 +27,8 @@ fn faults(folder: &Path) -> Vec<Fault> {
         .map(|path| (path.file_name().unwrap().to_str().unwrap().into(), std::fs::read_to_string(path).unwrap()))
         .collect();
     let inputs: Vec<Input<'_>> = texts.iter().map(|(name, text)| Input { name: name.clone(), text }).collect();
-    let pools = names(&[
-        "web", "images", "api", "vod", "beta", "homes", "uploads", "admin", "live", "legacy", "dns", "mail",
-    ]);
+    let pools =
+        names(&["web", "images", "api", "vod", "beta", "homes", "uploads", "admin", "live", "legacy", "dns", "mail"]);
     let listeners = names(&["web", "web-tls", "media", "sealed", "mail"]);
     let read = |name: &str| std::fs::read_to_string(folder.join(name));
     let mut faults = Vec::new();
@@ -47,7 +46,8 @@ fn render(faults: &[Fault]) -> String {
             Severity::Note => "note",
         };
         let (file, line) = (&place.file, place.line);
-        write!(text, "{file}:{line}:{}-{} {severity} {} {}", place.column, place.end, fault.code, fault.message).unwrap();
+        write!(text, "{file}:{line}:{}-{} {severity} {} {}", place.column, place.end, fault.code, fault.message)
+            .unwrap();
         if !fault.allowed.is_empty() {
             write!(text, " | allowed: {}", fault.allowed.join(", ")).unwrap();
         }
@@ -79,4 +79,44 @@ fn wrong_rule_files_are_told_in_the_right_place() {
         let expected = std::fs::read_to_string(&kept).unwrap_or_default();
         assert_eq!(told, expected, "{}", folder.display());
     }
+}
+
+/// The pools of a configuration, by name.
+fn pools_of(path: &Path) -> Vec<Arc<str>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    table["pool"].as_table().unwrap().keys().map(|name| name.as_str().into()).collect()
+}
+
+#[test]
+fn the_examples_have_no_fault() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> =
+        std::fs::read_dir(root.join("rules/examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 8);
+    for file in files {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let pools = pools_of(&root.join(format!("config/examples/{name}.toml")));
+        let read = |name: &str| std::fs::read_to_string(root.join(name));
+        let listeners = names(&["web"]);
+        let mut faults = Vec::new();
+        let input = [Input { name: name.as_str().into(), text: &text }];
+        let set = parse(&input, &Names { pools: &pools, listeners: &listeners, read: &read }, &mut faults);
+        assert_eq!(render(&faults), "");
+        assert!(set.expects.len() >= 2, "{name} has its tests");
+    }
+}
+
+#[test]
+fn the_default_rules_have_no_fault() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/reeve.rules")).unwrap();
+    let pools = names(&["web", "images"]);
+    let read = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+    let mut faults = Vec::new();
+    let input = [Input { name: "rules/reeve.rules".into(), text: &text }];
+    let set = parse(&input, &Names { pools: &pools, listeners: &[], read: &read }, &mut faults);
+    assert_eq!(render(&faults), "");
+    assert_eq!(set.expects.len(), 3);
 }

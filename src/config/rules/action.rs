@@ -1,13 +1,14 @@
 //! Actions: what is done with a request that a rule takes.
 
 use super::amount::code;
-use super::condition::{CONDITIONS, share};
+use super::condition::CONDITIONS;
 use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::key::{key, parse_key, template};
 use super::lexer::{Token, TokenKind};
 use super::pattern::encoded;
 use super::scope::Scope;
+use super::value::share;
 use crate::config::closest::closest;
 use crate::model::Fault;
 use crate::model::rule::{Action, Kind, Target, TemplatePart};
@@ -56,6 +57,9 @@ pub(super) fn action(
             ("use", next) if closest(next.raw, ["by", "else"]).is_some() => {
                 Fault::error("R0205", cursor.place(next), format!("`{}` is not expected here", next.raw))
                     .did_you_mean(closest(next.raw, ["by", "else"]).unwrap_or("by"))
+            }
+            (_, next) if next.is_one_of(&ACTIONS) => {
+                Fault::error("R0245", cursor.place(next), "a rule has one action").help("write a second rule")
             }
             (_, next) if next.is_one_of(&CONDITIONS) => {
                 Fault::error("R0205", cursor.place(next), "conditions stand before the action")
@@ -122,8 +126,7 @@ fn split(
     let mut shares = Vec::new();
     let mut pool = pool;
     let mut total = 0;
-    loop {
-        let Some(token) = cursor.next() else { break };
+    while let Some(token) = cursor.next() {
         let share = share(token, cursor)?;
         total += share;
         if total > 10_000 {
@@ -177,14 +180,11 @@ fn map(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>
         let Some(pool) = pool_word(cursor) else {
             return Err(Box::new(Fault::error("R0240", cursor.here(), "`else` needs a pool")));
         };
-        match scope.pool(pool, cursor) {
-            Some(pool) => Some(Some(pool)),
-            None => None,
-        }
+        scope.pool(pool, cursor).map(Some)
     } else {
         Some(None)
     };
-    if let Some(word) = word {
+    if let Some(word) = word.filter(|_| found.is_some()) {
         let meanwhile =
             if matches!(otherwise, Some(None)) { "its requests find no pool" } else { "`else` takes all of it" };
         scope.tell(Fault::not_built(cursor.since(word), format!("use map {}; {meanwhile}", name.value)));
@@ -220,10 +220,13 @@ fn redirect(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_
         let fault = Fault::error("R0242", cursor.place(token), "a URL has no blanks, and only ASCII");
         return Err(Box::new(fault.did_you_mean(encoded)));
     }
-    // What a client sent must not become the scheme or the host: `//evil.example`, `javascript:`.
+    // What a client sent must not become the host: `//$1`, `https://{site}/`, or `$1` alone.
     let to = template(token, cursor, draft, scope);
-    let open = matches!(&to.parts[..], [TemplatePart::Text(text), TemplatePart::Group(_) | TemplatePart::Capture(_), ..] if matches!(&**text, "//" | "http://" | "https://"))
-        || !matches!(to.parts.first(), None | Some(TemplatePart::Text(_)));
+    let open = match to.parts.as_slice() {
+        [TemplatePart::Text(_)] => false,
+        [TemplatePart::Text(start), ..] => matches!(&**start, "//" | "http://" | "https://"),
+        _ => true,
+    };
     if open {
         let fault =
             Fault::warning("R0242", cursor.place(token), "the client's own text decides which host this redirects to");

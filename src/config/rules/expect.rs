@@ -200,6 +200,16 @@ fn fact(
     let split = token.value.split_once(':').filter(|(name, _)| token.kind == TokenKind::Word && !name.is_empty());
     let Some((name, value)) = split else {
         let fault = Fault::error("R0264", cursor.place(token), format!("`{}` is no fact", token.raw));
+        // `x-beta: 1`
+        if let [.., before, _] = cursor.taken()
+            && before.kind == TokenKind::Word
+            && before.raw.len() > 1
+            && before.raw.ends_with(':')
+            && !token.is_operator()
+        {
+            let fault = Fault { place: cursor.span(before, token), message: "a fact is one word".to_owned(), ..fault };
+            return Err(Box::new(fault.did_you_mean(format!("{}{}", before.raw, token.raw))));
+        }
         return Err(Box::new(match (token.raw, cursor.peek()) {
             ("=>" | "-->" | "→" | ">" | "=", _) => fault.did_you_mean("->"),
             (_, Some(next)) if next.is("=") || next.is(":") => fault.help(format!("write {}:VALUE", token.raw)),

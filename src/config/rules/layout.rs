@@ -60,7 +60,8 @@ struct Open {
 /// The rule whose deeper lines are being read.
 struct OpenRule {
     draft: Draft,
-    column: u32,
+    /// `None` where a tab hides it: then a line with a name is a rule, and any other is deeper.
+    column: Option<u32>,
     deeper: usize,
 }
 
@@ -108,7 +109,9 @@ impl<'l, 's, 'f> Layout<'l, 's, 'f> {
             self.open_section(Kind::Http, Vec::new(), Cursor::new(self.file, line, 0).here(), false);
         }
         match &self.rule {
-            Some(rule) if column > rule.column => self.deeper(line),
+            Some(rule) if rule.column.filter(|_| !line.tabbed).map_or(!line.is_named(), |own| column > own) => {
+                self.deeper(line)
+            }
             _ => self.rule_line(line),
         }
     }
@@ -212,7 +215,12 @@ impl<'l, 's, 'f> Layout<'l, 's, 'f> {
         match self.seen.get(&(kind, host.clone())) {
             Some(first) => {
                 let fault = Fault::error("R0211", place, message).also(first.clone(), "first declared here");
-                self.scope.tell(fault.help("one section has all the rules of a host"));
+                let one = if kind == Kind::Tcp {
+                    "one section has them all"
+                } else {
+                    "one section has all the rules of a host"
+                };
+                self.scope.tell(fault.help(one));
             }
             None => {
                 self.seen.insert((kind, host), place);
@@ -267,7 +275,7 @@ impl<'l, 's, 'f> Layout<'l, 's, 'f> {
         }
         self.close_rule();
         line.split_name();
-        let column = line.column();
+        let column = Some(line.column()).filter(|_| !line.tabbed);
         let mut cursor = Cursor::new(file, line, 1);
         let Some((name, open)) = line.tokens.first().zip(self.open.as_mut()) else { return Ok(()) };
         let place = cursor.place(name);
@@ -311,8 +319,8 @@ impl<'l, 's, 'f> Layout<'l, 's, 'f> {
             let fault =
                 Fault::error("R0207", place, format!("`{}` goes on with a rule, and stands deeper than it", word.raw));
             return Err(Box::new(match &self.rule {
-                Some(rule) => fault.help(format!("begin it behind column {}", rule.column)),
-                None => fault.help("write a rule first"),
+                Some(OpenRule { column: Some(column), .. }) => fault.help(format!("begin it behind column {column}")),
+                _ => fault.help("write a rule first"),
             }));
         }
         // A rule without its colon, as far as one can tell.
@@ -335,7 +343,7 @@ impl<'l, 's, 'f> Layout<'l, 's, 'f> {
             let mut draft = Draft::new(open.section.kind, word.raw.into(), place.clone());
             draft.failed = true;
             open.names.entry(word.raw.into()).or_insert(place);
-            self.rule = Some(OpenRule { draft, column: word.column, deeper: 0 });
+            self.rule = Some(OpenRule { draft, column: Some(word.column).filter(|_| !line.tabbed), deeper: 0 });
         }
         self.scope.tell(fault);
         if second_is_condition && let Some(rule) = &mut self.rule {
@@ -388,14 +396,14 @@ impl<'l, 's, 'f> Layout<'l, 's, 'f> {
         if line.is_named()
             && !closest(word.raw, FIRST_WORDS).is_some_and(|_| line.tokens.get(1).is_some_and(|t| t.is("header")))
         {
-            let column = rule.column;
+            let column = rule.column.unwrap_or(1);
             let fault =
                 Fault::error("R0207", place, "this rule stands deeper than the one above it, as if it belonged to it");
             self.scope.tell(fault.help(format!("begin it in column {column}")));
             // Read on as if it stood right, so that only this one fault comes of it.
             let result = self.rule_line(line);
             if let Some(rule) = &mut self.rule {
-                rule.column = column;
+                rule.column = Some(column);
             }
             return result;
         }

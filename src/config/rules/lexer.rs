@@ -78,6 +78,8 @@ pub(super) struct Line<'a> {
     pub tokens: Vec<Token<'a>>,
     /// A fault cut it short: what follows the tokens is not known.
     pub broken: bool,
+    /// A tab stands before the first token: its column says nothing.
+    pub tabbed: bool,
 }
 
 impl<'a> Line<'a> {
@@ -160,12 +162,17 @@ impl Lexer<'_, '_> {
     fn line<'a>(&mut self, whole: &'a str) -> Line<'a> {
         let text = self.bounded(whole);
         self.controls(text);
-        let mut line = Line { number: self.number, tokens: Vec::new(), broken: text.len() < whole.len() };
+        let mut line =
+            Line { number: self.number, tokens: Vec::new(), broken: text.len() < whole.len(), tabbed: false };
         let mut rest = text;
         let mut column = 1u32;
+        let mut odd = None; // one a line is told
         loop {
-            let trimmed = rest.trim_start_matches([' ', '\t']);
-            column += (rest.len() - trimmed.len()) as u32; // blanks are one byte each
+            let trimmed = rest.trim_start();
+            let blanks = rest.get(..rest.len() - trimmed.len()).unwrap_or("");
+            line.tabbed |= line.tokens.is_empty() && blanks.contains('\t');
+            odd = odd.or_else(|| self.odd_blank(blanks, column));
+            column += blanks.chars().count() as u32;
             rest = trimmed;
             if rest.is_empty() || rest.starts_with('#') {
                 return line;
@@ -182,8 +189,8 @@ impl Lexer<'_, '_> {
             };
             rest = rest.get(token.raw.len()..).unwrap_or("");
             column = token.end;
-            if token.kind != TokenKind::Word && !rest.is_empty() && !rest.starts_with([' ', '\t']) {
-                let glued = rest.split([' ', '\t']).next().unwrap_or("");
+            if token.kind != TokenKind::Word && !rest.is_empty() && !rest.starts_with(char::is_whitespace) {
+                let glued = rest.split(char::is_whitespace).next().unwrap_or("");
                 let end = column + glued.chars().count() as u32;
                 let fault = Fault::error("R0204", self.place(column, end), "text directly behind a closing quote");
                 self.report.push(fault.help("put a blank between them, or write a quote inside a string as \\\""));
@@ -193,6 +200,15 @@ impl Lexer<'_, '_> {
             }
             line.tokens.push(token);
         }
+    }
+
+    /// Tells of a blank that is not a space, such as U+00A0; it separates words all the same.
+    fn odd_blank(&mut self, blanks: &str, column: u32) -> Option<()> {
+        let at = blanks.chars().position(|letter| letter != ' ' && !letter.is_control())?;
+        let column = column + at as u32;
+        let fault = Fault::error("R0201", self.place(column, column + 1), "this blank is not a space");
+        self.report.push(fault.help("use a space (U+0020), or quote the value"));
+        Some(())
     }
 
     /// The line, cut where it is too long.
@@ -210,7 +226,7 @@ impl Lexer<'_, '_> {
 
     /// Tabs and control characters are faults wherever they stand; one a line is told.
     fn controls(&mut self, text: &str) {
-        if !text.bytes().any(|b| b < b' ' || b >= 0x7f) {
+        if text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
             return;
         }
         let Some((index, letter)) = text.chars().enumerate().find(|(_, letter)| letter.is_control()) else { return };
@@ -232,17 +248,12 @@ impl Lexer<'_, '_> {
         if let Some(inner) = rest.strip_prefix('"') {
             return self.quoted(rest, inner, TokenKind::Text, column);
         }
-        let mut length = rest.find([' ', '\t']).unwrap_or(rest.len());
+        let mut length = rest.find(char::is_whitespace).unwrap_or(rest.len());
         if splits && let Some(at) = rest.get(..length).and_then(|word| word.find(":\"")) {
             length = at + 1;
         }
         let raw = rest.get(..length).unwrap_or("");
         let end = column + raw.chars().count() as u32;
-        if let Some(at) = raw.chars().position(|letter| letter.is_whitespace() && !letter.is_control()) {
-            let at = column + at as u32;
-            let fault = Fault::error("R0201", self.place(at, at + 1), "this blank is not a space");
-            self.report.push(fault.help("use a space (U+0020), or quote the value"));
-        }
         Ok(Token { kind: TokenKind::Word, raw, value: Cow::Borrowed(raw), column, end })
     }
 

@@ -21,6 +21,7 @@ mod report;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ pub fn parse(files: &[Input<'_>], names: &Names<'_>, faults: &mut Vec<Fault>) ->
     drop(scope);
     let order: HashMap<Arc<str>, usize> = set.files.iter().cloned().zip(0..).collect();
     let told = faults.get_mut(before..).unwrap_or(&mut []);
-    told.sort_by_key(|f| (order.get(&f.place.file).copied().unwrap_or(usize::MAX), f.place.line, f.place.column));
+    let file = |fault: &Fault| order.get(&fault.place.file).copied().unwrap_or(usize::MAX);
+    told.sort_by(|a, b| file(a).cmp(&file(b)).then_with(|| a.place.cmp(&b.place)));
     set
 }
 

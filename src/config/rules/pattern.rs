@@ -3,7 +3,7 @@
 //! Compiling is `route`'s; here only what the operator wrote is judged.
 
 use regex_automata::nfa::thompson::{Compiler, Config};
-use regex_automata::util::{primitives::PatternID, syntax};
+use regex_automata::util::syntax;
 
 use super::cursor::Cursor;
 use super::lexer::Token;
@@ -170,12 +170,14 @@ pub(super) fn regex(token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scop
     // As `route` reads it: classes mean ASCII, unless the regex needs more.
     let read = |unicode| {
         let config = syntax::Config::new().unicode(unicode).utf8(false).nest_limit(REGEX_DEPTH);
-        syntax::parse_with(text, &config)
+        syntax::parse_with(text, &config).map_err(|error| error.to_string())
     };
-    let tree = match read(false).or_else(|_| read(true)) {
+    let plain = read(false);
+    let unicode = plain.is_err();
+    let tree = match plain.or_else(|_| read(true)) {
         Ok(tree) => tree,
         Err(error) => {
-            let (reason, letters) = explain(&error.to_string(), text);
+            let (reason, letters) = explain(&error, text);
             let place = match letters {
                 Some((from, to)) => {
                     let column = token.column_at(from);
@@ -183,27 +185,21 @@ pub(super) fn regex(token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scop
                 }
                 None => cursor.place(token),
             };
-            scope
-                .tell(Fault::error("R0226", place, format!("this regex is wrong: {reason}")).help(regex_help(&reason)));
+            let fault = Fault::error("R0226", place, format!("this regex is wrong: {reason}"));
+            scope.tell(fault.help(regex_help(&reason)));
             return Captured::default();
         }
     };
-    let limited = Config::new().utf8(false).nfa_size_limit(Some(REGEX_BYTES));
-    match Compiler::new().configure(limited).build_from_hir(&tree) {
-        Ok(nfa) => {
-            let groups = nfa.group_info().group_len(PatternID::ZERO).saturating_sub(1);
-            Captured { names: Vec::new(), groups }
-        }
-        Err(_) => {
-            let fault = Fault::error(
-                "R0226",
-                cursor.place(token),
-                format!("this regex needs more than {} KiB when compiled", REGEX_BYTES >> 10),
-            );
+    // Only counted repetitions and Unicode classes make much of a short text; 100,000 regexes are not built for nothing.
+    if unicode || text.len() > 256 || text.contains('{') {
+        let limited = Config::new().utf8(false).nfa_size_limit(Some(REGEX_BYTES));
+        if Compiler::new().configure(limited).build_from_hir(&tree).is_err() {
+            let message = format!("this regex needs more than {} KiB when compiled", REGEX_BYTES >> 10);
+            let fault = Fault::error("R0226", cursor.place(token), message);
             scope.tell(fault.help("use smaller repetitions, or several rules"));
-            Captured::default()
         }
     }
+    Captured { names: Vec::new(), groups: tree.properties().explicit_captures_len() }
 }
 
 fn regex_help(reason: &str) -> &'static str {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::amount::{count, duration, rate, size};
-use super::condition::share;
 use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::field::owned;
@@ -11,6 +10,7 @@ use super::key::{key, template};
 use super::lexer::{Token, TokenKind, part};
 use super::pattern::is_token;
 use super::scope::Scope;
+use super::value::share;
 use crate::config::closest::closest;
 use crate::model::Fault;
 use crate::model::rule::{Kind, Refinement, RuleTimeout};
@@ -86,6 +86,9 @@ fn header<'l, 'a>(cursor: &mut Cursor<'l, 'a>, scope: &mut Scope<'_, '_>, verb: 
     if !cursor.accept("header") {
         let fault = missing(cursor, format!("`{verb}` needs `header` and a name"));
         return Err(match cursor.peek() {
+            Some(next) if closest(next.raw, ["header"]).is_some() => {
+                Box::new(Fault { place: cursor.place(next), ..*fault }.did_you_mean("header"))
+            }
             Some(next) => {
                 Box::new(Fault { place: cursor.place(next), ..*fault }.did_you_mean(format!("header {}", next.raw)))
             }

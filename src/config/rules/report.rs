@@ -7,7 +7,6 @@ const MOST: usize = 1000;
 
 pub(super) struct Report<'f> {
     faults: &'f mut Vec<Fault>,
-    /// Errors and warnings so far.
     told: usize,
     /// Notes so far; counted apart, so that they never hide an error.
     notes: usize,
@@ -16,6 +15,11 @@ pub(super) struct Report<'f> {
 impl<'f> Report<'f> {
     pub fn new(faults: &'f mut Vec<Fault>) -> Report<'f> {
         Report { faults, told: 0, notes: 0 }
+    }
+
+    /// Errors and warnings so far.
+    pub fn told(&self) -> usize {
+        self.told
     }
 
     pub fn push(&mut self, fault: Fault) {

@@ -120,7 +120,7 @@ fn the_worked_example_loads() {
     assert_eq!(set.sections[0].rules[0].refinements.len(), 3);
     assert_eq!(set.lists[0].entries.iter().map(|e| &**e).collect::<Vec<_>>(), ["evilbot/1.0", "curl/7.0", "a#b"]);
     assert_eq!(set.expects.len(), 5);
-    assert_eq!(set.expects[0].host, None); // the nearest section above is tcp, but of http it is shop.example
+    assert_eq!(set.expects[0].host.as_deref(), Some("shop.example"));
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn the_whole_grammar_loads() {
     )]);
     let notes: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     assert!(faults.iter().all(|fault| fault.severity == Severity::Note), "{faults:#?}");
-    assert_eq!(notes.len(), 16, "{notes:#?}");
+    assert_eq!(notes.len(), 17, "{notes:#?}");
     assert_eq!(notes[0], "not built yet: condition client-cert; the rule is left off");
     let section = &set.sections[0];
     assert_eq!(section.paths, PathPolicy::Strict);
