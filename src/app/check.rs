@@ -34,8 +34,9 @@ pub fn prepare(request: &config::Request) -> Prepared {
         // Tests of rules that are wrong anyway would only add noise.
         if !config::fault::any_error(&load.faults) {
             let before = load.faults.len();
+            let pools: Vec<Arc<str>> = config.pools.iter().map(|pool| pool.name.clone()).collect();
             for (table, set) in tables.iter().zip(&config.rule_sets) {
-                route::expect::run(table, set, &mut load.faults);
+                route::expect::run(table, set, &pools, &mut load.faults);
             }
             failed_expects = load.faults.len() - before;
         }
@@ -45,6 +46,12 @@ pub fn prepare(request: &config::Request) -> Prepared {
 }
 
 impl Prepared {
+    /// Whether there are tables to ask, be it that `expect` lines fail: why they do is what one asks.
+    pub fn is_usable(&self) -> bool {
+        let errors = count(&self.load.faults, Severity::Error);
+        self.load.config.is_some() && errors == self.failed_expects
+    }
+
     /// Whether the texts can be served.
     pub fn is_good(&self) -> bool {
         self.load.config.is_some() && !config::fault::any_error(&self.load.faults)
