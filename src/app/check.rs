@@ -34,8 +34,9 @@ pub fn prepare(request: &config::Request) -> Prepared {
         // Tests of rules that are wrong anyway would only add noise.
         if !config::fault::any_error(&load.faults) {
             let before = load.faults.len();
+            let pools: Vec<Arc<str>> = config.pools.iter().map(|pool| pool.name.clone()).collect();
             for (table, set) in tables.iter().zip(&config.rule_sets) {
-                route::expect::run(table, set, &mut load.faults);
+                route::expect::run(table, set, &pools, &mut load.faults);
             }
             failed_expects = load.faults.len() - before;
         }
@@ -45,6 +46,12 @@ pub fn prepare(request: &config::Request) -> Prepared {
 }
 
 impl Prepared {
+    /// Whether there are tables to ask, be it that `expect` lines fail: why they do is what one asks.
+    pub fn is_usable(&self) -> bool {
+        let errors = count(&self.load.faults, Severity::Error);
+        self.load.config.is_some() && errors == self.failed_expects
+    }
+
     /// Whether the texts can be served.
     pub fn is_good(&self) -> bool {
         self.load.config.is_some() && !config::fault::any_error(&self.load.faults)
@@ -52,10 +59,14 @@ impl Prepared {
 
     /// 0 when they can; 1 when only `expect` lines fail; 2 when a text has a fault.
     pub fn exit_code(&self) -> ExitCode {
-        match count(&self.load.faults, Severity::Error) {
-            0 if self.is_good() => ExitCode::SUCCESS,
-            errors if errors > 0 && errors == self.failed_expects => ExitCode::from(UNEXPECTED),
-            _ => ExitCode::from(FAULT),
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match (self.is_good(), self.is_usable()) {
+            (true, _) => 0,
+            (false, true) => UNEXPECTED,
+            (false, false) => FAULT,
         }
     }
 }
@@ -117,4 +128,51 @@ fn count(faults: &[Fault], severity: Severity) -> usize {
 
 fn number(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::demo::Folder;
+
+    const CONFIGURATION: &str = "[listen.web]\naddress = [\"127.0.0.1:8080\"]\n\n\
+                                 [pool.web]\nservers = [{ address = \"127.0.0.1:9001\" }]\n";
+    const RULES: &str = "http a.example\n  a : path /a  use web\n  rest : any  deny\n";
+
+    /// What is said of a configuration and its rules, and the exit code.
+    fn checked(configuration: &str, rules: &str) -> (String, u8) {
+        let folder = Folder::new().unwrap();
+        let file = folder.write("config/reeve.toml", configuration).unwrap();
+        folder.write("rules/a.rules", rules).unwrap();
+        let prepared = prepare(&config::Request { file, ..config::Request::default() });
+        (summary(Path::new("reeve.toml"), &prepared), prepared.code())
+    }
+
+    #[test]
+    fn good_texts_are_counted() {
+        let said = checked(CONFIGURATION, RULES);
+        assert_eq!(said, ("reeve.toml: 1 listener, 1 pool, 2 rules, 0 expectations hold".to_owned(), 0));
+        let said = checked(CONFIGURATION, &format!("{RULES}expect GET /a -> web\n"));
+        assert_eq!(said.0, "reeve.toml: 1 listener, 1 pool, 2 rules, 1 expectation holds");
+        let said = checked(&format!("{CONFIGURATION}[failover]\nrouter-id = 51\n"), RULES);
+        assert!(said.0.ends_with("0 expectations hold; 1 note") && said.1 == 0, "{said:?}");
+    }
+
+    #[test]
+    fn expectations_alone_have_an_exit_code_of_their_own() {
+        let rules = format!("{RULES}expect GET /a -> web\nexpect GET /b -> web\n");
+        let said = checked(CONFIGURATION, &rules);
+        assert_eq!(said, ("reeve.toml: 1 listener, 1 pool, 2 rules, 1 of 2 expectations fails".to_owned(), 1));
+    }
+
+    #[test]
+    fn faults_are_counted() {
+        let said = checked(CONFIGURATION, "http a.example\n  a : path /a  use nobody\n  rest : any  use noone\n");
+        assert_eq!(said, ("reeve.toml: 2 errors".to_owned(), 2));
+        // A fault that only the compiler sees, and an expectation that is not run for it.
+        let shadowed = "http a.example\n  rest : any  deny\n  a : path /a  use web\nexpect GET /a -> web\n";
+        assert_eq!(checked(CONFIGURATION, shadowed), ("reeve.toml: 1 error".to_owned(), 2));
+        let prepared = prepare(&config::Request { file: "/nonexistent/reeve.toml".into(), ..Default::default() });
+        assert_eq!((summary(Path::new("x"), &prepared), prepared.code()), ("x: 1 error".to_owned(), 2));
+    }
 }

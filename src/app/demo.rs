@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::folder::Folder;
+pub(super) use self::folder::Folder;
 use self::origins::Origins;
 use super::args::DemoArguments;
 use super::check::{self, prepare};
@@ -84,13 +84,16 @@ fn addresses() -> io::Result<(SocketAddr, SocketAddr)> {
 
 /// What is told about a demonstration that runs.
 struct Sights {
+    /// How this program is called again.
+    program: String,
     folder: PathBuf,
     configuration: PathBuf,
 }
 
 impl Sights {
     fn of(stage: &Stage) -> Sights {
-        Sights { folder: stage.folder.path().to_owned(), configuration: stage.configuration.clone() }
+        let program = program(std::env::current_exe().ok(), std::env::current_dir().ok());
+        Sights { program, folder: stage.folder.path().to_owned(), configuration: stage.configuration.clone() }
     }
 
     /// One line for scripts.
@@ -119,7 +122,7 @@ impl Sights {
         if let Some(metrics) = metrics(started) {
             lines.push((format!("curl {metrics}"), "what Reeve counts, for Prometheus"));
         }
-        let (folder, configuration) = (self.folder.display(), self.configuration.display());
+        let (program, folder, configuration) = (&self.program, self.folder.display(), self.configuration.display());
         let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
         let mut text = format!("Reeve serves {http}/ - open it in a browser, or try:\n\n");
         for (line, shows) in lines {
@@ -127,16 +130,23 @@ impl Sights {
         }
         let _ = write!(text, "\nAsk it, and ask its texts:\n\n");
         if let Some(socket) = &started.socket {
-            let _ = writeln!(text, "  reeve servers --socket {}", socket.display());
+            let _ = writeln!(text, "  {program} servers --socket {}", socket.display());
         }
         let _ = write!(
             text,
-            "  reeve explain GET {http}/api/time -H 'x-beta: 1' -c {configuration}\n  reeve check -c {configuration}\n\n\
+            "  {program} explain GET {http}/api/time -H 'x-beta: 1' -c {configuration}\n  {program} check -c {configuration}\n\n\
              Its texts and its log, removed at the end:\n\n  {configuration}\n  {folder}/rules/demo.rules\n  \
              {folder}/access.log\n\nCtrl-C stops it.\n"
         );
         text
     }
+}
+
+/// The name by which a shell finds this program: from the folder one is in, where it lies below that.
+fn program(file: Option<PathBuf>, folder: Option<PathBuf>) -> String {
+    let Some(file) = file else { return "reeve".to_owned() };
+    let below = folder.and_then(|folder| file.strip_prefix(folder).map(Path::to_owned).ok());
+    below.unwrap_or(file).display().to_string()
 }
 
 fn http(started: &Started) -> String {
@@ -159,6 +169,14 @@ mod tests {
         }
     }
 
+    fn sights() -> Sights {
+        Sights {
+            program: "target/release/reeve".to_owned(),
+            folder: "/tmp/x".into(),
+            configuration: "/tmp/x/config/reeve.toml".into(),
+        }
+    }
+
     #[test]
     fn the_texts_have_no_fault_and_every_expectation_holds() {
         let stage = Stage::set().unwrap();
@@ -177,7 +195,7 @@ mod tests {
 
     #[test]
     fn scripts_get_one_line_with_full_addresses() {
-        let sights = Sights { folder: "/tmp/x".into(), configuration: "/tmp/x/config/reeve.toml".into() };
+        let sights = sights();
         let line = sights.json(&started());
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -191,12 +209,23 @@ mod tests {
 
     #[test]
     fn people_get_a_line_for_every_rule() {
-        let sights = Sights { folder: "/tmp/x".into(), configuration: "/tmp/x/config/reeve.toml".into() };
+        let sights = sights();
         let text = sights.text(&started());
         for one in &texts::TRIES {
             assert!(text.contains(one.shows) && text.contains(one.path));
         }
-        assert!(text.contains("/tmp/x/rules/demo.rules") && text.contains("--socket /tmp/x/reeve.sock"));
+        assert!(
+            text.contains("/tmp/x/rules/demo.rules")
+                && text.contains("target/release/reeve servers --socket /tmp/x/reeve.sock")
+        );
+    }
+
+    #[test]
+    fn the_program_is_named_so_that_a_shell_finds_it() {
+        let name = |folder: &str| program(Some("/src/reeve/target/release/reeve".into()), Some(folder.into()));
+        assert_eq!(name("/src/reeve"), "target/release/reeve");
+        assert_eq!(name("/home"), "/src/reeve/target/release/reeve");
+        assert_eq!(program(None, None), "reeve");
     }
 
     #[test]

@@ -1,8 +1,282 @@
-//! Placeholder.
+//! `reeve explain`: where one request would go, and why not elsewhere.
+//!
+//! Reads the texts as `run` does and asks the same tables that traffic asks. It knows nothing of the
+//! running process: which servers are up is `reeve servers`' to say.
+
+mod asked;
+mod report;
+
 use std::process::ExitCode;
 
-use super::args::ExplainArguments;
+use self::asked::Asked;
+use self::report::{Outcome, Report, SectionReport, Step, Winner};
+use super::args::{ExplainArguments, Format};
+use super::check::{self, Prepared, prepare};
+use super::{FAULT, UNEXPECTED, output, request};
+use crate::model::Config;
+use crate::model::fault::Place;
+use crate::model::listener::{Listener, Protocol};
+use crate::model::pool::Scheduler;
+use crate::model::rule::{HostPattern, Key, Kind, Section, Target, Template, TemplatePart};
+use crate::route::explain::Verdict;
+use crate::route::{self, Action, Change, Head, Rule};
+use crate::wire::field::Field;
 
-pub fn main(_: &ExplainArguments) -> ExitCode {
-    ExitCode::SUCCESS
+/// `reeve explain METHOD URL`.
+pub fn main(arguments: &ExplainArguments) -> ExitCode {
+    let prepared = prepare(&request(arguments.texts.clone()));
+    if !prepared.is_usable() {
+        check::tell(&prepared);
+        return prepared.exit_code();
+    }
+    match explain(arguments, &prepared) {
+        Ok(report) => {
+            output::print(&match arguments.output.format {
+                Format::Text => report::text(&report),
+                Format::Json => format!("{}\n", report::json(&report)),
+            });
+            match report.outcome {
+                Outcome::NoRoute | Outcome::BadPath { .. } => ExitCode::from(UNEXPECTED),
+                _ => ExitCode::SUCCESS,
+            }
+        }
+        Err(message) => {
+            output::complain(&format!("reeve explain: {message}\n"));
+            ExitCode::from(FAULT)
+        }
+    }
 }
+
+fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, String> {
+    let asked = asked::parse(&arguments.url, &arguments.headers)?;
+    let config = prepared.load.config.as_ref().ok_or("the texts have faults")?;
+    let listener = listener(config, asked.kind, arguments.listener.as_deref())?;
+    let (Some(table), Some(set)) = (prepared.tables.get(listener.rules), config.rule_sets.get(listener.rules)) else {
+        return Err(format!("listener {} has no rules", listener.name));
+    };
+
+    let mut report = Report {
+        method: arguments.method.clone(),
+        host: asked.host.clone(),
+        path: asked.path.clone(),
+        query: asked.query.clone(),
+        from: arguments.from.to_string(),
+        roll: arguments.roll.0,
+        listener: listener.name.to_string(),
+        section: None,
+        matched_path: None,
+        steps: Vec::new(),
+        outcome: Outcome::NoRoute,
+    };
+    let section = table.section(asked.kind, &asked.host);
+    report.section = section.and_then(|section| described(&set.sections, section, &asked));
+    let mut scratch = String::new();
+    let policy = section.map(route::Section::policy).unwrap_or_default();
+    let path = match route::path::normalise(&asked.path, policy, &mut scratch) {
+        Ok(path) => path,
+        Err(fault) => {
+            report.outcome = Outcome::BadPath { why: fault.to_string() };
+            return Ok(report);
+        }
+    };
+    report.matched_path = Some(path.to_owned());
+
+    let mut fields: Vec<Field<'_>> =
+        arguments.headers.iter().map(|(name, value)| Field { name, value: value.as_bytes() }).collect();
+    if !asked.host.is_empty() && !fields.iter().any(|field| field.is("host")) {
+        fields.push(Field { name: "host", value: asked.host.as_bytes() });
+    }
+    let head = Head {
+        method: &arguments.method,
+        host: &asked.host,
+        path,
+        query: asked.query.as_deref().unwrap_or_default(),
+        fields: &fields,
+        source: arguments.from.to_canonical(),
+        listener: &listener.name,
+        sni: None,
+        alpn: None,
+        no_tls: false,
+    };
+    let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();
+    let winner = steps.iter().find(|step| step.verdict == Verdict::Takes).map(|step| step.rule);
+    report.steps = steps.iter().map(|step| told(step.rule, &step.verdict)).collect();
+    let roll = arguments.roll.0;
+    report.outcome = match winner {
+        Some(rule) => outcome(config, rule, &head, roll),
+        None => match listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name)) {
+            Some(pool) => to_pool(config, pool, None, &head),
+            None => Outcome::NoRoute,
+        },
+    };
+    Ok(report)
+}
+
+/// The listener that was named, else the first that speaks the request's protocol.
+fn listener<'c>(config: &'c Config, kind: Kind, wanted: Option<&str>) -> Result<&'c Listener, String> {
+    if let Some(name) = wanted {
+        return config.listeners.iter().find(|listener| &*listener.name == name).ok_or_else(|| {
+            let names: Vec<&str> = config.listeners.iter().map(|listener| &*listener.name).collect();
+            format!("there is no listener {name:?}; there are: {}", names.join(", "))
+        });
+    }
+    let protocol = if kind == Kind::Rtsp { Protocol::Rtsp } else { Protocol::Http };
+    let of_kind = || config.listeners.iter().filter(move |listener| listener.protocol == protocol);
+    // One that is served tells more than one that is not.
+    let found = of_kind().find(|listener| listener.built).or_else(|| of_kind().next());
+    found.ok_or_else(|| format!("no listener speaks {}", protocol.word()))
+}
+
+/// The section as it was written, and which of its hosts this request has.
+fn described(sections: &[Section], found: &route::Section, asked: &Asked) -> Option<SectionReport> {
+    let first = found.rules().first().map(Rule::place);
+    let section = sections.iter().find(|section| {
+        section.kind == asked.kind
+            && section.rules.first().map(|rule| &rule.place) == first
+            && section.hosts.iter().any(|(host, _)| is_for(host, &asked.host))
+    })?;
+    // An exact name counts before a wildcard, a long wildcard before a short one.
+    let (host, place) =
+        section.hosts.iter().filter(|(host, _)| is_for(host, &asked.host)).max_by_key(|(host, _)| match host {
+            HostPattern::Exact(_) => usize::MAX,
+            HostPattern::Wildcard(end) => end.len(),
+            HostPattern::Any => 0,
+        })?;
+    let (name, why) = match host {
+        HostPattern::Exact(name) => (name.to_string(), "exact host"),
+        HostPattern::Wildcard(end) => (format!("*{end}"), "longest wildcard"),
+        HostPattern::Any => ("*".to_owned(), "any host"),
+    };
+    let name = format!("{} {name}", section.kind.word());
+    Some(SectionReport { name, why, place: place.clone(), rules: section.rules.len() })
+}
+
+fn is_for(host: &HostPattern, asked: &str) -> bool {
+    match host {
+        HostPattern::Any => true,
+        HostPattern::Exact(name) => **name == *asked,
+        HostPattern::Wildcard(end) => asked.len() > end.len() && asked.ends_with(&**end),
+    }
+}
+
+fn told(rule: &Rule, verdict: &Verdict) -> Step {
+    let failed = match verdict {
+        Verdict::Takes => None,
+        Verdict::Fails { condition, seen } => Some((condition.clone(), seen.clone())),
+        Verdict::Off { condition } => Some((condition.clone(), "not built yet".to_owned())),
+    };
+    Step { id: rule.id().to_string(), place: rule.place().clone(), failed }
+}
+
+fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome {
+    match rule.action() {
+        Action::Use { target, .. } => match route::pool(target, head, rule, &mut || roll) {
+            Some(pool) => to_pool(config, pool, Some(rule), head),
+            None => Outcome::NoRoute,
+        },
+        Action::Redirect { code, to } => {
+            let mut location = Vec::new();
+            route::expand(to, rule, head, true, &mut location);
+            let mut location = String::from_utf8_lossy(&location).into_owned();
+            // The query goes along unless the target has one of its own.
+            if !head.query.is_empty() && !location.contains('?') {
+                location = format!("{location}?{}", head.query);
+            }
+            Outcome::Redirect { rule: winner(config, rule, head), code: *code, location }
+        }
+        Action::Answer { code, text } => Outcome::Answer {
+            rule: winner(config, rule, head),
+            code: *code,
+            text: text.as_ref().map(ToString::to_string),
+        },
+        Action::Deny => Outcome::Deny { rule: winner(config, rule, head) },
+        Action::Drop => Outcome::Drop { rule: winner(config, rule, head) },
+    }
+}
+
+fn to_pool(config: &Config, pool: usize, rule: Option<&Rule>, head: &Head<'_>) -> Outcome {
+    let Some(pool) = config.pools.get(pool) else { return Outcome::NoRoute };
+    let by = match rule.map(Rule::action) {
+        Some(Action::Use { by: Some(by), .. }) => Some(by),
+        _ => match &pool.scheduler {
+            Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key),
+            _ => None,
+        },
+    };
+    let server = |server: &crate::model::pool::Server| {
+        let note = match (server.weight, server.backup) {
+            (0, _) => " (drains)",
+            (_, true) => " (backup)",
+            _ => "",
+        };
+        format!("{} {}{note}", server.name, server.address)
+    };
+    Outcome::Pool {
+        rule: rule.map(|rule| winner(config, rule, head)),
+        pool: pool.name.to_string(),
+        scheduler: pool.scheduler.word().to_owned(),
+        servers: pool.servers.iter().map(server).collect(),
+        key: by.map(|key| (key.to_string(), route::key_text(key, rule, head))),
+    }
+}
+
+fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
+    let place: Place = rule.place().clone();
+    let change = |change: &Change| match change {
+        Change::Set { name, value } => {
+            let mut text = Vec::new();
+            route::expand(value, rule, head, false, &mut text);
+            format!("set header {name}: {}", String::from_utf8_lossy(&text))
+        }
+        Change::Remove { name } => format!("remove header {name}"),
+    };
+    Winner {
+        id: rule.id().to_string(),
+        place,
+        action: written(rule.action(), config),
+        changes: rule.changes().iter().map(change).collect(),
+    }
+}
+
+/// An action in the words of the rule language.
+fn written(action: &Action, config: &Config) -> String {
+    match action {
+        Action::Use { target, by } => {
+            let by = by.as_ref().map(|key| format!(" by {key}")).unwrap_or_default();
+            format!("use {}{by}", target_text(target, config))
+        }
+        Action::Redirect { code, to } => format!("redirect {code} {}", template(to)),
+        Action::Answer { code, text: Some(text) } => format!("answer {code} {text:?}"),
+        Action::Answer { code, text: None } => format!("answer {code}"),
+        Action::Deny => "deny".to_owned(),
+        Action::Drop => "drop".to_owned(),
+    }
+}
+
+fn target_text(target: &Target, config: &Config) -> String {
+    let name = |pool: usize| config.pools.get(pool).map_or("?", |pool| &*pool.name);
+    match target {
+        Target::Pool(pool) => name(*pool).to_owned(),
+        Target::Split { shares, otherwise } => {
+            let shares: Vec<String> =
+                shares.iter().map(|(pool, share)| format!("{} {}%", name(*pool), report::percent(*share))).collect();
+            format!("{} else {}", shares.join(" "), name(*otherwise))
+        }
+        Target::Map { name: map, key, otherwise } => {
+            let otherwise = otherwise.map(|pool| format!(" else {}", name(pool))).unwrap_or_default();
+            format!("map {map} {key}{otherwise}")
+        }
+    }
+}
+
+fn template(template: &Template) -> String {
+    let part = |part: &TemplatePart| match part {
+        TemplatePart::Text(text) => text.to_string(),
+        TemplatePart::Group(number) => Key::Group(*number).to_string(),
+        TemplatePart::Capture(name) => format!("{{{name}}}"),
+    };
+    template.parts.iter().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The request that is asked about: a method, an URL and some fields, as `curl` would take them.
 
 use crate::model::rule::Kind;
+use crate::wire::http1::host;
 
 /// A request in the parts that rules look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub fn parse(url: &str, headers: &[(String, String)]) -> Result<Asked, String> {
             };
             let end = rest.find(['/', '?']).unwrap_or(rest.len());
             let (host, target) = rest.split_at(end);
-            if host.is_empty() || host.contains('@') {
-                return Err("write http://HOST/PATH, without a user".to_owned());
+            if host.is_empty() {
+                return Err(format!("{url:?} has no host: write http://HOST/PATH"));
             }
             (kind, host, target)
         }
@@ -46,17 +47,17 @@ pub fn parse(url: &str, headers: &[(String, String)]) -> Result<Asked, String> {
     };
     // An empty path is sent as "/" (RFC 9112 §3.2.1).
     let path = if path.is_empty() { "/" } else { path };
-    Ok(Asked { kind, host: plain_host(host), path: path.to_owned(), query })
+    Ok(Asked { kind, host: plain_host(host)?, path: path.to_owned(), query })
 }
 
-/// A host as rules know it.
-fn plain_host(host: &str) -> String {
-    let without_port = match host.rsplit_once(':') {
-        // The colons inside [::1] are the address's own.
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host,
-    };
-    without_port.strip_suffix('.').unwrap_or(without_port).to_ascii_lowercase()
+/// A host as rules know it; none at all is the empty one.
+fn plain_host(host: &str) -> Result<String, String> {
+    if host.is_empty() {
+        return Ok(String::new());
+    }
+    let authority =
+        host::parse(host.as_bytes()).ok_or_else(|| format!("{host:?} is not a host: write HOST or HOST:PORT"))?;
+    Ok(host::canonical(authority.host, &mut String::new()).to_owned())
 }
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
             ("http://Shop.example:8080/a/b?x=1?y", Kind::Http, "shop.example", "/a/b", Some("x=1?y")),
             ("https://shop.example.", Kind::Http, "shop.example", "/", None),
             ("http://[::1]:80/#part", Kind::Http, "[::1]", "/", None),
-            ("http://[::1]?q", Kind::Http, "[::1]", "/", Some("q")),
+            ("http://[2001:DB8::1]?q", Kind::Http, "[2001:db8::1]", "/", Some("q")),
             ("rtsp://media.example/live/cam7", Kind::Rtsp, "media.example", "/live/cam7", None),
             ("/a?u=http://other/", Kind::Http, "field.example", "/a", Some("u=http://other/")),
             ("/http://other/", Kind::Http, "field.example", "/http://other/", None),

@@ -1,0 +1,150 @@
+//! Texts in a folder, a command line, and what is said about it.
+
+use clap::Parser;
+
+use super::*;
+use crate::app::args::{Arguments, Command};
+use crate::app::demo::Folder;
+
+const CONFIGURATION: &str = r#"
+[listen.web]
+address = ["127.0.0.1:8080"]
+
+[listen.inside]
+address = ["127.0.0.1:8081"]
+rules   = ["rules/shop.rules"]
+pool    = "web"
+
+[pool.web]
+servers = [{ name = "web1", address = "127.0.0.1:9001" }, { name = "old", address = "127.0.0.1:9002", weight = 0 }]
+
+[pool.images]
+scheduler = { hash = "path" }
+servers = [{ name = "img1", address = "127.0.0.1:9003" }]
+
+[pool.beta]
+servers = [{ name = "beta1", address = "127.0.0.1:9006", backup = true }]
+"#;
+
+const RULES: &str = r#"
+http shop.example *.shop.example
+  upload : method POST PUT & path /up/**          use web
+  images : path /img/**                           use images
+  beta   : path /api/** & header x-beta = "1"     use beta 10% else web
+  user   : path /users/{who}/**                   use web by {who}
+             set header x-user: {who}
+             remove header cookie
+  old    : path ~"^/p/(\d+)$"                     redirect 301 /product/$1
+  tea    : path /tea                              answer 418 "short and stout"
+  office : path /admin/** & from 10.0.0.0/8       use web
+  secret : path /admin/**                         deny
+  gone   : path /gone                             drop
+"#;
+
+/// The report for a command line.
+fn explained(words: &[&str]) -> Result<Report, String> {
+    let folder = Folder::new().unwrap();
+    folder.write("config/reeve.toml", CONFIGURATION).unwrap();
+    folder.write("rules/shop.rules", RULES).unwrap();
+    let file = folder.path().join("config/reeve.toml");
+    let line = ["reeve", "explain"].iter().chain(words).copied().chain(["-c", file.to_str().unwrap()]);
+    let Some(Command::Explain(arguments)) = Arguments::parse_from(line).command else { panic!("another command") };
+    let prepared = prepare(&request(arguments.texts.clone()));
+    assert!(prepared.is_good(), "{}", crate::config::fault::text(&prepared.load.faults, &prepared.load.sources));
+    explain(&arguments, &prepared)
+}
+
+fn report(words: &[&str]) -> Report {
+    explained(words).unwrap()
+}
+
+fn pool_of(report: &Report) -> (&str, Option<&str>) {
+    match &report.outcome {
+        Outcome::Pool { pool, key, .. } => (pool, key.as_ref().map(|(_, value)| value.as_deref().unwrap_or("none"))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_rule_before_the_winner_says_what_kept_it() {
+    let report = report(&["GET", "http://shop.example/api/v1", "-H", "x-beta: 1", "--roll", "7"]);
+    assert_eq!(pool_of(&report), ("beta", None));
+    let steps: Vec<_> =
+        report.steps.iter().map(|step| (step.id.as_str(), step.place.line, step.failed.clone())).collect();
+    let failed = |term: &str, saw: &str| Some((term.to_owned(), saw.to_owned()));
+    assert_eq!(
+        steps,
+        [
+            ("shop.rules:upload", 3, failed("method POST PUT", "GET")),
+            ("shop.rules:images", 4, failed("path /img/**", "/api/v1")),
+            ("shop.rules:beta", 5, None),
+        ]
+    );
+    let Outcome::Pool { rule: Some(winner), servers, .. } = &report.outcome else { panic!("no winner") };
+    assert_eq!(winner.action, "use beta 10% else web");
+    assert_eq!(servers, &["beta1 127.0.0.1:9006 (backup)"]);
+}
+
+#[test]
+fn the_dice_decide_a_split() {
+    let at = |roll: &str| {
+        let report = report(&["GET", "http://shop.example/api/v1", "-H", "x-beta: 1", "--roll", roll]);
+        pool_of(&report).0.to_owned()
+    };
+    assert_eq!((at("9.99"), at("10")), ("beta".to_owned(), "web".to_owned()));
+}
+
+#[test]
+fn keys_and_changes_have_their_values() {
+    let images = report(&["GET", "http://shop.example/a/../img/%61.png"]);
+    assert_eq!(pool_of(&images), ("images", Some("/img/a.png")));
+    assert_eq!(images.matched_path.as_deref(), Some("/img/a.png"));
+
+    let user = report(&["GET", "http://shop.example/users/ann/basket?x=1"]);
+    assert_eq!(pool_of(&user), ("web", Some("ann")));
+    let Outcome::Pool { rule: Some(winner), servers, .. } = &user.outcome else { panic!("no winner") };
+    assert_eq!(winner.changes, ["set header x-user: ann", "remove header cookie"]);
+    assert_eq!(servers[1], "old 127.0.0.1:9002 (drains)");
+}
+
+#[test]
+fn answers_of_reeves_own() {
+    let redirect = report(&["GET", "http://shop.example/p/42?a=b"]);
+    let Outcome::Redirect { code: 301, location, rule } = &redirect.outcome else { panic!("{redirect:?}") };
+    assert_eq!((location.as_str(), rule.action.as_str()), ("/product/42?a=b", "redirect 301 /product/$1"));
+    let tea = report(&["GET", "http://shop.example/tea"]);
+    assert!(matches!(&tea.outcome, Outcome::Answer { code: 418, text: Some(text), .. } if text == "short and stout"));
+    assert!(matches!(report(&["GET", "http://shop.example/admin/x"]).outcome, Outcome::Deny { .. }));
+    assert!(matches!(report(&["GET", "http://shop.example/gone"]).outcome, Outcome::Drop { .. }));
+    let office = report(&["GET", "http://shop.example/admin/x", "--from", "::ffff:10.1.2.3"]);
+    assert_eq!(pool_of(&office).0, "web");
+}
+
+#[test]
+fn the_section_says_why_it_is_the_one() {
+    let why = |host: &str| {
+        let report = report(&["GET", &format!("http://{host}/tea")]);
+        report.section.map(|section| (section.name, section.why, section.place.line))
+    };
+    assert_eq!(why("SHOP.example.:80"), Some(("http shop.example".to_owned(), "exact host", 2)));
+    assert_eq!(why("a.b.shop.example"), Some(("http *.shop.example".to_owned(), "longest wildcard", 2)));
+    assert_eq!(why("other.example"), None);
+}
+
+#[test]
+fn no_route_and_bad_paths() {
+    let none = report(&["GET", "http://shop.example/"]);
+    assert!(matches!(none.outcome, Outcome::NoRoute));
+    assert_eq!(none.steps.len(), 9, "all rules were asked");
+    assert!(matches!(report(&["GET", "http://other.example/"]).outcome, Outcome::NoRoute));
+    assert!(matches!(report(&["GET", "http://shop.example/a%00"]).outcome, Outcome::BadPath { .. }));
+    let inside = report(&["GET", "http://other.example/", "--listener", "inside"]);
+    assert_eq!(pool_of(&inside).0, "web");
+}
+
+#[test]
+fn what_cannot_be_asked_is_said() {
+    assert!(explained(&["GET", "http://shop.example/", "--listener", "nobody"]).unwrap_err().contains("web, inside"));
+    assert!(explained(&["OPTIONS", "rtsp://shop.example/x"]).unwrap_err().contains("rtsp"));
+    assert!(explained(&["GET", "shop.example"]).is_err());
+}
