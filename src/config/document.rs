@@ -17,9 +17,9 @@ pub const LARGEST: usize = 16 << 20;
 /// What a text says, and the lines of which that is not known.
 pub struct Document {
     pub root: Node,
-    /// Lines with a syntax fault that did not reach beyond them. Their values are guesses: whatever
-    /// else is found there is not worth saying.
-    pub doubtful: Vec<u32>,
+    /// Words that are no values. What the parser made of them is a guess: whatever else is found there
+    /// is not worth saying.
+    pub doubtful: Vec<Place>,
 }
 
 /// The tables and values of a text. `None` after a syntax fault that leaves open what belongs where;
@@ -34,13 +34,21 @@ pub fn parse(file: &Arc<str>, text: &str, sources: &Sources, faults: &mut Vec<Fa
     let mut lines: Vec<u32> = Vec::new();
     let mut doubtful = Vec::new();
     let mut whole = true;
+    let mut repeated = false;
     for error in &errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let place = sources.place(file, span.clone());
         let fault = if error.message() == "duplicate key" {
-            duplicate_key(file, text, span, sources)
+            let first = first_of(text, span.clone());
+            // In a table that is given twice every key may be.
+            if first.is_none() && repeated {
+                continue;
+            }
+            let (fault, header) = duplicate_key(file, text, span, first, sources);
+            repeated |= header;
+            fault
         } else if let Some(word) = bare_word(text, error) {
-            doubtful.push(place.line);
+            doubtful.push(sources.place(file, word.clone()));
             bare_value(text, word, file, sources)
         } else {
             whole = false;
@@ -56,51 +64,67 @@ pub fn parse(file: &Arc<str>, text: &str, sources: &Sources, faults: &mut Vec<Fa
     whole.then(|| Document { root: node_of_table(table.get_ref(), table.span()), doubtful })
 }
 
-fn duplicate_key(file: &Arc<str>, text: &str, span: Range<usize>, sources: &Sources) -> Fault {
-    let key = text.get(span.clone()).unwrap_or_default();
-    let fault = Fault::error(
-        "R0102",
-        sources.place(file, span.clone()),
-        format!("\"{}\" is given twice", key.trim_matches(['"', '\''])),
-    )
-    .help("keep one of the two");
-    match first_of(text, key, span.start) {
+/// The fault, and whether it is a whole table that is repeated.
+fn duplicate_key(
+    file: &Arc<str>,
+    text: &str,
+    span: Range<usize>,
+    first: Option<Range<usize>>,
+    sources: &Sources,
+) -> (Fault, bool) {
+    let header = header_at(text, span.start);
+    let span = header.clone().unwrap_or(span);
+    let key = text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
+    let message = if header.is_some() { format!("{key} is given twice") } else { format!("\"{key}\" is given twice") };
+    let fault = Fault::error("R0102", sources.place(file, span), message);
+    let fault = fault.help(if header.is_some() { "join the two tables" } else { "keep one of the two" });
+    let fault = match first {
         Some(first) => fault.also(sources.place(file, first), "given first here"),
         None => fault,
-    }
+    };
+    (fault, header.is_some())
 }
 
-/// Where a key or table that is repeated at `at` was given first; the parser does not say.
-fn first_of(text: &str, key: &str, at: usize) -> Option<Range<usize>> {
-    let before = text.get(..at)?;
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text.get(line_start..)?.lines().next()?.trim();
-    let header = line.starts_with('[');
-    if key.is_empty() {
-        return None;
-    }
+/// The `[header]` that an offset lies in.
+fn header_at(text: &str, at: usize) -> Option<Range<usize>> {
+    let line_start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let before = text.get(line_start..at)?;
+    let line = text.get(line_start..)?.lines().next()?;
+    let length = header(line)?.len();
+    let begin = line_start + (line.len() - line.trim_start().len());
+    (!before.contains('=')).then_some(begin..begin + length)
+}
+
+/// The `[header]` that a line is.
+fn header(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let end = if line.starts_with("[[") { line.find("]]")? + 2 } else { line.find(']')? + 1 };
+    line.starts_with('[').then(|| line.get(..end)).flatten()
+}
+
+/// Where a key or table that is repeated was given first; the parser does not say.
+fn first_of(text: &str, span: Range<usize>) -> Option<Range<usize>> {
+    let key = text.get(span.clone()).filter(|key| !key.is_empty())?;
+    let repeated = header_at(text, span.start).and_then(|range| text.get(range));
+    let line_start = text.get(..span.start)?.rfind('\n').map_or(0, |newline| newline + 1);
     // In an inline table the first one stands on the same line.
-    if let Some(open) = text.get(line_start..at)?.find('{').filter(|_| !header) {
-        let inside = text.get(line_start + open..at)?;
+    if let Some(open) = text.get(line_start..span.start)?.find('{').filter(|_| repeated.is_none()) {
+        let inside = text.get(line_start + open..span.start)?;
         return inside.find(key).map(|found| line_start + open + found..line_start + open + found + key.len());
     }
     let mut end = line_start;
     while end > 0 {
         let start = text.get(..end - 1)?.rfind('\n').map_or(0, |newline| newline + 1);
-        let other = text.get(start..end)?;
-        let indent = other.len() - other.trim_start().len();
-        let trimmed = other.trim();
-        let begin = start + indent;
-        if header && trimmed == line {
-            return Some(begin..begin + trimmed.len());
-        }
-        if !header {
-            if trimmed.starts_with('[') {
-                return None;
-            }
-            if trimmed.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', '.'])) {
+        let line = text.get(start..end)?;
+        let trimmed = line.trim();
+        let begin = start + (line.len() - line.trim_start().len());
+        match (repeated, header(line)) {
+            (Some(repeated), Some(other)) if other == repeated => return Some(begin..begin + other.len()),
+            (None, Some(_)) => return None,
+            (None, None) if trimmed.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', '.'])) => {
                 return Some(begin..begin + key.len());
             }
+            _ => {}
         }
         end = start;
     }
@@ -138,7 +162,22 @@ fn bare_value(text: &str, word: Range<usize>, file: &Arc<str>, sources: &Sources
 }
 
 fn syntax(error: &Error, place: Place) -> Fault {
-    Fault::error("R0101", place, error.message().to_owned())
+    let message = error.message();
+    let fault = Fault::error("R0101", place, message.to_owned());
+    let helps = [
+        ("missing comma", "put a comma here"),
+        ("unclosed table", "close the name of the table with a bracket"),
+        ("unclosed array", "close the list with a bracket"),
+        ("unclosed inline table", "close the table with a brace"),
+        ("key with no value", "put = between the key and its value"),
+        ("invalid basic string", "close the string with a quote on its line"),
+        ("invalid literal string", "close the string with a quote on its line"),
+        ("string values must be quoted", "a value belongs here"),
+    ];
+    match helps.iter().find(|(start, _)| message.starts_with(start)) {
+        Some((_, help)) => fault.help(*help),
+        None => fault,
+    }
 }
 
 fn node_of_table(table: &DeTable<'_>, span: Range<usize>) -> Node {
@@ -206,6 +245,7 @@ mod tests {
         let help: Vec<_> = faults.iter().map(|fault| fault.suggestion.clone().unwrap()).collect();
         use crate::model::fault::Suggestion::Help;
         assert_eq!(help, [Help("write \"3s\"".into()), Help("write \"10s\"".into()), Help("write true".into())]);
-        assert_eq!(document.unwrap().doubtful, [1, 2, 3]);
+        let lines: Vec<u32> = document.unwrap().doubtful.iter().map(|place| place.line).collect();
+        assert_eq!(lines, [1, 2, 3]);
     }
 }

@@ -58,7 +58,7 @@ pub fn load(request: &Request) -> Load {
             load_from(&name, &text, &base, Disk::Real, &outside)
         }
         Err(error) => {
-            let fault = Fault::error("R0100", Place::file(name), format!("cannot be read: {error}"));
+            let fault = Fault::error("R0100", Place::file(name), format!("cannot be read: {}", reason(&error)));
             Load { faults: vec![fault], ..Load::default() }
         }
     }
@@ -87,7 +87,7 @@ fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk, outside: &Out
         let mut index = 0;
         load.faults.retain(|fault| {
             index += 1;
-            index <= syntax || fault.place.file != *name || !document.doubtful.contains(&fault.place.line)
+            index <= syntax || !document.doubtful.iter().any(|doubtful| overlap(doubtful, &fault.place))
         });
     }
     fault::sort(&mut load.faults);
@@ -95,6 +95,10 @@ fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk, outside: &Out
         load.config = None;
     }
     load
+}
+
+fn overlap(a: &Place, b: &Place) -> bool {
+    a.file == b.file && a.line == b.line && a.column < b.end && b.column < a.end
 }
 
 /// Where relative paths start: the parent of the folder `config/` that holds the file, else the
@@ -111,6 +115,15 @@ fn base_of(file: &Path) -> PathBuf {
         return folder.join("..");
     }
     folder.to_owned()
+}
+
+/// Why a file cannot be read, in words.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Reads a text of a bounded size.

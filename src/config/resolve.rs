@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::fault::closest;
 use super::file::{File, Listen, Named, NamedCheck, Page, Taken};
 use super::source::Sources;
-use super::{read, rules};
+use super::{fault, read, reason, rules};
 use crate::model::config::{Log, LogTarget};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Check, Pool};
@@ -55,8 +54,11 @@ pub fn resolve(
     let (sets, rule_sets) = room.rule_sets(&file.listeners, &names, &listener_names);
     let listeners =
         file.listeners.into_iter().zip(sets).map(|(listen, rules)| listener(listen, rules)).collect::<Vec<_>>();
-    for listener in &listeners {
-        nowhere(listener, &rule_sets, room.faults);
+    // Behind an error this would mostly say that something else is missing.
+    if !fault::any_error(room.faults) {
+        for listener in &listeners {
+            nowhere(listener, &rule_sets, room.faults);
+        }
     }
     let mut process = file.process;
     process.socket = process.socket.map(|path| base.join(path));
@@ -100,9 +102,9 @@ fn log(mut log: Log, base: &Path) -> Log {
 
 /// A name that nothing has, with the one that was probably meant.
 fn unknown(kind: &str, wanted: &Named, names: &[Arc<str>]) -> Fault {
-    let message = format!("there is no {kind} \"{}\"", wanted.name);
+    let message = format!("{}there is no {kind} \"{}\"", wanted.who, wanted.name);
     let fault = Fault::error("R0120", wanted.place.clone(), message).allowed(names.iter().map(|name| &**name));
-    match closest(&wanted.name, names.iter().map(|name| &**name)) {
+    match fault::closest(&wanted.name, names.iter().map(|name| &**name)) {
         Some(near) => fault.did_you_mean(near),
         None => fault.help(format!("declare it: [{kind}.{}]", wanted.name)),
     }
@@ -112,10 +114,11 @@ fn unknown(kind: &str, wanted: &Named, names: &[Arc<str>]) -> Fault {
 fn duplicate_addresses(file: &File, faults: &mut Vec<Fault>) {
     let mut first: BTreeMap<SocketAddr, &Place> = BTreeMap::new();
     let listeners = file.listeners.iter().flat_map(|listen| &listen.addresses);
-    for Taken { address, place } in listeners.chain(&file.monitor_taken).filter(|taken| taken.address.port() != 0) {
+    for Taken { address, place, who } in listeners.chain(&file.monitor_taken).filter(|taken| taken.address.port() != 0)
+    {
         match first.get(address) {
             Some(other) => {
-                let fault = Fault::error("R0121", place.clone(), format!("{address} is listened on twice"));
+                let fault = Fault::error("R0121", place.clone(), format!("{who}{address} is listened on twice"));
                 faults.push(fault.also((*other).clone(), "first here"));
             }
             None => {
@@ -238,7 +241,7 @@ impl Room<'_> {
                 let message = format!("{} is named twice", rule.name);
                 self.faults.push(Fault::warning("R0126", rule.place.clone(), message));
             } else if let Err(error) = self.rule_file(&name, &path) {
-                let message = format!("rule file {name} cannot be read: {error}");
+                let message = format!("{}rule file {name} cannot be read: {}", rule.who, reason(&error));
                 let fault = Fault::error("R0130", rule.place.clone(), message);
                 self.faults.push(match self.near_file(&rule.name) {
                     Some(near) => fault.did_you_mean(near),
@@ -259,9 +262,11 @@ impl Room<'_> {
             let name: Arc<str> = path.display().to_string().into();
             match self.rule_file(&name, &path) {
                 Ok(()) => files.push(name),
-                Err(error) => {
-                    self.faults.push(Fault::error("R0130", Place::file(name), format!("cannot be read: {error}")))
-                }
+                Err(error) => self.faults.push(Fault::error(
+                    "R0130",
+                    Place::file(name),
+                    format!("cannot be read: {}", reason(&error)),
+                )),
             }
         }
         files
@@ -297,7 +302,7 @@ impl Room<'_> {
         let folder = Path::new(wanted).parent().and_then(Path::to_str).unwrap_or("");
         let last = Path::new(wanted).file_name()?.to_str()?;
         let names = self.folder(folder);
-        let near = closest(last, names.iter().map(String::as_str))?;
+        let near = fault::closest(last, names.iter().map(String::as_str))?;
         Some(Path::new(folder).join(near).display().to_string())
     }
 
@@ -315,7 +320,8 @@ impl Room<'_> {
                     read_pages.insert(page.status, Arc::from(text.into_bytes()));
                 }
                 Err(error) => {
-                    let message = format!("the page {} cannot be read: {error}", path.display());
+                    let message =
+                        format!("{}the page {} cannot be read: {}", page.file.who, path.display(), reason(&error));
                     self.faults.push(Fault::error("R0130", page.file.place, message));
                 }
             }

@@ -281,3 +281,88 @@ proptest! {
         fault::text(&load.faults, &load.sources);
     }
 }
+
+#[test]
+fn the_commented_configuration_says_the_defaults() {
+    let load = load(&Request { file: "config/reeve.toml".into(), base: Some(".".into()), ..Request::default() });
+    let config = loaded(&load);
+    let bad: Vec<_> = load.faults.iter().filter(|fault| fault.severity == Severity::Note).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    assert_eq!(config.timeouts, crate::model::Timeouts::default());
+    assert_eq!(config.limits, crate::model::Limits::default());
+    assert_eq!(config.process, Default::default());
+    assert_eq!(config.state_path, None);
+    let pool = &config.pools[0];
+    assert_eq!((&pool.scheduler, &pool.retry), (&Scheduler::Wlc, &Default::default()));
+    assert!(load.sources.text("./rules/default.rules").is_some());
+}
+
+#[test]
+fn every_key_of_the_commented_configuration_can_be_set() {
+    let text = include_str!("../../config/reeve.toml");
+    let uncomment = |line: &str| match line.strip_prefix('#') {
+        // The other form of the scheduler would be a second one.
+        Some(rest) if rest.starts_with(|c: char| c != ' ' && c != '\n') && !rest.starts_with("scheduler") => {
+            rest.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    let text: Vec<String> = text.lines().map(uncomment).collect();
+    let load = load_text("reeve.toml", &text.join("\n"));
+    let config = loaded(&load);
+    assert_eq!(config.process.workers, Some(2));
+    assert!(config.errors.contains_key(&503));
+    // No key of the two tables that have defaults is left out.
+    for key in file::TIMEOUTS.iter().map(|key| key.name).chain(file::LIMITS.iter().map(|key| key.name)) {
+        assert!(text.iter().any(|line| line.split(' ').next() == Some(key)), "{key}");
+    }
+}
+
+#[test]
+fn the_examples_load_without_a_word() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir("config/examples").unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|end| end != "toml") {
+            continue;
+        }
+        seen += 1;
+        let load = load(&Request { file, ..Request::default() });
+        assert_eq!(fault::text(&load.faults, &load.sources), "");
+        assert!(load.config.is_some());
+    }
+    assert!(seen >= 3);
+}
+
+#[test]
+fn every_code_is_explained() {
+    let mut folders = vec![std::path::PathBuf::from("src/config")];
+    let explained = std::fs::read_to_string("docs/faults.md").unwrap();
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let codes = text.match_indices("\"R01").filter_map(|(at, _)| text.get(at + 1..at + 6));
+            for code in codes.filter(|code| code[1..].bytes().all(|byte| byte.is_ascii_digit())) {
+                assert!(explained.contains(&format!("| {code} |")), "{code} of {}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 50);
+}
+
+#[test]
+fn line_ends_and_byte_order_marks_of_other_systems() {
+    let text = "\u{feff}[listen.web]\r\naddress = \"127.0.0.1:80\"\r\npool = \"wbe\"\r\n[pool.web]\r\nservers = [\"h:80\"]\r\n";
+    let load = load_text("f", text);
+    assert_eq!(load.faults.len(), 1, "{:?}", load.faults);
+    let place = &load.faults[0].place;
+    assert_eq!((place.line, place.column, place.end), (3, 9, 12));
+    assert!(!fault::text(&load.faults, &load.sources).contains('\r'));
+}

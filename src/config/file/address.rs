@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::node::Node;
+use super::super::node::{Node, Value};
 use super::super::units::Wrong;
 use super::walk::Walk;
 use crate::model::pool::Address;
@@ -13,6 +13,11 @@ use crate::model::pool::Address;
 impl Walk<'_> {
     /// An address to listen on.
     pub fn listen_address(&self, node: &Node, name: &str) -> Option<SocketAddr> {
+        if let (Value::Integer(Some(port @ 1..=65_535)), None) = (&node.value, &node.raw) {
+            let fault = self.error("R0105", node, format!("{name} is a string, not a number"));
+            self.push(fault.help(format!("write \"[::]:{port}\" for all addresses, or \"127.0.0.1:{port}\"")));
+            return None;
+        }
         let text = self.string(node, name)?;
         match listen_address(text) {
             Ok(address) => {
@@ -44,9 +49,13 @@ impl Walk<'_> {
     fn bad_address(&self, node: &Node, name: &str, text: &str, wrong: Wrong, allowed: &[&'static str]) {
         let fault =
             self.error("R0112", node, format!("{name} \"{text}\" {}", wrong.why)).allowed(allowed.iter().copied());
-        self.push(match wrong.better {
-            Some(better) => fault.did_you_mean(better),
-            None => fault,
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        self.push(match (wrong.better, port) {
+            (Some(better), _) => fault.did_you_mean(better),
+            (None, Some(port)) if wrong.why == NAME => {
+                fault.help(format!("listen on \"[::]:{port}\"; rules tell hosts apart"))
+            }
+            _ => fault,
         });
     }
 
@@ -68,6 +77,8 @@ impl Walk<'_> {
     }
 }
 
+const NAME: &str = "is a name: listeners take addresses";
+
 fn wrong(why: impl Into<String>, better: Option<String>) -> Wrong {
     Wrong { why: why.into(), better }
 }
@@ -86,10 +97,12 @@ fn listen_address(text: &str) -> Result<SocketAddr, Wrong> {
         unbracketed(bare).or_else(|| bare.parse::<SocketAddr>().ok().map(|address| address.to_string()))
     };
     let better = better.filter(|better| better.parse::<SocketAddr>().is_ok());
-    let why = if text.parse::<IpAddr>().is_ok() {
+    let alone = text.parse::<IpAddr>().ok();
+    let better = better.or_else(|| alone.map(|address| SocketAddr::new(address, 80).to_string()));
+    let why = if alone.is_some() {
         "has no port"
     } else if better.is_none() && text.rsplit_once(':').is_some_and(|(host, _)| is_host_name(host)) {
-        "is a name: listeners take addresses"
+        NAME
     } else {
         "is not an address with a port"
     };
@@ -190,7 +203,7 @@ mod tests {
             ("localhost:80", Some("127.0.0.1:80")),
             ("::1:8080", Some("[::1]:8080")),
             ("http://127.0.0.1:80/", Some("127.0.0.1:80")),
-            ("127.0.0.1", None),
+            ("127.0.0.1", Some("127.0.0.1:80")),
             ("127.0.0.1:65536", None),
             ("web.example:80", None),
             ("", None),

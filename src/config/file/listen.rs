@@ -107,7 +107,13 @@ pub fn addresses(walk: &Walk<'_>, node: &Node, name: &str) -> Vec<Taken> {
     if nodes.is_empty() {
         walk.push(walk.error("R0117", node, format!("{name} is empty")));
     }
-    let address = |node| Some(Taken { address: walk.listen_address(node, name)?, place: walk.value_place(node) });
+    let address = |node| {
+        Some(Taken {
+            address: walk.listen_address(node, name)?,
+            place: walk.value_place(node),
+            who: Walk::who(&node.origin),
+        })
+    };
     nodes.into_iter().filter_map(address).collect()
 }
 
@@ -118,5 +124,5 @@ pub fn names(walk: &Walk<'_>, node: &Node, what: &str) -> Vec<Named> {
 }
 
 pub fn place_of(walk: &Walk<'_>, node: &Node, text: &str) -> Named {
-    Named { name: text.into(), place: walk.value_place(node) }
+    Named { name: text.into(), place: walk.value_place(node), who: Walk::who(&node.origin) }
 }

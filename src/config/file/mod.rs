@@ -15,6 +15,7 @@ mod server;
 mod settings;
 mod unbuilt;
 mod walk;
+mod words;
 
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ use walk::{Fields, Walk};
 pub struct Named {
     pub name: Arc<str>,
     pub place: Place,
+    /// The variable or option that named it, as a message begins with it; else empty.
+    pub who: String,
 }
 
 /// An address that may be taken once only.
@@ -42,6 +45,8 @@ pub struct Named {
 pub struct Taken {
     pub address: std::net::SocketAddr,
     pub place: Place,
+    /// As in `Named`.
+    pub who: String,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +79,7 @@ pub fn read(root: &Node, name: &Arc<str>, sources: &Sources, faults: &mut Vec<Fa
 
 fn root_table(walk: &Walk<'_>, root: &Node) -> File {
     let mut file = File::default();
-    let Some(mut fields) = Fields::of(walk, root, "the file") else { return file };
+    let Some(mut fields) = Fields::of(walk, root, walk::ROOT) else { return file };
     // A pool's own timeouts are laid over the general ones: those come first.
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, "[timeouts]", false, &mut file.timeouts);
@@ -131,7 +136,11 @@ fn named<'n>(walk: &Walk<'_>, entry: Option<&'n Entry>, kind: &str) -> Vec<&'n E
                 Fault::error("R0105", place, message).help(format!("begin the table with a name: [{kind}.NAME]")),
             );
         } else if !good_name(&entry.key) {
-            let message = format!("\"{}\" cannot be the name of a {kind}", entry.key);
+            let message = format!(
+                "\"{}\" cannot be the name of a {}",
+                entry.key,
+                if kind == "listen" { "listener" } else { kind }
+            );
             let fault = Fault::error("R0115", place, message);
             let help = "a name has letters, digits, \"-\", \"_\" and \".\", and begins with a letter or digit";
             walk.push(fault.help(help));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::node::Node;
 use super::super::units;
-use super::listen::addresses;
+use super::listen::{addresses, place_of};
 use super::walk::{Fields, Walk};
 use super::{File, Named};
 use crate::model::Fault;
@@ -83,7 +83,7 @@ pub fn errors(walk: &Walk<'_>, node: &Node) -> Vec<Page> {
         }
         let name = walk.text(&entry.node, &format!("the page for {}", entry.key));
         if let (Some(status), Some(name)) = (status, name) {
-            pages.push(Page { status, file: Named { name: name.into(), place: walk.value_place(&entry.node) } });
+            pages.push(Page { status, file: place_of(walk, &entry.node, name) });
         }
     }
     pages

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::super::node::{Entry, Node, Origin, Value};
 use super::unbuilt::is_token;
-use super::walk::{Walk, meant};
+use super::walk::Walk;
+use super::words::meant;
 use crate::model::Fault;
 use crate::model::pool::Scheduler;
 use crate::model::rule::Key;

@@ -30,7 +30,12 @@ pub fn read(walk: &Walk<'_>, node: &Node, pool: &str) -> Vec<Server> {
                 let server = walk.server_address(item, "address").map(|address| plain(walk, item, address));
                 (server, Some(item), Some(item))
             }
-            _ => table(walk, item, pool),
+            Value::Table(_) => table(walk, item, pool),
+            _ => {
+                let fault = walk.error("R0105", item, format!("a server is a table, not {}", item.kind()));
+                walk.push(fault.help("for example { name = \"web1\", address = \"10.0.0.1:80\" }"));
+                (None, None, None)
+            }
         };
         let Some(server) = server else { continue };
         if let Some(node) = name.or(address) {

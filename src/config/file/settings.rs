@@ -54,6 +54,9 @@ pub fn timeouts(walk: &Walk<'_>, node: &Node, title: &str, pool: bool, times: &m
             *(key.set)(times) = time;
         }
     }
+    for key in TIMEOUTS.iter().filter(|key| !key.pool && pool) {
+        fields.misplaced(key.name, "it belongs to [timeouts]: it runs while no pool is chosen");
+    }
     fields.finish();
 }
 

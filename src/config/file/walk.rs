@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::fault::closest;
 use super::super::layers::near_variable;
 use super::super::node::{Entry, Node, Origin, Value};
 use super::super::source::Sources;
 use super::super::units::{self, Wrong};
+use super::words::meant;
 use crate::model::{Fault, Place};
 
 pub struct Walk<'a> {
@@ -20,59 +20,53 @@ pub struct Walk<'a> {
     faults: RefCell<Vec<Fault>>,
 }
 
-/// Words for keys and values that other programs use.
-const ELSEWHERE: [(&str, &str); 42] = [
-    ("algorithm", "scheduler"),
-    ("addresses", "address"),
-    ("backend", "pool"),
-    ("backends", "pool"),
-    ("balance", "scheduler"),
-    ("bind", "address"),
-    ("combined", "text"),
-    ("destination", "pool"),
-    ("endpoints", "servers"),
-    ("error-pages", "errors"),
-    ("fails", "fall"),
-    ("frontend", "listen"),
-    ("health-check", "check"),
-    ("healthcheck", "check"),
-    ("hosts", "servers"),
-    ("host", "address"),
-    ("http1.1", "http1"),
-    ("https", "http"),
-    ("ip", "address"),
-    ("lb-policy", "scheduler"),
-    ("least-conn", "lc"),
-    ("least-connections", "lc"),
-    ("leastconn", "lc"),
-    ("listeners", "listen"),
-    ("logging", "log"),
-    ("maglev", "mh"),
-    ("maxconn", "max-connections"),
-    ("members", "servers"),
-    ("metrics", "monitor"),
-    ("passthrough", "tls-passthrough"),
-    ("passes", "rise"),
-    ("period", "interval"),
-    ("persistence", "affinity"),
-    ("policy", "scheduler"),
-    ("ring-hash", "hash"),
-    ("round-robin", "rr"),
-    ("roundrobin", "rr"),
-    ("sticky", "affinity"),
-    ("stickiness", "affinity"),
-    ("threads", "workers"),
-    ("upstream", "pool"),
-    ("upstreams", "pool"),
-];
+/// How the table that holds all others is called.
+pub const ROOT: &str = "the file";
 
-/// What was probably meant by a word: a slip of the fingers, or another program's word for it.
-pub fn meant<'c>(word: &str, allowed: &[&'c str]) -> Option<&'c str> {
-    let plain = word.to_lowercase().replace(['_', ' '], "-");
-    let foreign = ELSEWHERE.iter().find(|(theirs, _)| *theirs == plain).map(|(_, ours)| *ours);
-    let foreign = foreign.and_then(|ours| allowed.iter().find(|word| **word == ours));
-    foreign.copied().or_else(|| closest(word, allowed.iter().copied()))
+/// A kind of value that has a unit.
+struct Kind {
+    name: &'static str,
+    example: &'static str,
+    units: &'static [&'static str],
+    /// What a bare number may mean.
+    guess: fn(f64) -> Option<String>,
 }
+
+const DURATION: Kind = Kind {
+    name: "a duration",
+    example: "10s",
+    units: &units::DURATION_UNITS,
+    // Thousands are milliseconds more often than seconds.
+    guess: |number| match number {
+        _ if number < 0.0 || !number.is_finite() => None,
+        _ if number < 1000.0 => Some(format!("\"{number}s\"")),
+        _ => Some(format!("\"{number}ms\" or \"{number}s\"")),
+    },
+};
+
+const SIZE: Kind = Kind {
+    name: "a size",
+    example: "64KiB",
+    units: &units::SIZE_UNITS,
+    guess: |number| {
+        let whole = (0.0..1e15).contains(&number) && number.fract() == 0.0;
+        whole.then(|| format!("\"{}\"", units::size_text(number as u64)))
+    },
+};
+
+const SHARE: Kind = Kind {
+    name: "a share in percent",
+    example: "20%",
+    units: &["%"],
+    // Up to 1, a fraction was meant.
+    guess: |number| match number {
+        _ if !(0.0..=100.0).contains(&number) => None,
+        _ if number > 0.0 && number <= 1.0 && number.fract() != 0.0 => {
+            Some(format!("\"{}%\"", (number * 1e4).round() / 1e2))
+        }
+        _ => Some(format!("\"{number}%\"")),
+    },
+};
 
 impl<'a> Walk<'a> {
     pub fn new(sources: &'a Sources, file: Arc<str>) -> Walk<'a> {
@@ -106,7 +100,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Who said it, where that is not shown by the place.
-    fn who(origin: &Origin) -> String {
+    pub fn who(origin: &Origin) -> String {
         match origin {
             Origin::Environment(name) | Origin::CommandLine(name) => format!("{name}: "),
             Origin::File(_) | Origin::Default => String::new(),
@@ -233,7 +227,7 @@ impl<'a> Walk<'a> {
 
     /// A time with its unit. `Duration::ZERO` only where `zero` allows it.
     pub fn duration(&self, node: &Node, name: &str, zero: bool) -> Option<Duration> {
-        let text = self.with_unit(node, name, "a duration", "s", "10s", &units::DURATION_UNITS)?;
+        let text = self.with_unit(node, name, &DURATION)?;
         match units::duration(text) {
             Ok(time) if time.is_zero() && !zero => {
                 let fault = self.error("R0110", node, format!("{name} is zero: that would end it at once"));
@@ -250,7 +244,7 @@ impl<'a> Walk<'a> {
 
     /// A size in bytes, from `least` to `most`.
     pub fn size(&self, node: &Node, name: &str, least: u64, most: u64) -> Option<u64> {
-        let text = self.with_unit(node, name, "a size", "B", "64KiB", &units::SIZE_UNITS)?;
+        let text = self.with_unit(node, name, &SIZE)?;
         match units::size(text) {
             Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes),
             Ok(_) => {
@@ -267,7 +261,7 @@ impl<'a> Walk<'a> {
 
     /// A share in hundredths of a percent.
     pub fn percent(&self, node: &Node, name: &str) -> Option<u32> {
-        let text = self.with_unit(node, name, "a share in percent", "%", "20%", &["%"])?;
+        let text = self.with_unit(node, name, &SHARE)?;
         match units::percent(text) {
             Ok(share) => Some(share),
             Err(wrong) => {
@@ -278,26 +272,22 @@ impl<'a> Walk<'a> {
     }
 
     /// The text of a value with a unit; a bare number is told which units there are.
-    fn with_unit<'n>(
-        &self,
-        node: &'n Node,
-        name: &str,
-        kind: &str,
-        unit: &str,
-        example: &str,
-        units: &[&'static str],
-    ) -> Option<&'n str> {
+    fn with_unit<'n>(&self, node: &'n Node, name: &str, kind: &Kind) -> Option<&'n str> {
         let number = match node.value {
-            Value::Integer(Some(value)) => value.to_string(),
-            Value::Float(value) => value.to_string(),
+            Value::Integer(Some(value)) => value as f64,
+            Value::Float(value) => value,
             Value::String(ref text) => return Some(text),
             _ => {
-                self.push(self.wrong_type(node, name, &format!("{kind}, such as \"{example}\"")));
+                self.push(self.wrong_type(node, name, &format!("{}, such as \"{}\"", kind.name, kind.example)));
                 return None;
             }
         };
-        let fault = self.error("R0106", node, format!("{name} is {kind}: the number needs a unit"));
-        self.push(fault.allowed(units.iter().copied()).help(format!("write \"{number}{unit}\"")));
+        let fault = self.error("R0106", node, format!("{name} is {}: the number needs a unit", kind.name));
+        let fault = fault.allowed(kind.units.iter().copied());
+        self.push(match (kind.guess)(number) {
+            Some(guess) => fault.help(format!("write {guess}")),
+            None => fault,
+        });
         None
     }
 
@@ -347,6 +337,10 @@ pub struct Fields<'w, 'a, 'n> {
     pub origin: Origin,
     entries: &'n [Entry],
     asked: Vec<&'static str>,
+    /// Keys that must be there and are not, told at the end: one of them may be misspelt.
+    missing: Vec<(&'static str, Fault)>,
+    /// Keys that were found out of place, and need no second word.
+    told: Vec<&'static str>,
 }
 
 impl<'w, 'a, 'n> Fields<'w, 'a, 'n> {
@@ -354,7 +348,15 @@ impl<'w, 'a, 'n> Fields<'w, 'a, 'n> {
     pub fn of(walk: &'w Walk<'a>, node: &'n Node, title: impl Into<String>) -> Option<Fields<'w, 'a, 'n>> {
         let title = title.into();
         let entries = walk.entries(node, &title)?;
-        Some(Fields { walk, title, origin: node.origin.clone(), entries, asked: Vec::new() })
+        Some(Fields {
+            walk,
+            title,
+            origin: node.origin.clone(),
+            entries,
+            asked: Vec::new(),
+            missing: Vec::new(),
+            told: Vec::new(),
+        })
     }
 
     pub fn get(&mut self, key: &'static str) -> Option<&'n Entry> {
@@ -372,9 +374,19 @@ impl<'w, 'a, 'n> Fields<'w, 'a, 'n> {
             if !help.is_empty() {
                 fault = fault.help(help);
             }
-            self.walk.push(fault);
+            self.missing.push((key, fault));
         }
         entry
+    }
+
+    /// A key that belongs somewhere else.
+    pub fn misplaced(&mut self, key: &'static str, why: &str) {
+        if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
+            self.told.push(key);
+            let who = Walk::who(&entry.key_origin);
+            let message = format!("{who}\"{key}\" has no place in {}", self.title);
+            self.walk.push(Fault::error("R0125", self.walk.place(&entry.key_origin), message).help(why));
+        }
     }
 
     /// Of the keys that exclude each other, the one that is there.
@@ -393,31 +405,36 @@ impl<'w, 'a, 'n> Fields<'w, 'a, 'n> {
         Some(first)
     }
 
-    /// Reports the keys that were not asked for.
-    pub fn finish(self) {
+    /// Reports the keys that were not asked for, and those that are not there.
+    pub fn finish(mut self) {
         for entry in self.entries {
-            if !self.asked.contains(&entry.key.as_str()) {
-                self.unknown(entry);
+            let key = entry.key.as_str();
+            if self.asked.contains(&key) || self.told.contains(&key) {
+                continue;
             }
+            // A key that is there already was not meant a second time; of the tables of the file that
+            // hold named ones there can be more.
+            let there = |near: &str| {
+                self.title != ROOT
+                    && matches!(entry.key_origin, Origin::File(_))
+                    && self.entries.iter().any(|other| other.key == near && other.key_origin != Origin::Default)
+            };
+            let near = meant(key, &self.asked).filter(|near| !there(near));
+            self.missing.retain(|(missing, _)| Some(*missing) != near);
+            self.unknown(entry, near);
+        }
+        for (_, fault) in self.missing {
+            self.walk.push(fault);
         }
     }
 
-    fn unknown(&self, entry: &Entry) {
-        // A key of the file that is there already was not meant a second time.
-        let there = |near: &str| {
-            matches!(entry.key_origin, Origin::File(_))
-                && self.entries.iter().any(|other| other.key == near && is_own(other))
-        };
-        let near = meant(&entry.key, &self.asked).filter(|near| !there(near));
+    fn unknown(&self, entry: &Entry, near: Option<&str>) {
         let place = self.walk.place(&entry.key_origin);
+        let title = &self.title;
         let (code, message) = match &entry.key_origin {
-            Origin::Environment(name) => {
-                ("R0140", format!("{name}: there is no key \"{}\" in {}", entry.key, self.title))
-            }
-            Origin::CommandLine(name) => {
-                ("R0141", format!("{name}: there is no key \"{}\" in {}", entry.key, self.title))
-            }
-            Origin::File(_) | Origin::Default => ("R0103", format!("unknown key \"{}\" in {}", entry.key, self.title)),
+            Origin::Environment(name) => ("R0140", format!("{name}: there is no key \"{}\" in {title}", entry.key)),
+            Origin::CommandLine(name) => ("R0141", format!("{name}: there is no key \"{}\" in {title}", entry.key)),
+            Origin::File(_) | Origin::Default => ("R0103", format!("unknown key \"{}\" in {title}", entry.key)),
         };
         let fault = Fault::error(code, place, message).allowed(self.asked.iter().copied());
         self.walk.push(match (near, &entry.key_origin) {
@@ -426,23 +443,5 @@ impl<'w, 'a, 'n> Fields<'w, 'a, 'n> {
             (Some(near), _) => fault.did_you_mean(near),
             (None, _) => fault,
         });
-    }
-}
-
-/// Whether somebody wrote a key, rather than the defaults.
-fn is_own(entry: &Entry) -> bool {
-    entry.key_origin != Origin::Default
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn other_programs_words_are_known() {
-        assert_eq!(meant("least_conn", &["rr", "lc"]), Some("lc"));
-        assert_eq!(meant("bind", &["address", "pool"]), Some("address"));
-        assert_eq!(meant("bind", &["listen"]), None);
-        assert_eq!(meant("adress", &["address"]), Some("address"));
     }
 }
