@@ -59,11 +59,17 @@ impl fmt::Display for StartError {
             StartError::Listen { what, address, error } => {
                 write!(f, "{what}: cannot listen on {address}: {error}")?;
                 match error.kind() {
-                    io::ErrorKind::AddrInUse => write!(f, "\n  help: another program has this address: see `ss -ltnp sport = :{}`", address.port()),
+                    io::ErrorKind::AddrInUse => write!(
+                        f,
+                        "\n  help: another program has this address: see `ss -ltnp sport = :{}`",
+                        address.port()
+                    ),
                     io::ErrorKind::PermissionDenied => {
                         write!(f, "\n  help: ports below 1024 need root or CAP_NET_BIND_SERVICE")
                     }
-                    io::ErrorKind::AddrNotAvailable => write!(f, "\n  help: no interface of this machine has this address"),
+                    io::ErrorKind::AddrNotAvailable => {
+                        write!(f, "\n  help: no interface of this machine has this address")
+                    }
                     _ => Ok(()),
                 }
             }
@@ -92,9 +98,15 @@ pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
     }
 }
 
-fn start(config: Arc<Config>, tables: Vec<Arc<crate::route::Table>>, notes: u64, options: RunOptions) -> Result<(), StartError> {
+fn start(
+    config: Arc<Config>,
+    tables: Vec<Arc<crate::route::Table>>,
+    notes: u64,
+    options: RunOptions,
+) -> Result<(), StartError> {
     let descriptors = sys::process::raise_descriptor_limit();
-    let count = config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let count =
+        config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let farm = Farm::new(config.clone(), tables);
     let (mut sockets, listeners) = open_listeners(&farm, count)?;
     let metrics = open_metrics(&config)?;
@@ -158,7 +170,8 @@ fn open_listeners(farm: &Farm, workers: usize) -> Result<Sockets, StartError> {
             continue;
         }
         for address in &listener.addresses {
-            let fail = |address, error| StartError::Listen { what: format!("listen.{}", listener.name), address, error };
+            let fail =
+                |address, error| StartError::Listen { what: format!("listen.{}", listener.name), address, error };
             // Shared sockets of one user share an address without a word; another Reeve must not.
             if address.port() != 0 {
                 drop(sys::socket::listen_alone(*address).map_err(|error| fail(*address, error))?);
@@ -199,7 +212,11 @@ fn open_control(config: &Config) -> Option<ControlSocket> {
 fn connections_a_worker(limits: &Limits, descriptors: u64, workers: usize) -> usize {
     // Two descriptors each: the client's and a server's.
     let possible = (descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).max(64) as usize;
-    let total = if limits.connections == 0 { descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(64) as usize } else { limits.connections.min(possible * 2) };
+    let total = if limits.connections == 0 {
+        descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(64) as usize
+    } else {
+        limits.connections.min(possible * 2)
+    };
     total.div_ceil(workers)
 }
 

@@ -1,58 +1,78 @@
 //! The word that was probably meant.
 
-/// Longer words are not compared: nobody mistypes them by a letter.
-const LONGEST: usize = 64;
-
-/// The candidate nearest to `word`, where one is near enough to be meant: at most one slip in words of
-/// up to five letters, one more for each further three. A slip is a letter too many, too few, wrong, or two swapped.
-pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let word: Vec<char> = word.chars().take(LONGEST + 1).flat_map(char::to_lowercase).collect();
-    if word.is_empty() || word.len() > LONGEST {
+/// The candidate that was probably meant by a word: equal but for case and `_`, or a few typing
+/// errors away (one in three characters, at most three), or begun and not finished.
+pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    const LONGEST: usize = 64;
+    let wanted: Vec<char> = plain(word).take(LONGEST + 1).collect();
+    if wanted.is_empty() || wanted.len() > LONGEST {
         return None;
     }
-    let slips = 1 + word.len().saturating_sub(3) / 3;
-    let mut best: Option<(usize, &'a str)> = None;
+    let most = (wanted.len() / 3).clamp(1, 3);
+    let mut best: Option<(usize, &'c str)> = None;
     for candidate in candidates {
-        if candidate.len() > 4 * LONGEST {
+        let letters: Vec<char> = plain(candidate).take(LONGEST + 1).collect();
+        if letters.is_empty() || letters.len() > LONGEST {
             continue;
         }
-        let letters: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();
-        let most = best.map_or(slips, |(distance, _)| distance - 1).min(letters.len().saturating_sub(1));
-        if let Some(distance) = distance(&word, &letters, most) {
-            if distance == 0 {
-                return Some(candidate);
-            }
+        let mut distance = edits(&wanted, &letters);
+        // A word of one or two letters is not like another of which it shares none.
+        if letters.len() <= distance || wanted.len() <= distance {
+            distance = usize::MAX;
+        }
+        if wanted.len() >= 3 && letters.starts_with(&wanted) {
+            distance = distance.min(most);
+        }
+        if distance <= most && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
     }
     best.map(|(_, candidate)| candidate)
 }
 
-/// Edits from `a` to `b` (optimal string alignment), where they are `most` at most.
-fn distance(a: &[char], b: &[char], most: usize) -> Option<usize> {
-    if a.len().abs_diff(b.len()) > most {
-        return None;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = Vec::with_capacity(b.len() + 1);
-        row.push(i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let mut cost = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                cost = cost.min(before[j - 1] + 1);
-            }
-            row.push(cost);
+fn plain(word: &str) -> impl Iterator<Item = char> {
+    word.chars().flat_map(char::to_lowercase).map(|c| if c == '_' { '-' } else { c })
+}
+
+/// Edits that turn one word into the other; two letters exchanged are one edit.
+fn edits(a: &[char], b: &[char]) -> usize {
+    let width = b.len() + 1;
+    let mut table = vec![0; (a.len() + 1) * width];
+    for row in 0..=a.len() {
+        for column in 0..=b.len() {
+            table[row * width + column] = if row == 0 || column == 0 {
+                row.max(column)
+            } else {
+                let same = a[row - 1] == b[column - 1];
+                let mut least = table[(row - 1) * width + column - 1] + usize::from(!same);
+                least = least.min(table[(row - 1) * width + column] + 1).min(table[row * width + column - 1] + 1);
+                if row > 1 && column > 1 && a[row - 1] == b[column - 2] && a[row - 2] == b[column - 1] {
+                    least = least.min(table[(row - 2) * width + column - 2] + 1);
+                }
+                least
+            };
         }
-        before = std::mem::replace(&mut last, row);
     }
-    last.last().copied().filter(|distance| *distance <= most)
+    table[a.len() * width + b.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::closest;
+
+    #[test]
+    fn closest_finds_what_was_meant_and_no_more() {
+        let keys = ["address", "protocol", "rules", "pool", "certificates", "header-count"];
+        assert_eq!(closest("adress", keys), Some("address"));
+        assert_eq!(closest("Pool", keys), Some("pool"));
+        assert_eq!(closest("header_count", keys), Some("header-count"));
+        assert_eq!(closest("cert", keys), Some("certificates"));
+        assert_eq!(closest("mial", ["web", "mail"]), Some("mail"));
+        assert_eq!(closest("xyz", keys), None);
+        assert_eq!(closest("", keys), None);
+        assert_eq!(closest("a", ["b"]), None);
+        assert_eq!(closest(&"a".repeat(100_000), keys), None);
+    }
 
     #[test]
     fn finds_what_was_meant() {

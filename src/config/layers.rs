@@ -9,7 +9,7 @@ use std::sync::Arc;
 use figment::value::{Dict, Map, Num, Tag, Value as Merged};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::fault::closest;
+use super::closest::closest;
 use super::node::{Entry, Node, Origin, Value};
 use super::units;
 use crate::model::{Fault, Limits, Place, Timeouts};

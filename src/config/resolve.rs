@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::closest::closest;
 use super::file::{File, Listen, Named, NamedCheck, Page, Taken};
 use super::source::Sources;
 use super::{fault, read, reason, rules};
@@ -104,7 +105,7 @@ fn log(mut log: Log, base: &Path) -> Log {
 fn unknown(kind: &str, wanted: &Named, names: &[Arc<str>]) -> Fault {
     let message = format!("{}there is no {kind} \"{}\"", wanted.who, wanted.name);
     let fault = Fault::error("R0120", wanted.place.clone(), message).allowed(names.iter().map(|name| &**name));
-    match fault::closest(&wanted.name, names.iter().map(|name| &**name)) {
+    match closest(&wanted.name, names.iter().map(|name| &**name)) {
         Some(near) => fault.did_you_mean(near),
         None => fault.help(format!("declare it: [{kind}.{}]", wanted.name)),
     }
@@ -302,7 +303,7 @@ impl Room<'_> {
         let folder = Path::new(wanted).parent().and_then(Path::to_str).unwrap_or("");
         let last = Path::new(wanted).file_name()?.to_str()?;
         let names = self.folder(folder);
-        let near = fault::closest(last, names.iter().map(String::as_str))?;
+        let near = closest(last, names.iter().map(String::as_str))?;
         Some(Path::new(folder).join(near).display().to_string())
     }
 

@@ -174,7 +174,12 @@ fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option
 }
 
 /// A head that came in pieces. It is parsed again only when it may be whole.
-async fn rest_of_head(worker: &Rc<Worker>, client: &mut Client<'_>, view: Rc<View>, started: Instant) -> Option<(Plan, Instant)> {
+async fn rest_of_head(
+    worker: &Rc<Worker>,
+    client: &mut Client<'_>,
+    view: Rc<View>,
+    started: Instant,
+) -> Option<(Plan, Instant)> {
     let config = &view.snapshot.config;
     loop {
         let input = client.input.as_mut()?;
@@ -216,13 +221,16 @@ async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, mut plan: P
         }
         Step::Answer(answer) => own_answer(worker, client, &plan, &answer, &progress).await,
         Step::Options => {
-            let reply = Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
+            let reply =
+                Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
             send_reply(worker, client, &plan, reply, &progress).await
         }
         Step::Drop => Outcome::of(After::Reset),
         Step::Fail(failure) => Outcome::failed(failure),
     };
-    if outcome.untold && let Some(failure) = &outcome.failure {
+    if outcome.untold
+        && let Some(failure) = &outcome.failure
+    {
         let told = tell(worker, client, &plan, failure, &progress).await;
         (outcome.status, outcome.after, outcome.body_out) = (told.status, told.after, told.body_out);
     }
@@ -246,12 +254,20 @@ fn next_input(client: &mut Client<'_>, plan: &Plan) {
 
 fn show(client: &Client<'_>, plan: &Plan) {
     let Some(input) = &client.input else { return };
-    let part = |range: &std::ops::Range<u32>| input.as_slice().get(range.start as usize..range.end as usize).unwrap_or_default();
+    let part = |range: &std::ops::Range<u32>| {
+        input.as_slice().get(range.start as usize..range.end as usize).unwrap_or_default()
+    };
     client.connection.request.borrow_mut().set(part(&plan.seen.method), part(&plan.seen.path));
 }
 
 /// An answer that a rule gives.
-async fn own_answer(worker: &Worker, client: &mut Client<'_>, plan: &Plan, answer: &Answer, progress: &Progress) -> Outcome {
+async fn own_answer(
+    worker: &Worker,
+    client: &mut Client<'_>,
+    plan: &Plan,
+    answer: &Answer,
+    progress: &Progress,
+) -> Outcome {
     let reply = Reply {
         status: answer.status,
         sentence: if answer.status < 400 { "" } else { reply::reason(answer.status) },
@@ -263,7 +279,13 @@ async fn own_answer(worker: &Worker, client: &mut Client<'_>, plan: &Plan, answe
 }
 
 /// Tells the client what went wrong, as far as it can still be told.
-async fn tell(worker: &Worker, client: &mut Client<'_>, plan: &Plan, failure: &Failure, progress: &Progress) -> Outcome {
+async fn tell(
+    worker: &Worker,
+    client: &mut Client<'_>,
+    plan: &Plan,
+    failure: &Failure,
+    progress: &Progress,
+) -> Outcome {
     let kind = failure.kind;
     if kind.status() == 0 {
         return Outcome::of(After::Close);
@@ -277,14 +299,21 @@ async fn tell(worker: &Worker, client: &mut Client<'_>, plan: &Plan, failure: &F
         status: kind.status(),
         sentence: kind.sentence(),
         retry_after,
-        allow: matches!(kind, FailureKind::Head(Refusal::Trace)).then_some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
+        allow: matches!(kind, FailureKind::Head(Refusal::Trace))
+            .then_some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
         id: Some(worker.request_id()),
         ..Reply::default()
     };
     send_reply(worker, client, plan, reply, progress).await
 }
 
-async fn send_reply(worker: &Worker, client: &mut Client<'_>, plan: &Plan, mut reply: Reply<'_>, progress: &Progress) -> Outcome {
+async fn send_reply(
+    worker: &Worker,
+    client: &mut Client<'_>,
+    plan: &Plan,
+    mut reply: Reply<'_>,
+    progress: &Progress,
+) -> Outcome {
     let accept = client
         .input
         .as_ref()

@@ -37,7 +37,9 @@ pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outco
             counters.rejected(connection.listener, reason);
         }
     }
-    if let Some(failure) = outcome.failure.as_ref().filter(|failure| failure.kind.side() != super::failure::Side::Downstream) {
+    if let Some(failure) =
+        outcome.failure.as_ref().filter(|failure| failure.kind.side() != super::failure::Side::Downstream)
+    {
         tracing::debug!(client = %connection.peer, status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }
     if let Some(log) = worker.log.borrow_mut().as_mut() {

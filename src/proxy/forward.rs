@@ -56,7 +56,13 @@ pub fn write(incoming: &Incoming<'_, '_>, rule: Option<&route::Rule>, out: &mut 
 /// Whether a client's field is passed on as it came.
 fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_, '_>, changes: &[Change]) -> bool {
     match known {
-        Known::Other | Known::Accept | Known::Date | Known::WebSocketKey | Known::WebSocketVersion | Known::Via | Known::RequestId => {}
+        Known::Other
+        | Known::Accept
+        | Known::Date
+        | Known::WebSocketKey
+        | Known::WebSocketVersion
+        | Known::Via
+        | Known::RequestId => {}
         // Appended to for a trusted peer, replaced for all others.
         Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost if trusted => {}
         Known::MaxForwards if incoming.head.max_forwards.is_none() => {}
@@ -69,7 +75,9 @@ fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_,
     {
         return false;
     }
-    !changes.iter().any(|change| field.is(change.name()))
+    !changes.iter().any(|change| match change {
+        Change::Set { name, .. } | Change::Remove { name } => field.is(name),
+    })
 }
 
 fn own_fields(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {

@@ -91,6 +91,8 @@ pub async fn connect(
 fn no_server(pool: &LivePool, none: NoServer) -> Failure {
     match none {
         NoServer::Down => Failure::new(FailureKind::NoServer, format!("no server of pool {} is up", pool.name())),
-        NoServer::Full => Failure::new(FailureKind::Full, format!("every server of pool {} is at its limit", pool.name())),
+        NoServer::Full => {
+            Failure::new(FailureKind::Full, format!("every server of pool {} is at its limit", pool.name()))
+        }
     }
 }

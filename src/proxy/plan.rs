@@ -178,12 +178,10 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
     plan.rule = Some(plan.view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
     plan.denied = matches!(rule.action(), route::Action::Deny | route::Action::Drop);
     match rule.action() {
-        route::Action::Use { target, .. } => {
-            match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-                Some(pool) => forward_to(worker, &plan.view, pool, Some(rule), &incoming),
-                None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
-            }
-        }
+        route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
+            Some(pool) => forward_to(worker, &plan.view, pool, Some(rule), &incoming),
+            None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
+        },
         route::Action::Redirect { code, to } => {
             let mut location = Vec::new();
             route::expand(to, rule, &incoming.routed, true, &mut location);
@@ -202,7 +200,13 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
     }
 }
 
-fn forward_to(worker: &Worker, view: &View, pool: usize, rule: Option<&route::Rule>, incoming: &Incoming<'_, '_>) -> Step {
+fn forward_to(
+    worker: &Worker,
+    view: &View,
+    pool: usize,
+    rule: Option<&route::Rule>,
+    incoming: &Incoming<'_, '_>,
+) -> Step {
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),

@@ -124,7 +124,9 @@ async fn more(r: &mut Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<(), Fa
             r.progress.heard.set(true);
             Ok(())
         }
-        Ok(false) if buffer.is_empty() => Err(Failure::server_closed("the server closed the connection without an answer")),
+        Ok(false) if buffer.is_empty() => {
+            Err(Failure::server_closed("the server closed the connection without an answer"))
+        }
         Ok(false) => Err(Failure::server_closed("the server closed the connection within the head of its answer")),
         Err(RelayError::Silent) => Err(Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")),
         Err(RelayError::Cut(Some(error))) => Err(Failure::server_closed(error.to_string())),
@@ -259,8 +261,12 @@ pub fn downstream(error: RelayError) -> Failure {
 fn upstream(error: RelayError) -> Failure {
     match error {
         RelayError::Cut(Some(error)) => Failure::new(FailureKind::ResponseCut, error.to_string()),
-        RelayError::Cut(None) => Failure::new(FailureKind::ResponseCut, "the server closed the connection within its answer"),
-        RelayError::Silent => Failure::new(FailureKind::ResponseStalled, "the server paused too long within its answer"),
+        RelayError::Cut(None) => {
+            Failure::new(FailureKind::ResponseCut, "the server closed the connection within its answer")
+        }
+        RelayError::Silent => {
+            Failure::new(FailureKind::ResponseStalled, "the server paused too long within its answer")
+        }
         RelayError::Chunked(fault) => Failure::new(FailureKind::ResponseBody(fault), fault.detail()),
         RelayError::Gone | RelayError::Stalled => downstream(error),
     }

@@ -49,7 +49,12 @@ pub struct Path<'p, 'f, 't> {
 }
 
 /// Writes all of `bytes`.
-pub async fn write_all(to: &mut Writer<'_>, mut bytes: &[u8], timer: &Timer, limit: Duration) -> Result<(), RelayError> {
+pub async fn write_all(
+    to: &mut Writer<'_>,
+    mut bytes: &[u8],
+    timer: &Timer,
+    limit: Duration,
+) -> Result<(), RelayError> {
     while !bytes.is_empty() {
         match timer.wait(limit, to.write(bytes)).await {
             Ok(Ok(count)) if count > 0 => bytes = &bytes[count..],
@@ -61,7 +66,12 @@ pub async fn write_all(to: &mut Writer<'_>, mut bytes: &[u8], timer: &Timer, lim
 }
 
 /// Reads some more into `into`, which has room. False at the end of the stream.
-pub async fn read_some(from: &mut Reader<'_>, into: &mut Buffer, timer: &Timer, limit: Duration) -> Result<bool, RelayError> {
+pub async fn read_some(
+    from: &mut Reader<'_>,
+    into: &mut Buffer,
+    timer: &Timer,
+    limit: Duration,
+) -> Result<bool, RelayError> {
     match timer.wait(limit, from.read(into)).await {
         Ok(Ok(count)) => Ok(count > 0),
         Ok(Err(error)) => Err(RelayError::Cut(Some(error))),
@@ -96,7 +106,8 @@ impl Path<'_, '_, '_> {
                 Ok(_) => {}
                 Err(Elapsed) => return Err(RelayError::Silent),
             }
-            let mut buffer = if left <= crate::net::buffers::SMALL as u64 { worker.buffers.small() } else { worker.buffers.large() };
+            let mut buffer =
+                if left <= crate::net::buffers::SMALL as u64 { worker.buffers.small() } else { worker.buffers.large() };
             if !read_some(self.from, &mut buffer, self.timer, self.patience.read).await? {
                 return if length.is_none() { Ok(()) } else { Err(RelayError::Cut(None)) };
             }
@@ -140,7 +151,12 @@ impl Path<'_, '_, '_> {
 
     /// Passes on the rest of a chunked body. `buffer` holds what has been read and not been scanned
     /// yet; at the end, what belongs to the next message.
-    pub async fn chunked(&mut self, body: &mut ChunkedBody, buffer: &mut Buffer, limits: &Limits) -> Result<(), RelayError> {
+    pub async fn chunked(
+        &mut self,
+        body: &mut ChunkedBody,
+        buffer: &mut Buffer,
+        limits: &Limits,
+    ) -> Result<(), RelayError> {
         loop {
             if !buffer.is_empty() {
                 let scanned = body.scan(buffer.as_mut_slice(), limits).map_err(RelayError::Chunked)?;

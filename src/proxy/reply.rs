@@ -146,7 +146,14 @@ mod tests {
 
     #[test]
     fn pages_follow_accept_and_stay_small() {
-        let reply = |accept| Reply { status: 503, sentence: "the service is down", id: Some(7), accept, date: "D", ..Reply::default() };
+        let reply = |accept| Reply {
+            status: 503,
+            sentence: "the service is down",
+            id: Some(7),
+            accept,
+            date: "D",
+            ..Reply::default()
+        };
         for (accept, kind) in [
             (&b"text/html,application/xhtml+xml"[..], "text/html"),
             (b"application/json", "application/problem+json"),
@@ -157,7 +164,10 @@ mod tests {
             let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
             assert!(head.contains(&format!("Content-Type: {kind}")), "{text}");
             assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
-            assert!(body.contains("he service is down") && body.contains("0000000000000007") && text.len() <= 1024, "{text}");
+            assert!(
+                body.contains("he service is down") && body.contains("0000000000000007") && text.len() <= 1024,
+                "{text}"
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use super::connection::Client;
 use super::failure::{Failure, FailureKind};
 use super::pick::{self, Connected, Take, Tries};
 use super::plan::{Forward, Plan};
-use super::receive::{self, Received, Receive};
+use super::receive::{self, Receive, Received};
 use super::relay::{Path, Patience, RelayError};
 use super::tunnel;
 use super::worker::Worker;
@@ -124,16 +124,27 @@ enum Upload {
     /// Nothing: `Forward::head` holds the whole request.
     Done,
     Length(u64),
-    Chunked { body: ChunkedBody, buffer: Buffer },
+    Chunked {
+        body: ChunkedBody,
+        buffer: Buffer,
+    },
 }
 
 /// Forwards one request. The head stays at the front of the client's input until the end, for the log.
-pub async fn forward(worker: &Rc<Worker>, client: &mut Client<'_>, plan: &Plan, forward: &mut Forward, progress: &Progress) -> Outcome {
+pub async fn forward(
+    worker: &Rc<Worker>,
+    client: &mut Client<'_>,
+    plan: &Plan,
+    forward: &mut Forward,
+    progress: &Progress,
+) -> Outcome {
     let pool = plan.view.snapshot.pools[forward.pool].clone();
     let mut tries = Tries::default();
     let mut outcome = Outcome::of(After::Close);
     let result = match take_body(worker, client, plan, forward, progress) {
-        Ok(mut upload) => attempts(worker, client, plan, forward, progress, &pool, &mut upload, &mut tries, &mut outcome).await,
+        Ok(mut upload) => {
+            attempts(worker, client, plan, forward, progress, &pool, &mut upload, &mut tries, &mut outcome).await
+        }
         Err(failure) => Err(failure),
     };
     outcome.pool = Some(pool);
@@ -155,7 +166,13 @@ pub async fn forward(worker: &Rc<Worker>, client: &mut Client<'_>, plan: &Plan, 
 }
 
 /// Moves what has come of the body behind the head, to be sent in one piece.
-fn take_body(worker: &Worker, client: &mut Client<'_>, plan: &Plan, forward: &mut Forward, progress: &Progress) -> Result<Upload, Failure> {
+fn take_body(
+    worker: &Worker,
+    client: &mut Client<'_>,
+    plan: &Plan,
+    forward: &mut Forward,
+    progress: &Progress,
+) -> Result<Upload, Failure> {
     let here = client.body_bytes(plan.head_bytes);
     match plan.body {
         Framing::None | Framing::UntilClose | Framing::Length(0) => Ok(Upload::Done),
@@ -294,9 +311,16 @@ async fn attempt(
             progress.uploading.set(true);
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
-            let path = Path { from: &mut client.reader, to: &mut to_server, timer: &timer, patience, moved: &progress.body_in };
+            let path = Path {
+                from: &mut client.reader,
+                to: &mut to_server,
+                timer: &timer,
+                patience,
+                moved: &progress.body_in,
+            };
             let limits = &plan.view.snapshot.config.limits;
-            let both = Box::pin(both_ways(pass_body(path, worker, upload, limits), receive::receive(receive), progress));
+            let both =
+                Box::pin(both_ways(pass_body(path, worker, upload, limits), receive::receive(receive), progress));
             both.await
         }
     };

@@ -36,7 +36,9 @@ pub async fn run(
     client.body_taken = early.len();
     progress.body_in.set(progress.body_in.get() + early.len() as u64);
     progress.body_out.set(from_server.len() as u64);
-    relay::write_all(&mut client.writer, from_server.as_slice(), client.timer, limits.write).await.map_err(downstream)?;
+    relay::write_all(&mut client.writer, from_server.as_slice(), client.timer, limits.write)
+        .await
+        .map_err(downstream)?;
     drop(from_server);
     if relay::write_all(&mut server_writer, &early, client.timer, limits.write).await.is_err() {
         return Ok(After::Close);

@@ -321,7 +321,12 @@ impl Worker {
         let (method, path) = connection.request.borrow().parts();
         ConnectionInfo {
             id: connection.id,
-            listener: self.farm.listener_names().name(connection.listener).map(|name| name.to_string()).unwrap_or_default(),
+            listener: self
+                .farm
+                .listener_names()
+                .name(connection.listener)
+                .map(|name| name.to_string())
+                .unwrap_or_default(),
             client: connection.peer,
             age: connection.since.elapsed(),
             doing: connection.doing.get(),
@@ -378,6 +383,9 @@ async fn accept(worker: Rc<Worker>, listener: u32, socket: tokio::net::TcpListen
 fn is_of_the_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
     )
 }

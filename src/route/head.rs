@@ -65,9 +65,8 @@ impl<'a> Head<'a> {
     #[inline]
     pub fn parameter(&self, name: &str, mut found: impl FnMut(&[u8]) -> bool) -> bool {
         let mut scratch = Scratch::new();
-        self.parameters().any(|(own, value)| {
-            decoded(own, &mut scratch) == name.as_bytes() && found(decoded(value, &mut scratch))
-        })
+        self.parameters()
+            .any(|(own, value)| decoded(own, &mut scratch) == name.as_bytes() && found(decoded(value, &mut scratch)))
     }
 
     /// All lines of that name joined by `between`; `None` unless there are two or more.
@@ -196,7 +195,8 @@ mod tests {
 
     #[test]
     fn joined_lines() {
-        let fields = [Field { name: "X", value: b"a" }, Field { name: "y", value: b"b" }, Field { name: "x", value: b"c" }];
+        let fields =
+            [Field { name: "X", value: b"a" }, Field { name: "y", value: b"b" }, Field { name: "x", value: b"c" }];
         let head = head("", &fields);
         assert_eq!(head.joined("x", b", ").as_deref(), Some(&b"a, c"[..]));
         assert_eq!(head.joined("y", b", "), None);

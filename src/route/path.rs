@@ -39,7 +39,11 @@ pub fn normalise<'a>(raw: &'a str, policy: PathPolicy, scratch: &'a mut String) 
         return Ok(raw);
     }
     scratch.clear();
-    if encoded { decode(raw, policy, scratch)? } else { scratch.push_str(raw) }
+    if encoded {
+        decode(raw, policy, scratch)?
+    } else {
+        scratch.push_str(raw)
+    }
     if scratch.starts_with('/') && scratch.contains("/.") {
         remove_dot_segments(scratch);
     }
@@ -83,7 +87,11 @@ pub(super) fn literal(text: &str, policy: PathPolicy) -> String {
             at += 3;
             continue;
         }
-        if byte.is_ascii_graphic() { out.push(byte.into()) } else { push_encoded(&mut out, byte) }
+        if byte.is_ascii_graphic() {
+            out.push(byte.into())
+        } else {
+            push_encoded(&mut out, byte)
+        }
         at += 1;
     }
     out

@@ -11,8 +11,8 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use super::names::Names;
-use super::rule_hits::rule_names;
 use super::pool::LivePool;
+use super::rule_hits::rule_names;
 use super::server::LiveServer;
 use super::snapshot::{ListenerId, Snapshot};
 use crate::model::Config;

@@ -1,6 +1,6 @@
 //! What was probably meant by a word that is not ours.
 
-use super::super::fault::closest;
+use super::super::closest::closest;
 
 /// Words for keys and values that other programs use.
 const ELSEWHERE: [(&str, &str); 42] = [
