@@ -25,7 +25,7 @@ pub struct Entry<'a> {
     pub sni: Option<&'a [u8]>,
     pub method: &'a [u8],
     pub host: Option<&'a [u8]>,
-    /// Without query, as it was matched.
+    /// Without query, as it was sent.
     pub path: &'a [u8],
     /// Without its `?`.
     pub query: Option<&'a [u8]>,
