@@ -30,7 +30,7 @@ fn the_contract_loads_as_it_stands() {
     let notes: Vec<&str> = load
         .faults
         .iter()
-        .filter(|fault| fault.severity == Severity::Note)
+        .filter(|fault| fault.severity == Severity::Note && fault.place.file.ends_with("reeve.toml"))
         .filter_map(|fault| fault.message.strip_prefix("not built yet: "))
         .collect();
     let expected = [
@@ -294,7 +294,6 @@ fn the_commented_configuration_says_the_defaults() {
     assert_eq!(config.state_path, None);
     let pool = &config.pools[0];
     assert_eq!((&pool.scheduler, &pool.retry), (&Scheduler::Wlc, &Default::default()));
-    assert!(load.sources.text("./rules/default.rules").is_some());
 }
 
 #[test]
