@@ -1,1 +1,237 @@
-//! route
+//! Chooses what is done with a message: the compiled rule table.
+//!
+//! `Table::compile` reads a rule set once. `Table::section` finds the rules of a host, and
+//! `Section::decide` the first of them that takes a message: without allocating, without a lock, and
+//! at a cost that does not grow with the number of rules (`index.rs` has the drawing). Pure: the same
+//! message, the same dice, the same answer.
+
+mod anchor;
+mod compile;
+mod condition;
+pub mod expect;
+pub mod explain;
+mod glob;
+pub mod hash;
+mod head;
+mod index;
+mod key;
+mod list;
+pub mod path;
+mod print;
+mod regex;
+mod residue;
+mod shadow;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::model::fault::{Fault, Place};
+use crate::model::rule::{HostPattern, Kind, PathPolicy, RuleSet, Template};
+
+pub use crate::model::rule::Action;
+
+pub use head::Head;
+pub use key::{expand, key_hash, key_text, pool};
+
+/// A rule set, compiled. Immutable, and shared by all threads.
+#[derive(Debug, Default)]
+pub struct Table {
+    sections: Box<[Section]>,
+    hosts: [Hosts; 3],
+    tails: Box<[Arc<regex::Tail>]>,
+}
+
+/// Which section a host has, of one kind.
+#[derive(Debug, Default)]
+struct Hosts {
+    exact: hash::Map<Box<str>, usize>,
+    /// `.example` for `*.example`.
+    wildcards: hash::Map<Box<str>, usize>,
+    longest_wildcard: usize,
+    any: Option<usize>,
+}
+
+/// The rules of one kind for some hosts.
+#[derive(Debug)]
+pub struct Section {
+    policy: PathPolicy,
+    rules: Box<[Rule]>,
+    index: index::Index,
+    /// Names of the lists, by their position in the rule set.
+    lists: Arc<[Arc<str>]>,
+}
+
+/// One rule, compiled.
+#[derive(Debug)]
+pub struct Rule {
+    /// All must hold. In the order they were written.
+    terms: SmallVec<[condition::Term; 1]>,
+    number: u32,
+    /// What is not needed to match.
+    rest: Box<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    rule: crate::model::rule::Rule,
+    changes: Box<[Change]>,
+}
+
+/// `set header`, `remove header`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Set { name: Arc<str>, value: Template },
+    Remove { name: Arc<str> },
+}
+
+/// One search for a rule.
+struct Walk<'d> {
+    dice: &'d mut dyn FnMut() -> u32,
+    /// What was rolled for a rule: a rule may be looked at twice, but rolls once.
+    rolls: SmallVec<[(u32, u32); 4]>,
+    /// Rules before it are not looked at.
+    from: u32,
+    /// The first rule known to match; at the start, where to end.
+    best: u32,
+}
+
+impl Table {
+    /// Compiles a rule set. What is wrong with it is added to `faults`; if any of that is an error
+    /// the table must not be used.
+    pub fn compile(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
+        compile::table(set, faults)
+    }
+
+    /// The section of a host: of its exact name, else of the longest wildcard, else of `*`. `host` is
+    /// in lower case, without port and trailing dot; `tcp` sections have none, and it is not read.
+    pub fn section(&self, kind: Kind, host: &str) -> Option<&Section> {
+        self.sections.get(self.hosts[kind as usize].find(host)?)
+    }
+
+    /// All rules, in the order of their numbers.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.sections.iter().flat_map(|section| &section.rules)
+    }
+
+    /// Whether there is no section of that kind.
+    pub fn is_empty(&self, kind: Kind) -> bool {
+        let hosts = &self.hosts[kind as usize];
+        hosts.exact.is_empty() && hosts.wildcards.is_empty() && hosts.any.is_none()
+    }
+
+    /// Compiles the regexes that loading left for later, up to `most`. Worth calling on a thread that
+    /// serves nobody, after a load; without it the first request that needs one pays for it.
+    pub fn warm(&self, most: usize) {
+        self.tails.iter().take(most).for_each(|tail| tail.warm());
+    }
+}
+
+impl Hosts {
+    fn find(&self, host: &str) -> Option<usize> {
+        if let Some(section) = self.exact.get(host) {
+            return Some(*section);
+        }
+        if !self.wildcards.is_empty() {
+            // A wildcard has at least one label before it; the longest comes first.
+            let dots = memchr::memchr_iter(b'.', host.as_bytes()).filter(|at| *at > 0);
+            let ends = dots.map(|at| &host[at..]).filter(|end| end.len() <= self.longest_wildcard);
+            for end in ends {
+                if let Some(section) = self.wildcards.get(end) {
+                    return Some(*section);
+                }
+            }
+        }
+        self.any
+    }
+
+    /// The first declaration of a host stands.
+    fn add(&mut self, host: &HostPattern, section: usize) {
+        match host {
+            HostPattern::Any => {
+                self.any.get_or_insert(section);
+            }
+            HostPattern::Exact(name) => {
+                self.exact.entry((**name).into()).or_insert(section);
+            }
+            HostPattern::Wildcard(end) => {
+                self.longest_wildcard = self.longest_wildcard.max(end.len());
+                self.wildcards.entry((**end).into()).or_insert(section);
+            }
+        }
+    }
+}
+
+impl Section {
+    /// What is done to paths before they are matched here.
+    pub fn policy(&self) -> PathPolicy {
+        self.policy
+    }
+
+    /// The rules, in their order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The first rule that takes a message. `dice` gives 0 to 9,999 and is called only for a chance.
+    pub fn decide<'t>(&'t self, head: &Head<'_>, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
+        self.first(head, 0, u32::MAX, dice)
+    }
+
+    /// The first rule from position `from` on, before position `end`, that takes a message.
+    fn first<'t>(&'t self, head: &Head<'_>, from: u32, end: u32, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
+        let mut walk = Walk { dice, rolls: SmallVec::new(), from, best: end };
+        self.index.find(&self.rules, head, &mut walk);
+        if walk.best == end { None } else { self.rules.get(walk.best as usize) }
+    }
+}
+
+impl Rule {
+    /// `shop.rules:beta`.
+    pub fn id(&self) -> &Arc<str> {
+        &self.rest.rule.id
+    }
+
+    /// Dense over the table, from 0: an index for counters.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub fn action(&self) -> &Action {
+        &self.rest.rule.action
+    }
+
+    /// Header changes, in the order they were written.
+    pub fn changes(&self) -> &[Change] {
+        &self.rest.changes
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.rest.rule.place
+    }
+
+    /// Whether the whole condition holds.
+    #[inline]
+    fn takes(&self, head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
+        self.terms.iter().all(|term| term.holds(self, head, walk))
+    }
+
+    /// Whether it needs a part that is not built yet.
+    fn is_off(&self) -> bool {
+        self.terms.iter().any(|term| term.test.is_off())
+    }
+}
+
+impl Walk<'_> {
+    fn roll(&mut self, rule: &Rule) -> u32 {
+        if let Some((_, roll)) = self.rolls.iter().find(|(number, _)| *number == rule.number) {
+            return *roll;
+        }
+        let roll = (self.dice)();
+        self.rolls.push((rule.number, roll));
+        roll
+    }
+}

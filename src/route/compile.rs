@@ -1,0 +1,232 @@
+//! From the rules as they were read to the table, and what is wrong with them.
+
+use std::sync::Arc;
+
+use crate::model::fault::{Fault, Place};
+use crate::model::rule::{self, HostPattern, Key, Kind, PathPolicy, RuleSet, Sources, TemplatePart, ValueTest};
+
+use super::condition::{Check, Named, PathPattern, Term, Test, TextPattern, Values};
+use super::glob::Glob;
+use super::hash::Map;
+use super::index::Index;
+use super::list::{self, Nets, Words};
+use super::regex::{Pool, Regex};
+use super::{Change, Hosts, Rest, Rule, Section, Table, path, shadow};
+
+struct Compiler<'s> {
+    set: &'s RuleSet,
+    faults: &'s mut Vec<Fault>,
+    regexes: Pool,
+    /// Lists, in each form they are used in.
+    lower_words: Map<usize, Arc<Words>>,
+    paths: Map<(usize, bool), Arc<Words>>,
+    values: Map<usize, Arc<Values>>,
+    hosts: Map<usize, Arc<list::Hosts>>,
+    nets: Map<usize, Arc<Nets>>,
+}
+
+pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
+    let names: Arc<[Arc<str>]> = set.lists.iter().map(|list| list.name.clone()).collect();
+    let mut compiler = Compiler {
+        set,
+        faults,
+        regexes: Pool::default(),
+        lower_words: Map::default(),
+        paths: Map::default(),
+        values: Map::default(),
+        hosts: Map::default(),
+        nets: Map::default(),
+    };
+    let mut hosts: [Hosts; 3] = Default::default();
+    let mut sections = Vec::with_capacity(set.sections.len());
+    let mut number = 0;
+    for (position, section) in set.sections.iter().enumerate() {
+        let own = &mut hosts[section.kind as usize];
+        match section.kind {
+            Kind::Tcp => own.add(&HostPattern::Any, position),
+            Kind::Http | Kind::Rtsp => section.hosts.iter().for_each(|(host, _)| own.add(host, position)),
+        }
+        let compiled = compiler.section(section, number, names.clone());
+        number += compiled.rules.len() as u32;
+        shadow::find(&compiled, compiler.faults);
+        sections.push(compiled);
+    }
+    Table { sections: sections.into(), hosts, tails: compiler.regexes.finish() }
+}
+
+impl Compiler<'_> {
+    fn section(&mut self, section: &rule::Section, first: u32, lists: Arc<[Arc<str>]>) -> Section {
+        let rules: Box<[Rule]> =
+            section.rules.iter().zip(first..).map(|(rule, number)| self.rule(rule, number, section.paths)).collect();
+        let matchable: Vec<u32> = (0..).zip(&rules).filter(|(_, rule)| !rule.is_off()).map(|(at, _)| at).collect();
+        let index = Index::new(&rules, &matchable);
+        Section { policy: section.paths, rules, index, lists }
+    }
+
+    fn rule(&mut self, rule: &rule::Rule, number: u32, policy: PathPolicy) -> Rule {
+        let terms = rule.condition.iter();
+        let terms = terms.map(|term| Term { negated: term.negated, test: self.test(&term.test, policy) }).collect();
+        let changes = rule.refinements.iter().filter_map(|refinement| match refinement {
+            rule::Refinement::SetHeader { name, value } => {
+                Some(Change::Set { name: name.clone(), value: value.clone() })
+            }
+            rule::Refinement::RemoveHeader { name } => Some(Change::Remove { name: name.clone() }),
+            _ => None,
+        });
+        let rest = Rest { rule: rule.clone(), changes: changes.collect() };
+        let rule = Rule { terms, number, rest: Box::new(rest) };
+        if rule.uses_groups() {
+            for pattern in rule.patterns() {
+                if let PathPattern::Regex(regex) = pattern {
+                    self.regexes.needs_groups(&regex.tail);
+                }
+            }
+        }
+        rule
+    }
+
+    fn test(&mut self, test: &rule::Test, policy: PathPolicy) -> Test {
+        match test {
+            rule::Test::NoTls => Test::NoTls,
+            rule::Test::Path(rule::Patterns::AnyOf(patterns)) => {
+                let mut all: Vec<PathPattern> =
+                    patterns.iter().filter_map(|pattern| self.path_pattern(pattern, policy)).collect();
+                match all.pop() {
+                    Some(only) if all.is_empty() => Test::Path(only),
+                    last => Test::PathAny(all.into_iter().chain(last).collect()),
+                }
+            }
+            rule::Test::Path(rule::Patterns::InList(list)) => {
+                let (set, as_is) = (self.set, policy == PathPolicy::AsIs);
+                let words = self.paths.entry((*list, as_is)).or_insert_with(|| {
+                    Arc::new(Words::new(entries(set, *list).map(|entry| path::literal(entry, policy))))
+                });
+                Test::PathIn(words.clone())
+            }
+            rule::Test::Host(rule::Patterns::AnyOf(patterns)) => Test::Host(self.text_patterns(patterns)),
+            rule::Test::Host(rule::Patterns::InList(list)) => Test::HostIn(self.host_list(*list)),
+            rule::Test::Sni(rule::Patterns::AnyOf(patterns)) => Test::Sni(self.text_patterns(patterns)),
+            rule::Test::Sni(rule::Patterns::InList(list)) => Test::SniIn(self.host_list(*list)),
+            rule::Test::ContentType(rule::Patterns::AnyOf(patterns)) => Test::ContentType(self.text_patterns(patterns)),
+            rule::Test::ContentType(rule::Patterns::InList(list)) => {
+                let set = self.set;
+                let words = self
+                    .lower_words
+                    .entry(*list)
+                    .or_insert_with(|| Arc::new(Words::new(entries(set, *list).map(str::to_ascii_lowercase))));
+                Test::ContentTypeIn(words.clone())
+            }
+            rule::Test::Header { name, check } => self.named(name, check, Test::Header),
+            rule::Test::Cookie { name, check } => self.named(name, check, Test::Cookie),
+            rule::Test::Query { name, check } => self.named(name, check, Test::Query),
+            rule::Test::Method(words) => Test::Method(plain(words)),
+            rule::Test::Alpn(words) => Test::Alpn(plain(words)),
+            rule::Test::Listener(words) => Test::Listener(plain(words)),
+            rule::Test::From(Sources::Nets(nets)) => Test::From(Arc::new(Nets::new(nets.iter().copied()))),
+            rule::Test::From(Sources::InList(list)) => Test::From(self.net_list(*list)),
+            rule::Test::Chance { share, of } => Test::Chance { share: *share, of: of.clone().map(Box::new) },
+            rule::Test::ClientCertificate(_) | rule::Test::Body { .. } => Test::NotBuilt,
+        }
+    }
+
+    fn path_pattern(&mut self, pattern: &rule::Pattern, policy: PathPolicy) -> Option<PathPattern> {
+        match pattern {
+            rule::Pattern::Glob { text, .. } => Some(PathPattern::Glob(Glob::new(text, policy))),
+            rule::Pattern::Regex { text, place } => {
+                let regex = self.regex(text, place)?;
+                // `^/a$` is the path /a.
+                match std::str::from_utf8(&regex.prefix) {
+                    Ok(prefix) if regex.tail.is_end() => Some(PathPattern::Glob(Glob::Exact(prefix.into()))),
+                    _ => Some(PathPattern::Regex(regex)),
+                }
+            }
+        }
+    }
+
+    fn text_patterns(&mut self, patterns: &[rule::Pattern]) -> Box<[TextPattern]> {
+        let compiled = patterns.iter().filter_map(|pattern| match pattern {
+            rule::Pattern::Glob { text, .. } => Some(TextPattern::new(text)),
+            rule::Pattern::Regex { text, place } => self.regex(text, place).map(TextPattern::Regex),
+        });
+        compiled.collect()
+    }
+
+    fn named(&mut self, name: &Arc<str>, check: &ValueTest, test: impl Fn(Box<Named>) -> Test) -> Test {
+        let check = match check {
+            ValueTest::Present => Check::Present,
+            ValueTest::Equals(values) => Check::Equals(Values::new(values.iter().map(|value| &**value))),
+            ValueTest::Differs(values) => Check::Differs(Values::new(values.iter().map(|value| &**value))),
+            ValueTest::InList(list) => {
+                let set = self.set;
+                let make = || Arc::new(Values::new(entries(set, *list)));
+                Check::In(self.values.entry(*list).or_insert_with(make).clone())
+            }
+            ValueTest::Regex { text, place } => match self.regex(text, place) {
+                Some(regex) => Check::Regex(regex),
+                None => return Test::NotBuilt,
+            },
+        };
+        test(Box::new(Named { name: (**name).into(), check }))
+    }
+
+    /// `None` where a fault was added.
+    fn regex(&mut self, text: &str, place: &Place) -> Option<Regex> {
+        match self.regexes.read(text) {
+            Ok(regex) => Some(regex),
+            Err(message) => {
+                self.faults.push(Fault::error("R0302", place.clone(), message));
+                None
+            }
+        }
+    }
+
+    fn host_list(&mut self, list: usize) -> Arc<list::Hosts> {
+        let set = self.set;
+        self.hosts.entry(list).or_insert_with(|| Arc::new(list::Hosts::new(entries(set, list)))).clone()
+    }
+
+    fn net_list(&mut self, list: usize) -> Arc<Nets> {
+        if let Some(nets) = self.nets.get(&list) {
+            return nets.clone();
+        }
+        let mut nets = Vec::new();
+        for entry in entries(self.set, list) {
+            match list::net(entry) {
+                Some(net) => nets.push(net),
+                None => {
+                    let own = &self.set.lists[list];
+                    let message = format!("\"{entry}\" in {} is no address and no network", own.file);
+                    let fault = Fault::error("R0303", own.place.clone(), message);
+                    self.faults.push(fault.help("write one network a line, such as 10.0.0.0/8 or 2001:db8::/32"));
+                }
+            }
+        }
+        let nets = Arc::new(Nets::new(nets));
+        self.nets.insert(list, nets.clone());
+        nets
+    }
+}
+
+fn entries(set: &RuleSet, list: usize) -> impl Iterator<Item = &str> + Clone {
+    set.lists.get(list).into_iter().flat_map(|list| &list.entries).map(|entry| &**entry)
+}
+
+fn plain(words: &[Arc<str>]) -> Words {
+    Words::new(words.iter().map(|word| word.as_bytes()))
+}
+
+impl Rule {
+    /// Whether its action or its changes use `$1` and the like.
+    fn uses_groups(&self) -> bool {
+        let group = |key: &Key| matches!(key, Key::Group(_));
+        let template =
+            |template: &rule::Template| template.parts.iter().any(|part| matches!(part, TemplatePart::Group(_)));
+        let by_action = match self.action() {
+            rule::Action::Use { by, .. } => by.as_ref().is_some_and(group),
+            rule::Action::Redirect { to, .. } => template(to),
+            rule::Action::Answer { .. } | rule::Action::Deny | rule::Action::Drop => false,
+        };
+        let by_change = |change: &Change| matches!(change, Change::Set { value, .. } if template(value));
+        by_action || self.changes().iter().any(by_change)
+    }
+}

@@ -1,0 +1,269 @@
+//! The tests of a rule's condition, compiled, and what they say of a message.
+//!
+//! `decide` and `explain` both come here: there is no second opinion.
+
+use std::sync::Arc;
+
+use crate::model::rule::Key;
+
+use super::glob::{Glob, wild};
+use super::hash::hash;
+use super::head::{Head, Scratch};
+use super::key;
+use super::list::{Hosts, Nets, Words};
+use super::regex::Regex;
+use super::{Rule, Walk};
+
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    pub negated: bool,
+    pub test: Test,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Test {
+    /// One pattern, the usual case, without a list around it.
+    Path(PathPattern),
+    PathAny(Box<[PathPattern]>),
+    PathIn(Arc<Words>),
+    Host(Box<[TextPattern]>),
+    HostIn(Arc<Hosts>),
+    Sni(Box<[TextPattern]>),
+    SniIn(Arc<Hosts>),
+    ContentType(Box<[TextPattern]>),
+    ContentTypeIn(Arc<Words>),
+    Header(Box<Named>),
+    Cookie(Box<Named>),
+    Query(Box<Named>),
+    Method(Words),
+    Alpn(Words),
+    Listener(Words),
+    From(Arc<Nets>),
+    NoTls,
+    Chance {
+        /// In hundredths of a percent.
+        share: u32,
+        of: Option<Box<Key>>,
+    },
+    /// Needs a part that is not built yet; its rule is left off.
+    NotBuilt,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PathPattern {
+    Glob(Glob),
+    Regex(Regex),
+}
+
+/// Of hosts and media types: `*` is any run without a slash.
+#[derive(Debug, Clone)]
+pub(super) enum TextPattern {
+    Exact(Box<str>),
+    Wild(Box<str>),
+    Regex(Regex),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    pub name: Box<str>,
+    pub check: Check,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Check {
+    Present,
+    Equals(Values),
+    Differs(Values),
+    Regex(Regex),
+    In(Arc<Values>),
+}
+
+/// Values that a field may have. Those with a comma may also come spread over several lines.
+#[derive(Debug, Clone)]
+pub(super) struct Values {
+    pub words: Words,
+    /// Those with a comma, without blanks beside it.
+    pub joined: Option<Words>,
+}
+
+impl PathPattern {
+    #[inline]
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            PathPattern::Glob(glob) => glob.matches(path),
+            PathPattern::Regex(regex) => regex.is_match(path.as_bytes()),
+        }
+    }
+}
+
+impl TextPattern {
+    pub fn new(text: &str) -> TextPattern {
+        let text = text.to_ascii_lowercase();
+        if text.contains('*') { TextPattern::Wild(text.into()) } else { TextPattern::Exact(text.into()) }
+    }
+
+    /// `whole` is what a regex sees.
+    fn matches(&self, text: &[u8], whole: &[u8]) -> bool {
+        match self {
+            TextPattern::Exact(own) => own.as_bytes() == text,
+            TextPattern::Wild(pattern) => wild(pattern.as_bytes(), text),
+            TextPattern::Regex(regex) => regex.is_match(whole),
+        }
+    }
+}
+
+impl Values {
+    pub fn new<'v>(values: impl Iterator<Item = &'v str> + Clone) -> Values {
+        let listed = values.clone().map(str::as_bytes).filter(|value| value.contains(&b','));
+        let listed: Vec<Scratch> = listed.map(without_blanks_at_commas).collect();
+        let joined = if listed.is_empty() { None } else { Some(Words::new(listed)) };
+        Values { words: Words::new(values), joined }
+    }
+
+    fn field(&self, head: &Head<'_>, name: &str) -> bool {
+        head.values(name).any(|value| self.words.contains(value))
+            || self.joined.as_ref().is_some_and(|joined| {
+                head.joined(name, b",").is_some_and(|whole| joined.contains(&without_blanks_at_commas(&whole)))
+            })
+    }
+}
+
+/// RFC 9110 §5.6.1.2: blanks beside the commas of a list say nothing.
+pub(super) fn without_blanks_at_commas(value: &[u8]) -> Scratch {
+    let mut out = Scratch::new();
+    for (number, piece) in value.split(|byte| *byte == b',').enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(piece.trim_ascii());
+    }
+    out
+}
+
+impl Term {
+    /// Whether this part of the condition of `rule` holds.
+    #[inline]
+    pub(super) fn holds(&self, rule: &Rule, head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
+        self.test.holds(rule, head, walk) != self.negated
+    }
+}
+
+impl Test {
+    #[inline]
+    fn holds(&self, rule: &Rule, head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
+        match self {
+            Test::Path(pattern) => pattern.matches(head.path),
+            Test::PathAny(patterns) => patterns.iter().any(|pattern| pattern.matches(head.path)),
+            Test::PathIn(words) => words.contains(head.path.as_bytes()),
+            Test::Host(patterns) => any(patterns, head.host),
+            Test::HostIn(hosts) => hosts.contains(head.host),
+            Test::Sni(patterns) => head.sni.is_some_and(|sni| any(patterns, sni)),
+            Test::SniIn(hosts) => head.sni.is_some_and(|sni| hosts.contains(sni)),
+            Test::ContentType(patterns) => head.media_type().is_some_and(|kind| {
+                let whole = head.values("content-type").next().unwrap_or_default();
+                patterns.iter().any(|pattern| pattern.matches(&kind, whole))
+            }),
+            Test::ContentTypeIn(words) => head.media_type().is_some_and(|kind| words.contains(&kind)),
+            Test::Header(named) => named.header(head),
+            Test::Cookie(named) => named.cookie(head),
+            Test::Query(named) => named.query(head),
+            Test::Method(words) => words.contains(head.method.as_bytes()),
+            Test::Alpn(words) => head.alpn.is_some_and(|alpn| words.contains(alpn.as_bytes())),
+            Test::Listener(words) => words.contains(head.listener.as_bytes()),
+            Test::From(nets) => nets.contains(head.source),
+            Test::NoTls => head.no_tls,
+            Test::Chance { share, of: None } => walk.roll(rule) < *share,
+            Test::Chance { share, of: Some(key) } => key::key_hash(key, Some(rule), head).is_some_and(|value| {
+                // Mixed with the rule's name: a second rule takes its share of those the first one left.
+                hash(value, rule.id().as_bytes()) % 10_000 < u64::from(*share)
+            }),
+            Test::NotBuilt => false,
+        }
+    }
+
+    /// Whether it needs a part that is not built yet.
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self, Test::NotBuilt)
+    }
+
+    /// What the test looks at in this message, for a person.
+    pub(super) fn seen(&self, rule: &Rule, head: &Head<'_>, roll: u32) -> String {
+        let or_none = |text: Option<&str>| text.map_or("none".to_owned(), str::to_owned);
+        let all = |values: &mut dyn Iterator<Item = &[u8]>| {
+            let texts: Vec<_> = values.map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+            if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+        };
+        match self {
+            Test::Path(_) | Test::PathAny(_) | Test::PathIn(_) => head.path.to_owned(),
+            Test::Host(_) | Test::HostIn(_) => head.host.to_owned(),
+            Test::Sni(_) | Test::SniIn(_) => or_none(head.sni),
+            Test::ContentType(_) | Test::ContentTypeIn(_) => all(&mut head.values("content-type").take(1)),
+            Test::Header(named) => all(&mut head.values(&named.name)),
+            Test::Cookie(named) => all(&mut head.cookie(&named.name)),
+            Test::Query(named) => {
+                let mut texts = Vec::new();
+                head.parameter(&named.name, |value| {
+                    texts.push(String::from_utf8_lossy(value).into_owned());
+                    false
+                });
+                if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+            }
+            Test::Method(_) => head.method.to_owned(),
+            Test::Alpn(_) => or_none(head.alpn),
+            Test::Listener(_) => head.listener.to_owned(),
+            Test::From(_) => head.source.to_canonical().to_string(),
+            Test::NoTls => if head.no_tls { "no TLS" } else { "TLS" }.to_owned(),
+            Test::Chance { of: None, .. } => format!("roll {}.{:02}", roll / 100, roll % 100),
+            Test::Chance { of: Some(key), .. } => {
+                key::key_text(key, Some(rule), head).unwrap_or_else(|| "none".to_owned())
+            }
+            Test::NotBuilt => "not built yet".to_owned(),
+        }
+    }
+}
+
+fn any(patterns: &[TextPattern], text: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(text.as_bytes(), text.as_bytes()))
+}
+
+impl Named {
+    /// Any field line is looked at by itself, and all of them joined by commas.
+    #[inline]
+    fn header(&self, head: &Head<'_>) -> bool {
+        let name = &self.name;
+        match &self.check {
+            Check::Present => head.values(name).next().is_some(),
+            Check::Equals(values) => values.field(head, name),
+            Check::Differs(values) => !values.field(head, name),
+            Check::In(values) => values.field(head, name),
+            Check::Regex(regex) => {
+                head.values(name).any(|value| regex.is_match(value))
+                    || head.joined(name, b", ").is_some_and(|whole| regex.is_match(&whole))
+            }
+        }
+    }
+
+    #[inline]
+    fn cookie(&self, head: &Head<'_>) -> bool {
+        self.check.single(|test| head.cookie(&self.name).any(test))
+    }
+
+    #[inline]
+    fn query(&self, head: &Head<'_>) -> bool {
+        self.check.single(|test| head.parameter(&self.name, test))
+    }
+}
+
+impl Check {
+    /// For values that are never joined; `any` says whether one of them passes a test.
+    #[inline]
+    fn single(&self, any: impl FnOnce(&dyn Fn(&[u8]) -> bool) -> bool) -> bool {
+        match self {
+            Check::Present => any(&|_| true),
+            Check::Equals(values) => any(&|value| values.words.contains(value)),
+            Check::Differs(values) => !any(&|value| values.words.contains(value)),
+            Check::In(values) => any(&|value| values.words.contains(value)),
+            Check::Regex(regex) => any(&|value| regex.is_match(value)),
+        }
+    }
+}

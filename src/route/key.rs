@@ -1,0 +1,149 @@
+//! Values of a message by name: the keys of consistent hashing, and the holes of templates.
+
+use std::net::IpAddr;
+
+use crate::model::rule::{Key, Target, Template, TemplatePart};
+
+use super::Rule;
+use super::condition::{PathPattern, Test};
+use super::hash::hash;
+use super::head::{Head, Scratch};
+
+/// Which pool a target names, by its position in `Config::pools`. `dice` gives 0 to 9,999 and is
+/// only called for a split. `None` for a map that has no answer.
+pub fn pool(target: &Target, _head: &Head<'_>, _rule: &Rule, dice: &mut dyn FnMut() -> u32) -> Option<usize> {
+    match target {
+        Target::Pool(pool) => Some(*pool),
+        Target::Split { shares, otherwise } => {
+            let mut roll = dice();
+            for (pool, share) in shares {
+                if roll < *share {
+                    return Some(*pool);
+                }
+                roll -= share;
+            }
+            Some(*otherwise)
+        }
+        Target::Map { otherwise, .. } => *otherwise,
+    }
+}
+
+/// A hash of a key's value that is the same in every process and after every restart. `rule` is the
+/// one that matched; captures and groups are its. `None` if the message has no such value.
+pub fn key_hash(key: &Key, rule: Option<&Rule>, head: &Head<'_>) -> Option<u64> {
+    if let Key::Source = key {
+        return Some(match head.source.to_canonical() {
+            IpAddr::V4(address) => hash(0, &address.octets()),
+            IpAddr::V6(address) => hash(0, &address.octets()),
+        });
+    }
+    with_value(key, rule, head, |value| hash(0, value))
+}
+
+/// A key's value as text.
+pub fn key_text(key: &Key, rule: Option<&Rule>, head: &Head<'_>) -> Option<String> {
+    if let Key::Source = key {
+        return Some(head.source.to_canonical().to_string());
+    }
+    with_value(key, rule, head, |value| String::from_utf8_lossy(value).into_owned())
+}
+
+fn with_value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    match key {
+        Key::Path => Some(then(head.path.as_bytes())),
+        Key::Host => Some(then(head.host.as_bytes())),
+        Key::Url if head.query.is_empty() => Some(then(head.path.as_bytes())),
+        Key::Url => {
+            let mut url = Scratch::from_slice(head.path.as_bytes());
+            url.push(b'?');
+            url.extend_from_slice(head.query.as_bytes());
+            Some(then(&url))
+        }
+        Key::Capture(name) => Some(then(rule?.capture(name, head)?.as_bytes())),
+        Key::Group(number) => Some(then(rule?.group(*number, head)?.as_bytes())),
+        Key::Header(name) => head.values(name).next().map(then),
+        Key::Cookie(name) => head.cookie(name).next().map(then),
+        Key::Query(name) => {
+            let mut then = Some(then);
+            let mut result = None;
+            head.parameter(name, |value| {
+                result = then.take().map(|then| then(value));
+                true
+            });
+            result
+        }
+        // Both callers have answered it.
+        Key::Source => None,
+    }
+}
+
+/// Appends a template to `out`, its holes filled with what `rule` captured. `encode` makes them fit
+/// for a redirect's target: what may not stand in a path is percent-encoded, and captures cannot
+/// turn `/$1` or `$1` into the `//host` of another site.
+pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, out: &mut Vec<u8>) {
+    let start = out.len();
+    for part in &template.parts {
+        let value = match part {
+            TemplatePart::Text(text) => {
+                out.extend_from_slice(text.as_bytes());
+                continue;
+            }
+            TemplatePart::Group(number) => rule.group(*number, head),
+            TemplatePart::Capture(name) => rule.capture(name, head),
+        };
+        let value = value.unwrap_or_default();
+        if !encode {
+            out.extend_from_slice(value.as_bytes());
+            continue;
+        }
+        encode_into(value.as_bytes(), out);
+    }
+    let meant = matches!(template.parts.first(), Some(TemplatePart::Text(text)) if text.starts_with("//"));
+    if encode && !meant && out[start..].starts_with(b"//") {
+        out.splice(start + 1..start + 2, *b"%2F");
+    }
+}
+
+/// RFC 3986 §3.3: what may stand in a path stays, escapes that are there included.
+fn encode_into(value: &[u8], out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for (at, &byte) in value.iter().enumerate() {
+        let stays = byte.is_ascii_alphanumeric()
+            || b"-._~!$&'()*+,;=:@/".contains(&byte)
+            || byte == b'%' && super::path::hex_pair(&value[at + 1..]).is_some();
+        if stays {
+            out.push(byte);
+        } else {
+            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+impl Rule {
+    /// What `{name}` of the path glob that matched stands for.
+    fn capture<'h>(&self, name: &str, head: &Head<'h>) -> Option<&'h str> {
+        self.patterns().find_map(|pattern| match pattern {
+            PathPattern::Glob(glob) => glob.capture(name, head.path).and_then(|range| head.path.get(range)),
+            PathPattern::Regex(_) => None,
+        })
+    }
+
+    /// What group `$number` of the path regex that matched stands for.
+    fn group<'h>(&self, number: u8, head: &Head<'h>) -> Option<&'h str> {
+        self.patterns().find_map(|pattern| match pattern {
+            PathPattern::Regex(regex) => {
+                regex.group(number, head.path.as_bytes()).and_then(|range| head.path.get(range))
+            }
+            PathPattern::Glob(_) => None,
+        })
+    }
+
+    /// The patterns that captures can come from, in the order they are tried.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &PathPattern> {
+        self.terms.iter().filter(|term| !term.negated).flat_map(|term| match &term.test {
+            Test::Path(pattern) => std::slice::from_ref(pattern),
+            Test::PathAny(patterns) => patterns,
+            _ => &[],
+        })
+    }
+}
