@@ -105,7 +105,11 @@ impl Pool {
         }
         if let Some((prefix, rest)) = split_hir(&hir) {
             let mut tail = String::new();
-            if print::Printer::new().print(&rest, &mut tail).is_ok() && parse(&tail).is_ok_and(|again| again == rest) {
+            // Printed text says the same when it is read again, but for what `\b` means to Unicode.
+            let looks = |hir: &Hir| hir.properties().look_set();
+            if print::Printer::new().print(&rest, &mut tail).is_ok()
+                && parse(&tail).is_ok_and(|again| looks(&again) == looks(&rest))
+            {
                 return Ok(Regex { prefix, tail: self.tail(&tail, true, &rest) });
             }
         }
@@ -187,16 +191,17 @@ impl Tail {
         // Groups 0 to 9, each a start and an end.
         let mut slots: [Option<NonMaxUsize>; 20] = [None; 20];
         let input = self.input(text, at);
+        let fitting = |nfa: &NFA| nfa.group_info().slot_len().min(20);
         match self.groups.get_or_init(|| self.compile_groups()) {
             Groups::OnePass(engine) => ONE_PASS.with_borrow_mut(|cache| {
                 let cache = cache.get_or_insert_with(|| engine.create_cache());
                 cache.reset(engine);
-                engine.try_search_slots(cache, &input, &mut slots).ok().flatten()
+                engine.try_search_slots(cache, &input, &mut slots[..fitting(engine.get_nfa())]).ok().flatten()
             }),
             Groups::Pike(engine) => PIKE.with_borrow_mut(|cache| {
                 let cache = cache.get_or_insert_with(|| engine.create_cache());
                 cache.reset(engine);
-                engine.search_slots(cache, &input, &mut slots)
+                engine.search_slots(cache, &input, &mut slots[..fitting(engine.get_nfa())])
             }),
             Groups::Broken => None,
         }?;
