@@ -137,6 +137,7 @@ fn pools(file: &File, faults: &mut Vec<Fault>) -> Vec<Pool> {
         checks: raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults)).collect(),
         retry: raw.retry.clone(),
         timeouts: raw.timeouts.clone(),
+        built: raw.built,
         place: raw.place.clone(),
     };
     file.pools.iter().map(pool).collect()

@@ -19,6 +19,9 @@ pub struct Pool {
     pub retry: Retry,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
+    /// False when its servers are spoken to in a way that is not built yet (TLS, HTTP/2, a PROXY
+    /// header): then no server of it is chosen, for nothing else may be said to them.
+    pub built: bool,
     pub place: Place,
 }
 

@@ -254,12 +254,13 @@ fn the_view_is_that_of_the_farm() {
             checks: vec![Check::with(Probe::Tcp, place.clone())],
             retry: Retry::default(),
             timeouts: Default::default(),
+            built: true,
             place: place.clone(),
         }],
         ..Config::default()
     };
     let farm = Farm::new(Arc::new(config), Vec::new());
-    let tallies = Tallies::default();
+    let tallies = Tallies::with_log(Arc::new(4.into()));
     let then = SystemTime::now() - Duration::from_secs(60);
     let web1 = farm.server("web/web1").unwrap();
     web1.set_health(Health::Down, "connection refused", then);

@@ -90,6 +90,10 @@ pub async fn connect(
 
 fn no_server(pool: &LivePool, none: NoServer) -> Failure {
     match none {
+        NoServer::Down if !pool.config().built => {
+            let detail = format!("pool {} is spoken to in a way that is not built yet", pool.name());
+            Failure::new(FailureKind::NoServer, detail)
+        }
         NoServer::Down => Failure::new(FailureKind::NoServer, format!("no server of pool {} is up", pool.name())),
         NoServer::Full => {
             Failure::new(FailureKind::Full, format!("every server of pool {} is at its limit", pool.name()))

@@ -18,6 +18,7 @@ pub struct Pool {
     pub checks: Checks,
     pub retry: Retry,
     pub timeouts: Timeouts,
+    pub built: bool,
     pub place: Place,
 }
 
@@ -35,6 +36,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         checks: Checks::default(),
         retry: Retry::default(),
         timeouts: general.clone(),
+        built: true,
         place: table_place(walk, entry),
     };
     if RESERVED.contains(&name.as_str()) {
@@ -57,13 +59,16 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
     }
+    pool.built = spoken_to(&mut fields, name);
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
 }
 
-fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
+/// How servers are spoken to: all but plain HTTP/1 is not built yet. Returns whether it is that.
+fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> bool {
     let walk = fields.walk;
+    let mut plain = true;
     let tls = fields.get("tls");
     if let Some(entry) = fields.get("protocol")
         && let Some(word) = walk.word(&entry.node, "protocol", &PROTOCOLS)
@@ -73,12 +78,24 @@ fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
             let fault = walk.error("R0125", &entry.node, "protocol \"h2\" needs \"tls\"");
             walk.push(fault.help("add tls = {}, or speak \"h2c\""));
         }
+        plain = false;
         walk.not_built(&entry.node.origin, format_args!("pool.{name}: protocol \"{word}\""));
     }
     if let Some(entry) = tls {
+        plain = false;
         unbuilt::pool_tls(walk, &entry.node, &format!("[pool.{name}] tls"));
         walk.not_built(&entry.key_origin, format_args!("pool.{name}: tls"));
     }
+    if let Some(entry) = fields.get("send-proxy-protocol") {
+        plain = false;
+        walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
+        walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
+    }
+    plain
+}
+
+fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
+    let walk = fields.walk;
     type Reader = fn(&Walk<'_>, &Node, &str);
     let tables: [(&'static str, Reader); 3] =
         [("affinity", unbuilt::affinity), ("queue", unbuilt::queue), ("outlier", unbuilt::outlier)];
@@ -91,10 +108,6 @@ fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
     if let Some(entry) = fields.get("slow-start") {
         walk.duration(&entry.node, "slow-start", false);
         walk.not_built(&entry.key_origin, format_args!("pool.{name}: slow-start"));
-    }
-    if let Some(entry) = fields.get("send-proxy-protocol") {
-        walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
     }
 }
 

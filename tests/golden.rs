@@ -1,0 +1,82 @@
+//! Wrong configurations and rule files, and what is said of them, word for word.
+//!
+//! Each folder of `tests/faults/config/` and `tests/faults/rules/` is a whole configuration: a
+//! `reeve.toml`, perhaps rule files, an `environment.txt` and a `command-line.txt` (`NAME=value` a line),
+//! and `expected.txt`. `UPDATE_GOLDEN=1` writes the last anew: read every difference before it is kept.
+
+use std::path::{Path, PathBuf};
+
+use reeve::app::check::{self, Prepared};
+use reeve::config::{Request, fault};
+
+#[test]
+fn every_wrong_text_is_told_what_is_wrong() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = Vec::new();
+    let folders = [folders("tests/faults/config"), folders("tests/faults/rules")].concat();
+    assert!(folders.len() >= 30);
+    for folder in &folders {
+        let said = said(folder);
+        let golden = folder.join("expected.txt");
+        if update {
+            std::fs::write(&golden, &said).expect("the golden file can be written");
+        }
+        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+        if said != expected {
+            wrong.push(format!("{}\n--- expected\n{expected}--- said\n{said}", folder.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn examples_and_defaults_have_no_fault() {
+    let mut files: Vec<_> = folder_entries("config/examples");
+    assert!(files.len() >= 8);
+    files.push("config/reeve.toml".into());
+    for file in files {
+        let prepared = prepare(&file, Path::new("none"));
+        let said = fault::text(&prepared.load.faults, &prepared.load.sources);
+        assert_eq!(said, "", "{}", file.display());
+    }
+}
+
+/// The sample of the configuration's contract and the example of the rule language, word for word.
+#[test]
+fn the_contract_loads_with_nothing_but_notes() {
+    let prepared = prepare(Path::new("tests/data/contract/config/reeve.toml"), Path::new("none"));
+    assert!(prepared.is_good());
+    let notes = prepared.load.faults.iter().filter(|fault| fault.severity == reeve::model::Severity::Note).count();
+    assert_eq!(notes, prepared.load.faults.len());
+}
+
+fn said(folder: &Path) -> String {
+    let prepared = prepare(&folder.join("reeve.toml"), folder);
+    assert!(!prepared.load.faults.is_empty(), "{} is not wrong", folder.display());
+    fault::text(&prepared.load.faults, &prepared.load.sources)
+}
+
+fn prepare(file: &Path, folder: &Path) -> Prepared {
+    check::prepare(&Request {
+        file: file.to_owned(),
+        base: None,
+        environment: pairs(&folder.join("environment.txt")),
+        overrides: pairs(&folder.join("command-line.txt")),
+    })
+}
+
+fn folders(root: &str) -> Vec<PathBuf> {
+    folder_entries(root).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn folder_entries(root: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root).expect("tests run at the top of the project");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder can be listed").path()).collect();
+    paths.sort();
+    paths
+}
+
+fn pairs(file: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
+}
