@@ -136,7 +136,8 @@ fn start(
         .enable_all()
         .build()
         .map_err(|error| StartError::Other(format!("the control thread cannot be started: {error}")))?;
-    runtime.block_on(control_thread(farm, source, control, metrics, &workers, &tallies, threads, options.stop_after));
+    let ends = Ends { workers, tallies, threads, stop_after: options.stop_after };
+    runtime.block_on(control_thread(farm, source, control, metrics, ends));
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if log.is_some_and(|log| !log.close(LAST_LINES)) {
@@ -231,18 +232,23 @@ fn say(started: &Started, workers: usize) {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers, socket = %socket.display(), "ready");
 }
 
+/// What is needed to end it all.
+struct Ends {
+    workers: Arc<Workers>,
+    tallies: Arc<Tallies>,
+    threads: Vec<JoinHandle<()>>,
+    stop_after: Option<Duration>,
+}
+
 /// Everything that is not on the request path, until a signal ends it.
-#[allow(clippy::too_many_arguments)]
 async fn control_thread(
     farm: Arc<Farm>,
     source: Source,
     control: Option<ControlSocket>,
     metrics: Vec<TcpListener>,
-    workers: &Workers,
-    tallies: &Tallies,
-    threads: Vec<JoinHandle<()>>,
-    stop_after: Option<Duration>,
+    ends: Ends,
 ) {
+    let Ends { workers, tallies, threads, stop_after } = ends;
     let (stop, stopped) = watch::channel(false);
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
     let monitor = tokio::spawn(async move {

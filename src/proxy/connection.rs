@@ -208,7 +208,7 @@ async fn rest_of_head(
 async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, mut plan: Plan, started: Instant) -> After {
     let connection = client.connection;
     connection.requests.set(connection.requests.get() + 1);
-    let progress = Progress::new(started);
+    let progress = Progress::new(worker.request_id(), started);
     client.body_taken = 0;
     show(client, &plan);
     let step = std::mem::replace(&mut plan.step, Step::Drop);
@@ -301,7 +301,7 @@ async fn tell(
         retry_after,
         allow: matches!(kind, FailureKind::Head(Refusal::Trace))
             .then_some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
-        id: Some(worker.request_id()),
+        id: Some(progress.id),
         ..Reply::default()
     };
     send_reply(worker, client, plan, reply, progress).await

@@ -43,11 +43,11 @@ pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outco
         tracing::debug!(client = %connection.peer, status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }
     if let Some(log) = worker.log.borrow_mut().as_mut() {
-        log.record(&entry(client, plan, outcome, total));
+        log.record(&entry(client, plan, outcome, progress.id, total));
     }
 }
 
-fn entry<'a>(client: &'a Client<'_>, plan: &'a Plan, outcome: &'a Outcome, total: Duration) -> Entry<'a> {
+fn entry<'a>(client: &'a Client<'_>, plan: &'a Plan, outcome: &'a Outcome, id: u64, total: Duration) -> Entry<'a> {
     let input = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
     let part = |range: &Range<u32>| input.get(range.start as usize..range.end as usize).unwrap_or_default();
     let some = |range: &Range<u32>| Some(part(range)).filter(|part| !part.is_empty());
@@ -56,7 +56,7 @@ fn entry<'a>(client: &'a Client<'_>, plan: &'a Plan, outcome: &'a Outcome, total
     let snapshot = &plan.view.snapshot;
     Entry {
         unix_ms: now.saturating_sub(total).as_millis() as u64,
-        id: connection.id.wrapping_shl(20).wrapping_add(connection.requests.get()),
+        id,
         listener: plan.view.listener(connection.listener).map(|listener| &*listener.name).unwrap_or("-"),
         client: connection.peer,
         proto: match plan.version {

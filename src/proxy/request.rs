@@ -1,9 +1,13 @@
 //! The recipe: one request from its plan to its answer.
 //!
-//! 1. take the body as far as it is here, 2. choose a server and connect, 3. send the head with what
-//! there is of the body, 4. pass on the rest of the body while 5. the answer comes back, 6. keep the
-//! server's connection or close it. A request that may have reached a server is sent again only when
-//! that is safe (RFC 9110 §9.2.2).
+//! 1. Take the body as far as it is here (`take_body`).
+//! 2. Choose a server and connect (`pick`).
+//! 3. Send the head with what there is of the body (`attempt`).
+//! 4. Pass on the rest of the body (`relay`) while
+//! 5. the answer comes back (`receive`), or a tunnel opens (`tunnel`).
+//! 6. Keep the server's connection or close it.
+//!
+//! A request that may have reached a server is sent again only when that is safe (RFC 9110 §9.2.2).
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -22,7 +26,8 @@ use super::relay::{Path, Patience, RelayError};
 use super::tunnel;
 use super::worker::Worker;
 use crate::net::{Buffer, Stream, Timer, idle};
-use crate::state::{LivePool, LiveServer};
+use crate::state::counters::RetryReason;
+use crate::state::{Lease, LivePool, LiveServer};
 use crate::wire::http1::{ChunkedBody, Framing, Keep};
 
 /// What became of a request, for the client's connection, the log and the counters.
@@ -84,6 +89,8 @@ pub enum After {
 /// What the parts of a request tell each other while it is under way.
 #[derive(Debug)]
 pub struct Progress {
+    /// What the error page and the log call this request.
+    pub id: u64,
     pub started: Instant,
     /// A final answer has begun: it is too late for another one.
     pub begun: Cell<bool>,
@@ -102,8 +109,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(started: Instant) -> Progress {
+    pub fn new(id: u64, started: Instant) -> Progress {
         Progress {
+            id,
             started,
             begun: Cell::new(false),
             status: Cell::new(0),
@@ -130,6 +138,20 @@ enum Upload {
     },
 }
 
+/// One request on its way to a pool.
+struct Exchange<'e> {
+    worker: &'e Rc<Worker>,
+    plan: &'e Plan,
+    forward: &'e mut Forward,
+    progress: &'e Progress,
+    pool: Arc<LivePool>,
+    upload: Upload,
+    tries: Tries,
+    /// Some byte of the request was taken by this side's kernel for the server.
+    sent: Cell<bool>,
+    outcome: Outcome,
+}
+
 /// Forwards one request. The head stays at the front of the client's input until the end, for the log.
 pub async fn forward(
     worker: &Rc<Worker>,
@@ -139,14 +161,14 @@ pub async fn forward(
     progress: &Progress,
 ) -> Outcome {
     let pool = plan.view.snapshot.pools[forward.pool].clone();
-    let mut tries = Tries::default();
-    let mut outcome = Outcome::of(After::Close);
-    let result = match take_body(worker, client, plan, forward, progress) {
-        Ok(mut upload) => {
-            attempts(worker, client, plan, forward, progress, &pool, &mut upload, &mut tries, &mut outcome).await
-        }
-        Err(failure) => Err(failure),
+    let upload = match take_body(worker, client, plan, forward, progress) {
+        Ok(upload) => upload,
+        Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
+    let (tries, sent, outcome) = (Tries::default(), Cell::new(false), Outcome::of(After::Close));
+    let mut exchange = Exchange { worker, plan, forward, progress, pool, upload, tries, sent, outcome };
+    let result = exchange.run(client).await;
+    let Exchange { pool, tries, mut outcome, .. } = exchange;
     outcome.pool = Some(pool);
     outcome.tries = tries.count;
     outcome.status = progress.status.get();
@@ -187,7 +209,7 @@ fn take_body(
             let mut body = ChunkedBody::new(Keep::Framed);
             let limits = &plan.view.snapshot.config.limits;
             let mut buffer = worker.buffers.small();
-            // The input may have grown beyond a small buffer, but then its head takes the difference.
+            // An input that has grown beyond a small buffer may hold more than one of body.
             if !buffer.append(here) {
                 buffer = worker.buffers.large();
                 buffer.append(here);
@@ -209,128 +231,111 @@ fn take_body(
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-async fn attempts(
-    worker: &Rc<Worker>,
-    client: &mut Client<'_>,
-    plan: &Plan,
-    forward: &mut Forward,
-    progress: &Progress,
-    pool: &LivePool,
-    upload: &mut Upload,
-    tries: &mut Tries,
-    outcome: &mut Outcome,
-) -> Result<After, Failure> {
-    let mut take = Take::IdleOrNew;
-    loop {
-        let Connected { lease, mut stream, reused, took } =
-            pick::connect(worker, pool, forward.key, take, tries, client.timer).await?;
-        outcome.connect += took;
-        outcome.server = Some(lease.server().clone());
-        client.connection.server.set((forward.pool as u32, lease.id()));
-        if let Some(at) = forward.host_at.take() {
-            let address = lease.address().to_string();
-            forward.head.splice(at..at, address.into_bytes());
-        }
-        let result = attempt(worker, client, plan, forward, progress, pool, &mut stream, upload).await;
-        match result {
-            Ok(Received::Done { keep_alive, reusable, uploaded }) => {
-                if reusable && uploaded {
-                    let now = Instant::now();
-                    let until = idle::expiry(now, pool.config().timeouts.server_keep_alive);
-                    let most = plan.view.snapshot.config.limits.idle_per_server;
-                    worker.idle.keep(lease.id(), lease.address(), stream, until, most);
-                }
-                return Ok(match (uploaded, keep_alive) {
-                    (false, _) => After::Linger,
-                    (true, true) => After::Keep,
-                    (true, false) => After::Close,
-                });
+impl Exchange<'_> {
+    /// Tries servers until one answers, or none is left that may be tried.
+    async fn run(&mut self, client: &mut Client<'_>) -> Result<After, Failure> {
+        let mut take = Take::IdleOrNew;
+        loop {
+            let key = self.forward.key;
+            let connected = pick::connect(self.worker, &self.pool, key, take, &mut self.tries, client.timer).await?;
+            let Connected { lease, mut stream, reused, took } = connected;
+            self.outcome.connect += took;
+            self.outcome.server = Some(lease.server().clone());
+            client.connection.server.set((self.forward.pool as u32, lease.id()));
+            if let Some(at) = self.forward.host_at.take() {
+                let address = lease.address().to_string();
+                self.forward.head.splice(at..at, address.into_bytes());
             }
-            Ok(Received::Switching { from_server }) => {
-                let timeouts = &pool.config().timeouts;
-                return Box::pin(tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress)).await;
-            }
-            Err((failure, Sent(sent))) => {
-                // The server closed a kept connection as we took it: nothing was answered, and
-                // either nothing was taken or the method says that twice is as good as once.
-                let stale = reused
-                    && take == Take::IdleOrNew
-                    && !progress.heard.get()
-                    && matches!(failure.kind, FailureKind::ServerClosed)
-                    && matches!(upload, Upload::Done)
-                    && (forward.idempotent || !sent);
-                if !stale {
-                    return Err(failure);
+            match self.attempt(client, &mut stream).await {
+                Ok(Received::Done { keep_alive, reusable, uploaded }) => {
+                    if reusable && uploaded {
+                        self.keep(&lease, stream);
+                    }
+                    return Ok(match (uploaded, keep_alive) {
+                        (false, _) => After::Linger,
+                        (true, true) => After::Keep,
+                        (true, false) => After::Close,
+                    });
                 }
-                worker.counters.borrow_mut().retry(pool.id(), crate::state::counters::RetryReason::StaleConnection);
-                take = Take::New;
+                Ok(Received::Switching { from_server }) => {
+                    let timeouts = &self.pool.config().timeouts;
+                    let tunnel =
+                        tunnel::run(self.worker, client, self.plan, &mut stream, from_server, timeouts, self.progress);
+                    return Box::pin(tunnel).await;
+                }
+                // The server closed a kept connection as we took it.
+                Err(failure) if reused && take == Take::IdleOrNew && self.may_repeat(&failure) => {
+                    self.worker.counters.borrow_mut().retry(self.pool.id(), RetryReason::StaleConnection);
+                    take = Take::New;
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }
-}
 
-/// Whether any byte of the request was taken by the server's side of the kernel.
-#[derive(Debug, Clone, Copy)]
-struct Sent(bool);
-
-/// Sends the request to one server and passes its answer back.
-#[allow(clippy::too_many_arguments)]
-async fn attempt(
-    worker: &Rc<Worker>,
-    client: &mut Client<'_>,
-    plan: &Plan,
-    forward: &Forward,
-    progress: &Progress,
-    pool: &LivePool,
-    stream: &mut Stream,
-    upload: &mut Upload,
-) -> Result<Received, (Failure, Sent)> {
-    let timeouts = &pool.config().timeouts;
-    let (mut from_server, mut to_server) = stream.split();
-    let sent = Cell::new(false);
-    // A server may answer without reading all of the request, and close: its answer counts, so a
-    // failed write is no failure yet.
-    let written = send(&mut to_server, &forward.head, client.timer, timeouts.response, &sent).await;
-    let draining = worker.is_draining() || client.is_last(plan);
-    let receive = Receive {
-        worker,
-        plan,
-        websocket: forward.websocket,
-        timeouts,
-        progress,
-        timer: client.timer,
-        from: &mut from_server,
-        to: &mut client.writer,
-        draining,
-    };
-    let result = match upload {
-        Upload::Done => receive::receive(receive).await,
-        _ if written.is_err() => receive::receive(receive).await.map(not_uploaded),
-        _ => {
-            progress.uploading.set(true);
-            let timer = worker.wheel.timer();
-            let patience = Patience { read: timeouts.request_body, write: timeouts.response };
-            let path = Path {
-                from: &mut client.reader,
-                to: &mut to_server,
-                timer: &timer,
-                patience,
-                moved: &progress.body_in,
-            };
-            let limits = &plan.view.snapshot.config.limits;
-            let both =
-                Box::pin(both_ways(pass_body(path, worker, upload, limits), receive::receive(receive), progress));
-            both.await
-        }
-    };
-    if let (Upload::Chunked { body, buffer }, Ok(Received::Done { uploaded: true, .. })) = (&mut *upload, &result)
-        && body.is_done()
-    {
-        // What came behind the body is the next request.
-        client.next_input = Some(std::mem::replace(buffer, worker.buffers.small()));
+    /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
+    /// its method says that twice is as good as once (RFC 9110 §9.2.2).
+    fn may_repeat(&self, failure: &Failure) -> bool {
+        failure.kind == FailureKind::ServerClosed
+            && !self.progress.heard.get()
+            && matches!(self.upload, Upload::Done)
+            && (self.forward.idempotent || !self.sent.get())
     }
-    result.map_err(|failure| (failure, Sent(sent.get())))
+
+    fn keep(&self, lease: &Lease, stream: Stream) {
+        let until = idle::expiry(Instant::now(), self.pool.config().timeouts.server_keep_alive);
+        let most = self.plan.view.snapshot.config.limits.idle_per_server;
+        self.worker.idle.keep(lease.id(), lease.address(), stream, until, most);
+    }
+
+    /// Sends the request to one server and passes its answer back.
+    async fn attempt(&mut self, client: &mut Client<'_>, stream: &mut Stream) -> Result<Received, Failure> {
+        let (worker, plan, progress) = (self.worker, self.plan, self.progress);
+        let timeouts = &self.pool.config().timeouts;
+        let (mut from_server, mut to_server) = stream.split();
+        // A server may answer without reading all of the request, and close: its answer counts, so a
+        // failed write is no failure yet.
+        let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
+        let draining = worker.is_draining() || client.is_last(plan);
+        let receive = Receive {
+            worker,
+            plan,
+            websocket: self.forward.websocket,
+            timeouts,
+            progress,
+            timer: client.timer,
+            from: &mut from_server,
+            to: &mut client.writer,
+            draining,
+        };
+        let result = match &mut self.upload {
+            Upload::Done => receive::receive(receive).await,
+            _ if written.is_err() => receive::receive(receive).await.map(not_uploaded),
+            upload => {
+                progress.uploading.set(true);
+                let timer = worker.wheel.timer();
+                let patience = Patience { read: timeouts.request_body, write: timeouts.response };
+                let path = Path {
+                    from: &mut client.reader,
+                    to: &mut to_server,
+                    timer: &timer,
+                    patience,
+                    moved: &progress.body_in,
+                };
+                let limits = &plan.view.snapshot.config.limits;
+                let both = both_ways(pass_body(path, worker, upload, limits), receive::receive(receive), progress);
+                Box::pin(both).await
+            }
+        };
+        if let (Upload::Chunked { body, buffer }, Ok(Received::Done { uploaded: true, .. })) =
+            (&mut self.upload, &result)
+            && body.is_done()
+        {
+            // What came behind the body is the next request.
+            client.next_input = Some(std::mem::replace(buffer, worker.buffers.small()));
+        }
+        result
+    }
 }
 
 fn not_uploaded(received: Received) -> Received {

@@ -287,12 +287,12 @@ impl Worker {
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
-        if ticks % TICKS_A_FLUSH == 0
+        if ticks.is_multiple_of(TICKS_A_FLUSH)
             && let Some(log) = self.log.borrow_mut().as_mut()
         {
             log.flush();
         }
-        if ticks % TICKS_A_SECOND == 0 {
+        if ticks.is_multiple_of(TICKS_A_SECOND) {
             self.idle.sweep(now);
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
