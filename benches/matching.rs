@@ -45,7 +45,7 @@ fn condition(shape: &str, i: usize) -> Vec<Test> {
     let kind = KINDS[i % 5];
     match shape {
         "prefix" => vec![path(format!("/api/{kind}/svc{i}/**"))],
-        "suffix" => vec![path(if i % 2 == 0 { format!("*.ext{i}") } else { format!("*-{i}.jpg") })],
+        "suffix" => vec![path(if i.is_multiple_of(2) { format!("*.ext{i}") } else { format!("*-{i}.jpg") })],
         "glob" => vec![path(match i % 3 {
             0 => format!("/shop/*/item{i}/**"),
             1 => format!("/users/{{who}}/orders/o{i}"),
@@ -73,7 +73,7 @@ fn message(shape: &str, i: usize, hit: bool) -> (String, String, String) {
     let miss = if hit { "" } else { "x" };
     match shape {
         "prefix" => by_path(format!("/api/{kind}/svc{i}{miss}/v2/detail/{i}")),
-        "suffix" if i % 2 == 0 => by_path(format!("/files/2026/report.ext{i}{miss}")),
+        "suffix" if i.is_multiple_of(2) => by_path(format!("/files/2026/report.ext{i}{miss}")),
         "suffix" => {
             by_path(format!("/files/2026/report{miss}-{}.jpg", if hit { i.to_string() } else { "x".to_owned() }))
         }
@@ -164,7 +164,11 @@ fn decide(table: &Table, (path, tenant, cookie): &(String, String, String)) -> O
         no_tls: false,
     };
     let rule = table.section(Kind::Http, black_box(head.host))?.decide(&head, &mut || 0)?;
-    Some(rule.number())
+    // What the caller goes on with.
+    match rule.action() {
+        Action::Use { target: Target::Pool(pool), .. } => Some(rule.number() + *pool as u32),
+        _ => None,
+    }
 }
 
 fn matching(criterion: &mut Criterion) {
