@@ -18,6 +18,8 @@ struct Compiler<'s> {
     set: &'s RuleSet,
     faults: &'s mut Vec<Fault>,
     regexes: Pool,
+    /// By what they say.
+    actions: Map<String, Arc<rule::Action>>,
     /// Lists, in each form they are used in.
     lower_words: Map<usize, Arc<Words>>,
     paths: Map<(usize, bool), Arc<Words>>,
@@ -32,6 +34,7 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
         set,
         faults,
         regexes: Pool::default(),
+        actions: Map::default(),
         lower_words: Map::default(),
         paths: Map::default(),
         values: Map::default(),
@@ -102,6 +105,8 @@ impl Compiler<'_> {
             rule::Refinement::RemoveHeader { name } => Some(Change::Remove { name: name.clone() }),
             _ => None,
         });
+        let action = self.actions.entry(format!("{:?}", rule.action)).or_insert_with(|| Arc::new(rule.action.clone()));
+        let action = action.clone();
         let rest = Rest {
             id: rule.id.clone(),
             name: rule.name.clone(),
@@ -110,7 +115,7 @@ impl Compiler<'_> {
             condition: rule.condition.clone(),
             patterns,
         };
-        Rule { number, first, action: rule.action.clone(), rest: Box::new(rest) }
+        Rule { number, first, action, rest: Box::new(rest) }
     }
 
     fn test(&mut self, test: &rule::Test, policy: PathPolicy) -> Test {

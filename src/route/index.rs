@@ -70,15 +70,16 @@ struct Entry(u32);
 
 const NODE: u32 = 1 << 31;
 
-/// Hash to entry, open addressing, at most half full. Part of the hash is kept: a wrong entry now
-/// and then costs a test that fails, and a right one is never missed.
+/// Hash to entry, open addressing, at most half full. Eight bits of the hash are kept beside: a wrong
+/// entry now and then costs a test that fails, and a right one is never missed. They lie apart, close
+/// together: most look-ups find nothing, and touch nothing else.
 #[derive(Debug)]
 struct Table {
-    slots: Box<[(u32, Entry)]>,
+    /// 0 where there is nothing.
+    marks: Box<[u8]>,
+    entries: Box<[Entry]>,
 }
 
-/// In a slot that holds nothing.
-const NOTHING: Entry = Entry(u32::MAX);
 /// This many rules are tested one by one rather than looked up.
 const SCAN: usize = 8;
 /// This many rules under one key are few enough.
@@ -87,37 +88,44 @@ const FEW: usize = 4;
 const DEEPEST: u32 = 12;
 
 impl Table {
-    fn new(entries: &[(u64, Entry)]) -> Table {
-        let size = (entries.len() * 2).next_power_of_two().max(2);
-        let mut slots = vec![(0, NOTHING); size].into_boxed_slice();
-        for (hash, entry) in entries {
+    fn new(all: &[(u64, Entry)]) -> Table {
+        let size = (all.len() * 2).next_power_of_two().max(2);
+        let mut marks = vec![0; size].into_boxed_slice();
+        let mut entries = vec![Entry(0); size].into_boxed_slice();
+        for (hash, entry) in all {
             let mut at = *hash as usize & (size - 1);
-            while slots[at].1 != NOTHING {
+            while marks[at] != 0 {
                 at = (at + 1) & (size - 1);
             }
-            slots[at] = ((hash >> 32) as u32, *entry);
+            (marks[at], entries[at]) = (mark(*hash), *entry);
         }
-        Table { slots }
+        Table { marks, entries }
     }
 
-    /// All entries that may have this hash: two hashes with the same kept part are both tried.
+    /// All entries that may have this hash.
     #[inline]
     fn get(&self, hash: u64) -> impl Iterator<Item = Entry> {
-        let mask = self.slots.len() - 1;
+        let mask = self.marks.len() - 1;
         let mut at = hash as usize & mask;
         std::iter::from_fn(move || {
             loop {
-                let (kept, entry) = *self.slots.get(at)?;
-                if entry == NOTHING {
+                let (here, own) = (at, *self.marks.get(at)?);
+                if own == 0 {
                     return None;
                 }
                 at = (at + 1) & mask;
-                if kept == (hash >> 32) as u32 {
-                    return Some(entry);
+                if own == mark(hash) {
+                    return self.entries.get(here).copied();
                 }
             }
         })
     }
+}
+
+/// Bits of a hash that do not say where it lies; not 0.
+#[inline]
+fn mark(hash: u64) -> u8 {
+    (hash >> 56) as u8 | 1
 }
 
 impl Index {

@@ -77,7 +77,8 @@ pub struct Rule {
     number: u32,
     /// Position of the first part of its condition.
     first: u32,
-    action: Action,
+    /// One for all rules that do the same.
+    action: Arc<Action>,
     /// What is not needed to forward most messages.
     rest: Box<Rest>,
 }

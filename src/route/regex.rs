@@ -42,12 +42,12 @@ pub(super) struct Regex {
 /// What is left of a regex behind its literal prefix.
 #[derive(Debug)]
 pub(super) struct Tail {
-    text: Box<str>,
-    /// Only looked for right behind the prefix.
-    anchored: bool,
-    pub hints: Hints,
     search: OnceLock<Search>,
     groups: OnceLock<Groups>,
+    /// Only looked for right behind the prefix.
+    anchored: bool,
+    text: Box<str>,
+    pub hints: Box<Hints>,
 }
 
 /// Literals that every match has: what the index finds rules by.
@@ -123,7 +123,7 @@ impl Pool {
 
     fn tail(&mut self, text: &str, anchored: bool, hir: &Hir) -> Arc<Tail> {
         let make = || {
-            let (text, hints) = (text.into(), Hints::new(hir, anchored));
+            let (text, hints) = (text.into(), Box::new(Hints::new(hir, anchored)));
             Arc::new(Tail { text, anchored, hints, search: OnceLock::new(), groups: OnceLock::new() })
         };
         self.tails.entry((anchored, text.into())).or_insert_with(make).clone()
