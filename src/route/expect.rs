@@ -161,6 +161,6 @@ fn fault(expect: &Expect, came: &Came<'_>) -> Fault {
         return Fault::error("R0304", expect.place.clone(), format!("expected {expected}, got {got}"));
     };
     let message = format!("expected {expected}, got {got} (rule {})", rule.id());
-    let also = format!("rule \"{}\" took it", rule.rest.rule.name);
+    let also = format!("rule \"{}\" took it", rule.rest.name);
     Fault::error("R0304", expect.place.clone(), message).also(rule.place().clone(), also)
 }
