@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -81,6 +81,9 @@ impl fmt::Display for StartError {
 
 /// How long the log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// A signal this soon after the one that began the drain is not a second one.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Descriptors that are not for client connections: sockets, pipes, logs, checks.
 const RESERVED_DESCRIPTORS: u64 = 256;
@@ -265,11 +268,22 @@ async fn control_thread(
     tokio::select! {
         _ = ended => {}
         () = tokio::time::sleep(patience + Duration::from_secs(1)) => tracing::warn!("a worker did not drain in time"),
-        () = told_to_stop(None) => tracing::warn!("told again: stopping at once"),
+        () = told_again() => tracing::warn!("told again: stopping at once"),
     }
     stop.send_replace(true);
     // Both end at once; what they were doing matters no more.
     let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, monitor) }).await;
+}
+
+/// The same word may come twice: `timeout` sends its signal to the process and then to its group.
+async fn told_again() {
+    let heard = Instant::now();
+    loop {
+        told_to_stop(None).await;
+        if heard.elapsed() > ECHO {
+            return;
+        }
+    }
 }
 
 /// SIGTERM, SIGINT, or the time is over.
