@@ -39,7 +39,7 @@ macro_rules! not_reached {
 /// Director of a web and media farm: sends each request to the servers that hold its content.
 #[derive(Debug, Parser)]
 #[command(name = "reeve", version, max_term_width = 110, after_help = "`reeve --help` says more, with exit codes.")]
-#[command(after_long_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(after_long_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Option<Command>,

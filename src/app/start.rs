@@ -228,6 +228,9 @@ fn say(started: &Started, workers: usize) {
     for (name, address) in &started.listeners {
         tracing::info!(listener = %name, %address, "listening");
     }
+    if started.listeners.is_empty() {
+        tracing::warn!("no listener is open: nothing is served");
+    }
     for address in &started.metrics {
         tracing::info!(%address, "metrics");
     }
