@@ -20,6 +20,8 @@ fn a_request_in_flight_is_answered_before_the_end() {
         client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     }
     until("all are in flight", || (origin.held() == busy.len()).then_some(()));
+    // Twice within a moment, as timeout(1) does it to the process and its group, is once.
+    reeve.process.signal(Signal::TERM);
     reeve.process.signal(Signal::TERM);
     until("nobody listens any more", || TcpStream::connect(&address).is_err().then_some(()));
     assert!(reeve.process.running(), "it waits for what is in flight");
