@@ -188,13 +188,7 @@ fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome 
             None => Outcome::NoRoute,
         },
         Action::Redirect { code, to } => {
-            let mut location = Vec::new();
-            route::expand(to, rule, head, true, &mut location);
-            let mut location = String::from_utf8_lossy(&location).into_owned();
-            // The query goes along unless the target has one of its own.
-            if !head.query.is_empty() && !location.contains('?') {
-                location = format!("{location}?{}", head.query);
-            }
+            let location = String::from_utf8_lossy(&route::location(to, rule, head)).into_owned();
             Outcome::Redirect { rule: winner(config, rule, head), code: *code, location }
         }
         Action::Answer { code, text } => Outcome::Answer {

@@ -104,7 +104,7 @@ fn log_to_stderr() {
 
 /// A bare word is a level: as the name of a part it would silence all others.
 fn log_filter(wanted: &str) -> Option<EnvFilter> {
-    let word = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    let word = |part: &str| part.contains('=') || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
     wanted.split(',').all(word).then(|| EnvFilter::builder().parse(wanted).ok()).flatten()
 }
 
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_is_logged_is_a_level_or_levels_of_parts() {
-        for good in ["debug", "off", "info,reeve::health=debug", "warn, reeve=trace"] {
+        for good in ["debug", "off", "info,reeve::health=debug", "warn,reeve=trace"] {
             assert!(log_filter(good).is_some(), "{good}");
         }
         for wrong in ["verbose", "reeve", "a=b=c", "info,", "reeve=loud"] {

@@ -35,7 +35,7 @@ use crate::model::rule::{HostPattern, Kind, PathPolicy, RuleSet, Template};
 pub use crate::model::rule::Action;
 
 pub use head::Head;
-pub use key::{expand, key_hash, key_text, pool};
+pub use key::{expand, key_hash, key_text, location, pool};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]
