@@ -257,6 +257,7 @@ async fn control_thread(
     let Ends { workers, tallies, threads, stop_after } = ends;
     let (stop, stopped) = watch::channel(false);
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
+    let hang_ups = tokio::spawn(refuse_reloads());
     let monitor = tokio::spawn(async move {
         if let Err(error) = monitor::run(source, control, metrics, stopped).await {
             tracing::error!(%error, "the control socket and the metrics page are gone");
@@ -274,8 +275,17 @@ async fn control_thread(
         () = told_again() => tracing::warn!("told again: stopping at once"),
     }
     stop.send_replace(true);
+    hang_ups.abort();
     // Both end at once; what they were doing matters no more.
     let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, monitor) }).await;
+}
+
+/// SIGHUP asks other servers to read their texts anew. Left alone it would end the process without a drain.
+async fn refuse_reloads() {
+    let Ok(mut hang_up) = signal(SignalKind::hangup()) else { return };
+    while hang_up.recv().await.is_some() {
+        tracing::warn!("SIGHUP: reloading is not built yet; restart to read the texts anew");
+    }
 }
 
 /// The same word may come twice: `timeout` sends its signal to the process and then to its group.

@@ -41,6 +41,10 @@ fn without_work_it_ends_at_once() {
     let origin = Origin::start("web");
     for signal in [Signal::TERM, Signal::INT] {
         let mut reeve = Reeve::before("stop", &[("web", origin.address())]);
+        // Who hopes for a reload must not end it.
+        reeve.process.signal(Signal::HUP);
+        let mut client = Client::connect(&reeve.address());
+        assert_eq!(client.request("GET", "/", &[]).expect("an answer").status, 200);
         reeve.process.signal(signal);
         assert_eq!(reeve.process.exit(Duration::from_secs(10)).code(), Some(0), "{signal:?}");
         assert!(!std::path::Path::new(&reeve.site.socket()).exists(), "the control socket is gone");
