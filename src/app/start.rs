@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::check::Prepared;
@@ -107,6 +107,9 @@ fn start(
     notes: u64,
     options: RunOptions,
 ) -> Result<(), StartError> {
+    let broken = |error: io::Error| StartError::Other(format!("the control thread cannot be started: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+    let signals = runtime.block_on(async { Signals::listen() }).map_err(broken)?;
     let descriptors = sys::process::raise_descriptor_limit();
     let count =
         config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
@@ -135,11 +138,7 @@ fn start(
     say(&started, count);
     (options.ready)(&started);
     let source = Source::new(farm.clone(), tallies.clone(), workers.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| StartError::Other(format!("the control thread cannot be started: {error}")))?;
-    let ends = Ends { workers, tallies, threads, stop_after: options.stop_after };
+    let ends = Ends { workers, tallies, threads, signals, stop_after: options.stop_after };
     runtime.block_on(control_thread(farm, source, control, metrics, ends));
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -243,6 +242,7 @@ struct Ends {
     workers: Arc<Workers>,
     tallies: Arc<Tallies>,
     threads: Vec<JoinHandle<()>>,
+    signals: Signals,
     stop_after: Option<Duration>,
 }
 
@@ -254,16 +254,15 @@ async fn control_thread(
     metrics: Vec<TcpListener>,
     ends: Ends,
 ) {
-    let Ends { workers, tallies, threads, stop_after } = ends;
+    let Ends { workers, tallies, threads, mut signals, stop_after } = ends;
     let (stop, stopped) = watch::channel(false);
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
-    let hang_ups = tokio::spawn(refuse_reloads());
     let monitor = tokio::spawn(async move {
         if let Err(error) = monitor::run(source, control, metrics, stopped).await {
             tracing::error!(%error, "the control socket and the metrics page are gone");
         }
     });
-    told_to_stop(stop_after).await;
+    signals.stop_or(stop_after).await;
     let patience = farm.snapshot().config.timeouts.drain;
     tracing::info!(within = ?patience, "draining: no new connections, requests in flight are finished");
     tallies.set_draining();
@@ -272,49 +271,63 @@ async fn control_thread(
     tokio::select! {
         _ = ended => {}
         () = tokio::time::sleep(patience + Duration::from_secs(1)) => tracing::warn!("a worker did not drain in time"),
-        () = told_again() => tracing::warn!("told again: stopping at once"),
+        () = signals.stop_again() => tracing::warn!("told again: stopping at once"),
     }
     stop.send_replace(true);
-    hang_ups.abort();
     // Both end at once; what they were doing matters no more.
     let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, monitor) }).await;
 }
 
-/// SIGHUP asks other servers to read their texts anew. Left alone it would end the process without a drain.
-async fn refuse_reloads() {
-    let Ok(mut hang_up) = signal(SignalKind::hangup()) else { return };
-    while hang_up.recv().await.is_some() {
-        tracing::warn!("SIGHUP: reloading is not built yet; restart to read the texts anew");
-    }
+/// The signals that are heard, from before the process says that it is ready.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
-/// The same word may come twice: `timeout` sends its signal to the process and then to its group.
-async fn told_again() {
-    let heard = Instant::now();
-    loop {
-        told_to_stop(None).await;
-        if heard.elapsed() > ECHO {
-            return;
-        }
+impl Signals {
+    /// Within a runtime.
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
-}
 
-/// SIGTERM, SIGINT, or the time is over.
-async fn told_to_stop(after: Option<Duration>) {
-    let over = async {
-        match after {
-            Some(after) => tokio::time::sleep(after).await,
-            None => std::future::pending().await,
-        }
-    };
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
+    /// SIGTERM or SIGINT.
+    async fn stop(&mut self) {
+        loop {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = over => {}
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Left alone it would end the process without a drain; elsewhere it means a reload.
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("SIGHUP: reloading is not built yet; restart to read the texts anew");
+                }
             }
         }
-        _ => over.await,
+    }
+
+    /// A signal to stop, or the time is over.
+    async fn stop_or(&mut self, after: Option<Duration>) {
+        match after {
+            Some(after) => tokio::select! {
+                () = self.stop() => {}
+                () = tokio::time::sleep(after) => {}
+            },
+            None => self.stop().await,
+        }
+    }
+
+    /// The same word may come twice: `timeout` sends its signal to the process and then to its group.
+    async fn stop_again(&mut self) {
+        let heard = Instant::now();
+        loop {
+            self.stop().await;
+            if heard.elapsed() > ECHO {
+                return;
+            }
+        }
     }
 }
