@@ -183,13 +183,7 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
-            let mut location = Vec::new();
-            route::expand(to, rule, &incoming.routed, true, &mut location);
-            // The query goes along unless the target has one of its own.
-            if !query.is_empty() && !location.contains(&b'?') {
-                location.push(b'?');
-                location.extend_from_slice(query.as_bytes());
-            }
+            let location = route::location(to, rule, &incoming.routed);
             Step::Answer(Answer { status: *code, text: None, location: Some(location) })
         }
         route::Action::Answer { code, text } => {

@@ -104,6 +104,17 @@ pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, o
     }
 }
 
+/// The Location of a redirect by `rule`: the query goes along unless the target has one of its own.
+pub fn location(to: &Template, rule: &Rule, head: &Head<'_>) -> Vec<u8> {
+    let mut location = Vec::new();
+    expand(to, rule, head, true, &mut location);
+    if !head.query.is_empty() && !location.contains(&b'?') {
+        location.push(b'?');
+        location.extend_from_slice(head.query.as_bytes());
+    }
+    location
+}
+
 /// RFC 3986 §3.3: what may stand in a path stays, escapes that are there included.
 fn encode_into(value: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -39,7 +39,7 @@ use condition::{PathPattern, Term};
 pub use crate::model::rule::Action;
 
 pub use head::Head;
-pub use key::{expand, key_hash, key_text, pool};
+pub use key::{expand, key_hash, key_text, location, pool};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]
