@@ -12,6 +12,7 @@ use regex_automata::Anchored;
 use regex_automata::dfa::{Automaton, dense};
 use regex_automata::util::primitives::StateID;
 use regex_automata::util::start;
+use smallvec::SmallVec;
 
 use super::hash::Map;
 
@@ -19,11 +20,14 @@ use super::hash::Map;
 pub(super) struct Small {
     /// Where it begins, by what stands before: nothing, a word's byte, another, CR, LF.
     starts: [u16; 5],
-    states: Box<[u16]>,
+    /// In place where they are few: so they lie beside what leads to them.
+    states: SmallVec<[u16; IN_PLACE]>,
 }
 
 /// A next state: there is a match, whatever follows.
 const MATCH: u16 = u16::MAX;
+/// Words that a short tail needs.
+const IN_PLACE: usize = 80;
 /// Words of all states together: beyond, a table is better.
 const LARGEST: usize = 1024;
 /// Ranges of one state, as they are searched one by one.
@@ -53,7 +57,7 @@ impl Small {
             all.push((ranges, table.is_match_state(table.next_eoi_state(state))));
         }
         let place = |number: usize| places.get(number).copied();
-        let mut states = Vec::with_capacity(words);
+        let mut states = SmallVec::with_capacity(words);
         for (ranges, accepts) in all {
             states.push((ranges.len() as u16) << 1 | u16::from(accepts));
             for (low, high, next) in ranges {
@@ -62,7 +66,7 @@ impl Small {
             }
         }
         let starts = [place(starts[0])?, place(starts[1])?, place(starts[2])?, place(starts[3])?, place(starts[4])?];
-        Some(Small { starts, states: states.into() })
+        Some(Small { starts, states })
     }
 
     /// Whether there is a match that begins at `at` (or behind it, if the automaton is not anchored).

@@ -83,7 +83,7 @@ struct Table {
 /// This many rules are tested one by one rather than looked up.
 const SCAN: usize = 8;
 /// This many rules under one key are few enough.
-const FEW: usize = 4;
+const FEW: usize = 2;
 /// Nodes below each other.
 const DEEPEST: u32 = 12;
 
