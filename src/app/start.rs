@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::check::Prepared;
 use super::{START_FAILED, output};
-use crate::model::config::Config;
+use crate::model::config::{AccessLog, Config, LogTarget};
 use crate::model::listener::Protocol;
 use crate::model::{Limits, Severity};
 use crate::monitor::{self, ControlSocket, Source};
@@ -49,7 +49,7 @@ pub struct Started {
 #[derive(Debug)]
 enum StartError {
     Listen { what: String, address: SocketAddr, error: io::Error },
-    Log(io::Error),
+    Log { path: PathBuf, error: io::Error },
     Other(String),
 }
 
@@ -73,7 +73,13 @@ impl fmt::Display for StartError {
                     _ => Ok(()),
                 }
             }
-            StartError::Log(error) => write!(f, "the access log cannot be opened: {error}"),
+            StartError::Log { path, error } => {
+                write!(f, "log.access: cannot open {}: {error}", path.display())?;
+                match error.kind() {
+                    io::ErrorKind::NotFound => write!(f, "\n  help: its folder has to be there"),
+                    _ => Ok(()),
+                }
+            }
             StartError::Other(what) => f.write_str(what),
         }
     }
@@ -117,7 +123,7 @@ fn start(
     let (mut sockets, listeners) = open_listeners(&farm, count)?;
     let metrics = open_metrics(&config)?;
     let control = open_control(&config);
-    let log = config.log.access.as_ref().map(Log::start).transpose().map_err(StartError::Log)?;
+    let log = config.log.access.as_ref().map(start_log).transpose()?;
     let tallies = Arc::new(log.as_ref().map_or_else(Tallies::default, |log| Tallies::with_log(log.dropped())));
     tallies.set_notes(notes);
     let (workers, commands) = Workers::new(count);
@@ -147,6 +153,16 @@ fn start(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn start_log(access: &AccessLog) -> Result<Log, StartError> {
+    Log::start(access).map_err(|error| {
+        let path = match &access.target {
+            LogTarget::File(path) => path.clone(),
+            LogTarget::Stdout => PathBuf::from("-"),
+        };
+        StartError::Log { path, error }
+    })
 }
 
 fn spawn_worker(number: usize, start: Start) -> Result<JoinHandle<()>, StartError> {

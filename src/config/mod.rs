@@ -64,6 +64,10 @@ pub fn load(request: &Request) -> Load {
         }
         Err(error) => {
             let fault = Fault::error("R0100", Place::file(name), format!("cannot be read: {}", reason(&error)));
+            let fault = match error.kind() {
+                std::io::ErrorKind::NotFound => fault.help("name the configuration: -c FILE"),
+                _ => fault,
+            };
             Load { faults: vec![fault], ..Load::default() }
         }
     }
