@@ -85,6 +85,9 @@ impl fmt::Display for StartError {
     }
 }
 
+/// Regexes of one rule set that are compiled without being asked for: a few KiB each.
+const REGEXES_COMPILED: usize = 100_000;
+
 /// How long the log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -143,6 +146,7 @@ fn start(
     };
     say(&started, count);
     (options.ready)(&started);
+    warm_up(&farm)?;
     let source = Source::new(farm.clone(), tallies.clone(), workers.clone());
     let ends = Ends { workers, tallies, threads, signals, stop_after: options.stop_after };
     runtime.block_on(control_thread(farm, source, control, metrics, ends));
@@ -163,6 +167,17 @@ fn start_log(access: &AccessLog) -> Result<Log, StartError> {
         };
         StartError::Log { path, error }
     })
+}
+
+/// Regexes beyond those that loading compiles are compiled now, beside the traffic: a request that is
+/// faster compiles its own.
+fn warm_up(farm: &Farm) -> Result<(), StartError> {
+    let tables = farm.snapshot().tables.clone();
+    std::thread::Builder::new()
+        .name("warm-up".to_owned())
+        .spawn(move || tables.iter().for_each(|table| table.warm(REGEXES_COMPILED)))
+        .map(drop)
+        .map_err(|error| StartError::Other(format!("a thread cannot be started: {error}")))
 }
 
 fn spawn_worker(number: usize, start: Start) -> Result<JoinHandle<()>, StartError> {
