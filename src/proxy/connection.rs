@@ -18,6 +18,7 @@ use super::reply::{self, Reply};
 use super::request::{self, After, Outcome, Progress};
 use super::view::View;
 use super::worker::Worker;
+use crate::net::buffers::SMALL;
 use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Stream, Timer};
 use crate::state::connections::{Doing, REQUEST_SHOWN};
@@ -89,6 +90,13 @@ impl Client<'_> {
         self.input.as_ref().and_then(|input| input.as_slice().get(head_bytes..)).unwrap_or_default()
     }
 
+    /// Lets go of all that is there but the head of the request in progress, which the log will quote.
+    pub fn keep_head_only(&mut self, head_bytes: usize) {
+        if let Some(input) = &mut self.input {
+            input.shrink_to(head_bytes);
+        }
+    }
+
     /// Whether this connection has had all the requests it may have.
     pub fn is_last(&self, plan: &Plan) -> bool {
         let most = plan.view.snapshot.config.limits.requests_per_connection;
@@ -121,9 +129,10 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listene
     while let Some((plan, started)) = next_request(&worker, &mut client).await {
         let after = Box::pin(serve_request(&worker, &mut client, plan, started)).await;
         match after {
-            After::Keep if !worker.is_draining() => worker.set_idle(&connection),
-            After::Keep | After::Close => break,
-            After::Linger => {
+            // While draining too: the next answer says that it is the last.
+            After::Keep => worker.set_idle(&connection),
+            After::Close if client.input.is_none() && client.reader.is_quiet() => break,
+            After::Close | After::Linger => {
                 Box::pin(linger(&worker, &mut client)).await;
                 break;
             }
@@ -137,18 +146,29 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listene
 
 /// Waits for a request and plans it. `None`: the connection is over.
 async fn next_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> Option<(Plan, Instant)> {
-    if client.input.is_none() {
-        let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
-        match client.timer.wait(limit, client.reader.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(Elapsed) => return None,
+    let mut empty_since: Option<Instant> = None;
+    loop {
+        let Some(input) = &mut client.input else {
+            let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
+            let limit = match empty_since {
+                // Empty lines do not make the wait for a request any longer.
+                Some(since) => limit.checked_sub(since.elapsed())?,
+                None => limit,
+            };
+            let read = client.reader.fill(&worker.buffers, SMALL as u64);
+            let input = client.timer.wait(limit, read).await.ok()?.ok()?;
+            if input.is_empty() {
+                return None;
+            }
+            client.input = Some(input);
+            continue;
+        };
+        skip_empty_lines(input);
+        if !input.is_empty() {
+            break;
         }
-        let mut input = worker.buffers.small();
-        let count = client.timer.wait(limit, client.reader.read(&mut input)).await.ok()?.ok()?;
-        if count == 0 {
-            return None;
-        }
-        client.input = Some(input);
+        client.input = None;
+        empty_since.get_or_insert_with(Instant::now);
     }
     let started = Instant::now();
     worker.set_active(client.connection);
@@ -162,6 +182,13 @@ async fn next_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> Option<(P
         return Some((plan, started));
     }
     Box::pin(rest_of_head(worker, client, view, started)).await
+}
+
+/// RFC 9112 §2.2: empty lines before a request are ignored; old clients send one behind a body.
+fn skip_empty_lines(input: &mut Buffer) {
+    while input.as_slice().starts_with(b"\r\n") {
+        input.consume(2);
+    }
 }
 
 fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
@@ -183,13 +210,19 @@ async fn rest_of_head(
     let config = &view.snapshot.config;
     loop {
         let input = client.input.as_mut()?;
+        skip_empty_lines(input);
         let looked_at = input.len();
         if !input.grow(config.limits.header_bytes) {
             return Some((plan::failed(&view, Failure::head(Refusal::TooLarge)), started));
         }
         // The whole head has one deadline, however it is dripped in.
         let left = config.timeouts.request_header.saturating_sub(started.elapsed());
-        match client.timer.wait(left, client.reader.read(input)).await {
+        let read = match left {
+            // A wait looks at its time only when there is nothing to read.
+            Duration::ZERO => Err(Elapsed),
+            left => client.timer.wait(left, client.reader.read(input)).await,
+        };
+        match read {
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return None,
             Err(Elapsed) => {
@@ -314,12 +347,6 @@ async fn send_reply(
     mut reply: Reply<'_>,
     progress: &Progress,
 ) -> Outcome {
-    let accept = client
-        .input
-        .as_ref()
-        .and_then(|input| input.as_slice().get(plan.seen.accept.start as usize..plan.seen.accept.end as usize))
-        .unwrap_or_default()
-        .to_vec();
     // The connection stays only where the whole request is here, so that the next one can be found.
     let whole = match plan.body {
         Framing::None => true,
@@ -334,7 +361,8 @@ async fn send_reply(
     };
     let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(plan);
     let date = worker.date();
-    reply.accept = &accept;
+    let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
+    reply.accept = client.input.as_ref().and_then(|input| input.as_slice().get(accept)).unwrap_or_default();
     reply.head_only = plan.head_only;
     reply.keep_alive = keep;
     reply.old = plan.version == Version::Http10;
@@ -363,12 +391,11 @@ async fn linger(worker: &Worker, client: &mut Client<'_>) {
     let mut read = 0;
     while read < LINGER_BYTES {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || !matches!(client.timer.wait(left, client.reader.readable()).await, Ok(Ok(()))) {
+        if left.is_zero() {
             return;
         }
-        let mut buffer = worker.buffers.small();
-        match client.timer.wait(left, client.reader.read(&mut buffer)).await {
-            Ok(Ok(count)) if count > 0 => read += count,
+        match client.timer.wait(left, client.reader.fill(&worker.buffers, SMALL as u64)).await {
+            Ok(Ok(buffer)) if !buffer.is_empty() => read += buffer.len(),
             _ => return,
         }
     }

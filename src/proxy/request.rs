@@ -99,6 +99,10 @@ pub struct Progress {
     pub until_close: Cell<bool>,
     /// The request's body is still on its way.
     pub uploading: Cell<bool>,
+    /// Not all of the request has gone out, or will.
+    pub unsent: Cell<bool>,
+    /// When the last of a body went out that was sent by and by.
+    pub sent_at: Cell<Option<Instant>>,
     /// The server has sent something.
     pub heard: Cell<bool>,
     pub first_byte: Cell<Option<Duration>>,
@@ -117,6 +121,8 @@ impl Progress {
             status: Cell::new(0),
             until_close: Cell::new(false),
             uploading: Cell::new(false),
+            unsent: Cell::new(false),
+            sent_at: Cell::new(None),
             heard: Cell::new(false),
             first_byte: Cell::new(None),
             body_in: Cell::new(0),
@@ -149,6 +155,10 @@ struct Exchange<'e> {
     tries: Tries,
     /// Some byte of the request was taken by this side's kernel for the server.
     sent: Cell<bool>,
+    /// More of the body was taken from the client than is kept here.
+    body_begun: bool,
+    /// Bytes of the server's address that stand in the head for want of a Host.
+    host_length: usize,
     outcome: Outcome,
 }
 
@@ -166,7 +176,19 @@ pub async fn forward(
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
     let (tries, sent, outcome) = (Tries::default(), Cell::new(false), Outcome::of(After::Close));
-    let mut exchange = Exchange { worker, plan, forward, progress, pool, upload, tries, sent, outcome };
+    let mut exchange = Exchange {
+        worker,
+        plan,
+        forward,
+        progress,
+        pool,
+        upload,
+        tries,
+        sent,
+        body_begun: false,
+        host_length: 0,
+        outcome,
+    };
     let result = exchange.run(client).await;
     let Exchange { pool, tries, mut outcome, .. } = exchange;
     outcome.pool = Some(pool);
@@ -208,12 +230,7 @@ fn take_body(
         Framing::Chunked => {
             let mut body = ChunkedBody::new(Keep::Framed);
             let limits = &plan.view.snapshot.config.limits;
-            let mut buffer = worker.buffers.small();
-            // An input that has grown beyond a small buffer may hold more than one of body.
-            if !buffer.append(here) {
-                buffer = worker.buffers.large();
-                buffer.append(here);
-            }
+            let mut buffer = worker.buffers.holding(here);
             let taken = buffer.len();
             let scanned = body
                 .scan(buffer.as_mut_slice(), limits)
@@ -242,9 +259,10 @@ impl Exchange<'_> {
             self.outcome.connect += took;
             self.outcome.server = Some(lease.server().clone());
             client.connection.server.set((self.forward.pool as u32, lease.id()));
-            if let Some(at) = self.forward.host_at.take() {
-                let address = lease.address().to_string();
-                self.forward.head.splice(at..at, address.into_bytes());
+            if let Some(at) = self.forward.host_at {
+                let address = lease.address().to_string().into_bytes();
+                let before = std::mem::replace(&mut self.host_length, address.len());
+                self.forward.head.splice(at..at + before, address);
             }
             match self.attempt(client, &mut stream).await {
                 Ok(Received::Done { keep_alive, reusable, uploaded }) => {
@@ -258,6 +276,7 @@ impl Exchange<'_> {
                     });
                 }
                 Ok(Received::Switching { from_server }) => {
+                    self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
                     let timeouts = &self.pool.config().timeouts;
                     let tunnel =
                         tunnel::run(self.worker, client, self.plan, &mut stream, from_server, timeouts, self.progress);
@@ -278,7 +297,7 @@ impl Exchange<'_> {
     fn may_repeat(&self, failure: &Failure) -> bool {
         failure.kind == FailureKind::ServerClosed
             && !self.progress.heard.get()
-            && matches!(self.upload, Upload::Done)
+            && !self.body_begun
             && (self.forward.idempotent || !self.sent.get())
     }
 
@@ -296,7 +315,8 @@ impl Exchange<'_> {
         // A server may answer without reading all of the request, and close: its answer counts, so a
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
-        let draining = worker.is_draining() || client.is_last(plan);
+        progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
+        let last = client.is_last(plan);
         let receive = Receive {
             worker,
             plan,
@@ -306,12 +326,14 @@ impl Exchange<'_> {
             timer: client.timer,
             from: &mut from_server,
             to: &mut client.writer,
-            draining,
+            last,
         };
         let result = match &mut self.upload {
-            Upload::Done => receive::receive(receive).await,
+            // Half a request is out: that server's connection must never carry another one.
             _ if written.is_err() => receive::receive(receive).await.map(not_uploaded),
+            Upload::Done => receive::receive(receive).await,
             upload => {
+                self.body_begun = true;
                 progress.uploading.set(true);
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
@@ -393,8 +415,12 @@ async fn both_ways(
             && let Poll::Ready(result) = upload.as_mut().poll(cx)
         {
             progress.uploading.set(false);
+            progress.sent_at.set(Some(Instant::now()));
             match result {
-                Ok(()) => uploaded = Some(true),
+                Ok(()) => {
+                    progress.unsent.set(false);
+                    uploaded = Some(true);
+                }
                 // The server wants no more of it; it may have said why.
                 Err(RelayError::Gone | RelayError::Stalled) => uploaded = Some(false),
                 Err(RelayError::Cut(_)) => return Poll::Ready(Err(Failure::client_gone())),

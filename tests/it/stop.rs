@@ -29,6 +29,7 @@ fn a_request_in_flight_is_answered_before_the_end() {
     for client in &mut busy {
         let answer = client.answer("GET").expect("the answer of a request that was in flight");
         assert_eq!((answer.status, answer.text().as_str()), (200, "released"));
+        assert_eq!(answer.field("connection"), Some("close"), "it says that it is the last");
     }
     assert_eq!(reeve.process.exit(Duration::from_secs(10)).code(), Some(0));
     let mut rest = [0; 1];
