@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::failure::{Failure, FailureKind};
-use super::forward;
+use super::forward::{self, Incoming};
 use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
@@ -125,16 +125,6 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
         denied: false,
         seen: Seen::default(),
     }
-}
-
-/// A request whose section is known.
-#[derive(Debug)]
-pub struct Incoming<'a, 'h> {
-    pub listener: &'a ListenerView,
-    pub peer: IpAddr,
-    pub head: &'a RequestHead<'h>,
-    /// What the rules see; its path is the one that is forwarded.
-    pub routed: route::Head<'a>,
 }
 
 fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &RequestHead<'_>, plan: &mut Plan) -> Step {

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Delivery, ForClient};
 use super::failure::{Failure, FailureKind};
+use super::outcome::Progress;
 use super::plan::Plan;
-use super::relay::{self, Path, Patience, RelayError};
-use super::request::Progress;
+use super::relay::{self, Path, Patience, RelayError, downstream};
 use super::worker::Worker;
 use crate::model::Timeouts;
 use crate::net::buffers::SMALL;
@@ -272,14 +272,6 @@ async fn deliver(mut r: Receive<'_, '_, '_>, last: Final, mut buffer: Buffer) ->
     // Bytes that nobody asked for: this server's connection carries no other request.
     let reusable = server_keeps && buffer.is_empty();
     Ok(Received::Done { keep_alive: delivery.keep_alive, reusable, uploaded: true })
-}
-
-/// A write to the client that failed.
-pub fn downstream(error: RelayError) -> Failure {
-    match error {
-        RelayError::Stalled => Failure::new(FailureKind::ClientStalled, "the client takes nothing of its answer"),
-        _ => Failure::client_gone(),
-    }
 }
 
 /// An answer's body that did not get through.

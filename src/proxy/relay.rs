@@ -10,6 +10,7 @@ use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Timer};
 use crate::wire::http1::{ChunkFault, ChunkedBody};
 
+use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
 
 /// From this many bytes on a body of known length goes through a pipe in the kernel; below, copying
@@ -28,6 +29,14 @@ pub enum RelayError {
     Gone,
     /// The receiver took nothing for too long.
     Stalled,
+}
+
+/// A write to the client that failed.
+pub fn downstream(error: RelayError) -> Failure {
+    match error {
+        RelayError::Stalled => Failure::new(FailureKind::ClientStalled, "the client takes nothing of its answer"),
+        _ => Failure::client_gone(),
+    }
 }
 
 /// How long each side may pause.

@@ -6,12 +6,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::connection::Client;
+use super::client::Client;
 use super::failure::Failure;
+use super::outcome::{After, Progress};
 use super::plan::Plan;
-use super::receive::downstream;
-use super::relay::{self, RelayError};
-use super::request::{After, Progress};
+use super::relay::{self, RelayError, downstream};
 use super::worker::Worker;
 use crate::model::Timeouts;
 use crate::net::buffers::{LARGE, SMALL};
