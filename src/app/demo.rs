@@ -120,7 +120,7 @@ impl Sights {
             })
             .collect();
         if let Some(metrics) = metrics(started) {
-            lines.push((format!("curl {metrics}"), "what Reeve counts, for Prometheus"));
+            lines.push((format!("curl {metrics}/metrics"), "what Reeve counts, for Prometheus"));
         }
         let (program, folder, configuration) = (&self.program, self.folder.display(), self.configuration.display());
         let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
@@ -154,7 +154,7 @@ fn http(started: &Started) -> String {
 }
 
 fn metrics(started: &Started) -> Option<String> {
-    started.metrics.first().map(|address| format!("http://{address}/metrics"))
+    started.metrics.first().map(|address| format!("http://{address}"))
 }
 
 #[cfg(test)]
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["http"], "http://127.0.0.1:8080");
-        assert_eq!(value["metrics"], "http://127.0.0.1:9901/metrics");
+        assert_eq!(value["metrics"], "http://127.0.0.1:9901");
         assert_eq!(value["socket"], "/tmp/x/reeve.sock");
         let tries = value["try"].as_array().unwrap();
         assert!(tries.len() >= 5);

@@ -88,7 +88,8 @@ enum Page {
 impl Page {
     fn find(door: Door, path: &str) -> Option<Page> {
         match (door, path) {
-            (_, "/metrics") => Some(Page::Metrics),
+            // The metrics port has this one page: its bare address finds it, too.
+            (_, "/metrics") | (Door::Metrics, "/") => Some(Page::Metrics),
             (Door::Control, "/api/v1/status") => Some(Page::Status),
             (Door::Control, "/api/v1/servers") => Some(Page::Servers),
             (Door::Control, "/api/v1/connections") => Some(Page::Connections),
