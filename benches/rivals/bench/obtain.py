@@ -58,7 +58,8 @@ class Programs:
         flag = {"nginx": "-v", "haproxy": "-v", "envoy": "--version"}[kind]
         done = subprocess.run([*map(str, self.command(peer)), flag], capture_output=True, text=True)
         line = (done.stdout + done.stderr).strip().splitlines()[0].strip()
-        return line.rsplit(" - http", 1)[0]
+        number = re.search(r"\d+\.\d+[^\s/]*", line)
+        return f"{kind} {number[0]}" if number else line
 
     def suite(self, name):
         """A folder of Debian with nginx and HAProxy, as new as the suite has them."""

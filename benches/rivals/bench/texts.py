@@ -91,8 +91,8 @@ def mixed(lines, count):
         lines.append(f"  a{i} : {test}  use p0")
     lines.append("  rest : any  use p0")
     for host in range(HOSTS):
-        lines += ["", f"http shop{host}.example www.shop{host}.example"]
         mine = range(elsewhere * host // HOSTS, elsewhere * (host + 1) // HOSTS)
+        lines += ["", f"http shop{host}.example www.shop{host}.example"] if mine else []
         lines += [f"  s{i} : path /c{i}/** | *.t{i}  use p0" for i in mine]
     return lines
 
