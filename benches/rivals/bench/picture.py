@@ -1,5 +1,7 @@
 """The picture of a run: one row a scenario, a bar for each of two rivals, readable on light and dark."""
 
+from .report import digits
+
 WIDTH, LEFT, ROW, TOP = 760, 250, 40, 62
 SCALE = (WIDTH - LEFT - 90) / 1.2  # pixels of ratio 1
 
@@ -54,12 +56,11 @@ def one(ratio, kind, y):
     lines = [f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{max(width, 1):.1f}" height="12"/>']
     if high - low > 1:
         lines.append(f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{y + 6}" y2="{y + 6}"/>')
+    goal = LEFT
     if ratio.comparison.bar is not None:
         goal = LEFT + min(ratio.comparison.bar, 1.2) * SCALE
         lines.append(f'<line class="goal" x1="{goal:.1f}" x2="{goal:.1f}" y1="{y - 1}" y2="{y + 13}"/>')
-    from .report import digits
-
-    lines.append(text(max(LEFT + width, high) + 6, y + 11, digits(ratio.median), "small"))
+    lines.append(text(max(LEFT + width, high, goal) + 6, y + 11, digits(ratio.median), "small"))
     return lines
 
 
