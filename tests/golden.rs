@@ -4,6 +4,7 @@
 //! `reeve.toml`, perhaps rule files, an `environment.txt` and a `command-line.txt` (`NAME=value` a line),
 //! and `expected.txt`. `UPDATE_GOLDEN=1` writes the last anew: read every difference before it is kept.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use reeve::app::check::{self, Prepared};
@@ -39,6 +40,30 @@ fn examples_and_defaults_have_no_fault() {
         let said = fault::text(&prepared.load.faults, &prepared.load.sources);
         assert_eq!(said, "", "{}", file.display());
     }
+}
+
+/// Every code that the sources give is in docs/faults.md, and no other.
+#[test]
+fn every_code_is_in_the_manual() {
+    let mut sources = Vec::new();
+    let mut left = vec![PathBuf::from("src")];
+    while let Some(path) = left.pop() {
+        match path.is_dir() {
+            true => left.extend(folder_entries(path.to_str().expect("a plain name"))),
+            false => sources.push(std::fs::read_to_string(&path).expect("a source")),
+        }
+    }
+    let given: BTreeSet<&str> = sources.iter().flat_map(|text| codes(text, '"')).collect();
+    let manual = std::fs::read_to_string("docs/faults.md").expect("the manual");
+    let told: BTreeSet<&str> =
+        manual.lines().filter(|line| line.starts_with("| R")).flat_map(|l| codes(l, ' ')).collect();
+    assert!(given.len() > 80);
+    assert_eq!(given, told);
+}
+
+/// The words `R0123` between two of these characters.
+fn codes(text: &str, edge: char) -> impl Iterator<Item = &str> {
+    text.split(edge).filter(|word| word.len() == 5 && word.starts_with("R0") && word[1..].parse::<u16>().is_ok())
 }
 
 /// The sample of the configuration's contract and the example of the rule language, word for word.

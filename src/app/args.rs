@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config;
+use crate::wire::http1;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -36,7 +39,7 @@ macro_rules! not_reached {
 /// Director of a web and media farm: sends each request to the servers that hold its content.
 #[derive(Debug, Parser)]
 #[command(name = "reeve", version, max_term_width = 110, after_help = "`reeve --help` says more, with exit codes.")]
-#[command(after_long_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(after_long_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -187,19 +190,18 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A token (RFC 9110 §5.6.2), as methods and field names are.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
-}
-
 fn method(text: &str) -> Result<String, String> {
-    if is_token(text) { Ok(text.to_owned()) } else { Err("a method is one word, such as GET".to_owned()) }
+    if http1::is_token(text.as_bytes()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a method is one word, such as GET".to_owned())
+    }
 }
 
 fn field(text: &str) -> Result<(String, String), String> {
     match text.split_once(':') {
         // RFC 9110 §5.5: no CR, LF or NUL can be in a value.
-        Some((name, value)) if is_token(name) && !value.contains(['\r', '\n', '\0']) => {
+        Some((name, value)) if http1::is_token(name.as_bytes()) && !value.contains(['\r', '\n', '\0']) => {
             Ok((name.to_owned(), value.trim().to_owned()))
         }
         _ => Err("write 'name: value', such as 'x-beta: 1'".to_owned()),
@@ -218,18 +220,7 @@ fn roll(text: &str) -> Result<Roll, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let fault = || "write a number and a unit: ms, s, m, h or d".to_owned();
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(fault)?;
-    let number: u64 = text[..unit_at].parse().map_err(|_| fault())?;
-    let unit = match &text[unit_at..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(fault()),
-    };
-    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(fault)
+    config::duration(text).ok_or_else(|| "write a number and a unit: ms, s, m, h or d".to_owned())
 }
 
 #[cfg(test)]
@@ -272,8 +263,9 @@ mod tests {
     fn values_are_read_or_refused() {
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "10", "s", "1.5s", "-1s", "10 s", "10sec", "99999999999999999999s", "18446744073709551615d"] {
+        for wrong in ["", "10", "s", "-1s", "10 s", "10sec", "99999999999999999999s", "18446744073709551615d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!(roll("0"), Ok(Roll(0)));

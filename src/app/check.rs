@@ -16,7 +16,7 @@ use crate::route::{self, Table};
 /// Texts that were read, and what they were compiled to.
 pub struct Prepared {
     pub load: Load,
-    /// One for each of `Config::rule_sets`, in their order; fewer where a text has a fault.
+    /// One for each of `Config::rule_sets`, in their order.
     pub tables: Vec<Arc<Table>>,
     /// `expect` lines that do not hold. Each is among the faults.
     pub failed_expects: usize,
@@ -27,18 +27,20 @@ pub fn prepare(request: &config::Request) -> Prepared {
     let mut load = config::load(request);
     let mut tables = Vec::new();
     let mut failed_expects = 0;
-    if let Some(config) = &load.config {
+    // Rules are compiled and tested behind a fault of the configuration too: all faults in one run.
+    if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
+        let read = load.faults.len();
         for set in &config.rule_sets {
             tables.push(Arc::new(Table::compile(set, &mut load.faults)));
         }
         // Tests of rules that are wrong anyway would only add noise.
-        if !config::fault::any_error(&load.faults) {
-            let before = load.faults.len();
+        let compiled = load.faults.len();
+        if !config::fault::any_error(&load.faults[read..]) {
             let pools: Vec<Arc<str>> = config.pools.iter().map(|pool| pool.name.clone()).collect();
             for (table, set) in tables.iter().zip(&config.rule_sets) {
                 route::expect::run(table, set, &pools, &mut load.faults);
             }
-            failed_expects = load.faults.len() - before;
+            failed_expects = load.faults.len() - compiled;
         }
     }
     config::fault::sort(&mut load.faults);
@@ -172,6 +174,13 @@ mod tests {
         // A fault that only the compiler sees, and an expectation that is not run for it.
         let shadowed = "http a.example\n  rest : any  deny\n  a : path /a  use web\nexpect GET /a -> web\n";
         assert_eq!(checked(CONFIGURATION, shadowed), ("reeve.toml: 1 error".to_owned(), 2));
+        // Behind a fault of the configuration, rules are compiled and tested all the same.
+        let wrong = format!("{CONFIGURATION}[limits]\nheader-cont = 1\n");
+        assert_eq!(checked(&wrong, shadowed), ("reeve.toml: 2 errors".to_owned(), 2));
+        let failing = format!("{RULES}expect GET /a -> deny\n");
+        assert_eq!(checked(&wrong, &failing), ("reeve.toml: 2 errors".to_owned(), 2));
+        // But not those that were not read as they were meant.
+        assert_eq!(checked(CONFIGURATION, &format!("{shadowed}nonsense\n")), ("reeve.toml: 1 error".to_owned(), 2));
         let prepared = prepare(&config::Request { file: "/nonexistent/reeve.toml".into(), ..Default::default() });
         assert_eq!((summary(Path::new("x"), &prepared), prepared.code()), ("x: 1 error".to_owned(), 2));
     }

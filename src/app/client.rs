@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::config;
 use crate::monitor::report::Problem;
 use crate::monitor::socket_path;
 
@@ -141,7 +142,7 @@ pub fn find_socket(args: &ClientArgs) -> Result<PathBuf, ClientFault> {
         return Ok(socket.clone());
     }
     let file = args.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
-    let base = base_folder(file);
+    let base = config::base_of(file);
     if let Some(socket) = std::env::var_os("REEVE_PROCESS__SOCKET") {
         return Ok(base.join(socket));
     }
@@ -160,16 +161,6 @@ fn configured_socket(text: &str, file: &Path) -> Option<PathBuf> {
             eprintln!("reeve: {}: {}; trying the default socket", file.display(), error.message());
             None
         }
-    }
-}
-
-/// Where relative paths of a configuration start: the parent of the folder `config/` that holds it,
-/// else its own folder.
-fn base_folder(file: &Path) -> PathBuf {
-    let folder = file.parent().unwrap_or(Path::new(""));
-    match folder.parent() {
-        Some(parent) if folder.ends_with("config") => parent.to_owned(),
-        _ => folder.to_owned(),
     }
 }
 
@@ -327,8 +318,5 @@ mod tests {
         }
         let args = ClientArgs { socket: Some("c.sock".into()), ..args };
         assert_eq!(find_socket(&args).unwrap(), Path::new("c.sock"));
-        assert_eq!(base_folder(Path::new("config/reeve.toml")), Path::new(""));
-        assert_eq!(base_folder(Path::new("reeve.toml")), Path::new(""));
-        assert_eq!(base_folder(Path::new("/etc/reeve.toml")), Path::new("/etc"));
     }
 }

@@ -36,7 +36,7 @@ pub fn main(arguments: &ExplainArguments) -> ExitCode {
                 Format::Json => format!("{}\n", report::json(&report)),
             });
             match report.outcome {
-                Outcome::NoRoute | Outcome::BadPath { .. } => ExitCode::from(UNEXPECTED),
+                Outcome::NoRoute | Outcome::Refused { .. } => ExitCode::from(UNEXPECTED),
                 _ => ExitCode::SUCCESS,
             }
         }
@@ -68,6 +68,10 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         steps: Vec::new(),
         outcome: Outcome::NoRoute,
     };
+    if let Some((status, why)) = off(asked.kind, &arguments.method) {
+        report.outcome = Outcome::Refused { status, why: why.to_owned() };
+        return Ok(report);
+    }
     let section = table.section(asked.kind, &asked.host);
     report.section = section.and_then(|section| described(&set.sections, section, &asked));
     let mut scratch = String::new();
@@ -75,7 +79,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
     let path = match route::path::normalise(&asked.path, policy, &mut scratch) {
         Ok(path) => path,
         Err(fault) => {
-            report.outcome = Outcome::BadPath { why: fault.to_string() };
+            report.outcome = Outcome::Refused { status: 400, why: fault.to_string() };
             return Ok(report);
         }
     };
@@ -110,6 +114,15 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         },
     };
     Ok(report)
+}
+
+/// Methods of HTTP that are answered while the head is read (`wire::http1::request`).
+fn off(kind: Kind, method: &str) -> Option<(u16, &'static str)> {
+    match (kind, method) {
+        (Kind::Http, "TRACE") => Some((405, "TRACE is off")),
+        (Kind::Http, "CONNECT") => Some((501, "CONNECT is not done")),
+        _ => None,
+    }
 }
 
 /// The listener that was named, else the first that speaks the request's protocol.
@@ -175,13 +188,7 @@ fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome 
             None => Outcome::NoRoute,
         },
         Action::Redirect { code, to } => {
-            let mut location = Vec::new();
-            route::expand(to, rule, head, true, &mut location);
-            let mut location = String::from_utf8_lossy(&location).into_owned();
-            // The query goes along unless the target has one of its own.
-            if !head.query.is_empty() && !location.contains('?') {
-                location = format!("{location}?{}", head.query);
-            }
+            let location = String::from_utf8_lossy(&route::location(to, rule, head)).into_owned();
             Outcome::Redirect { rule: winner(config, rule, head), code: *code, location }
         }
         Action::Answer { code, text } => Outcome::Answer {

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Arguments, ClientArguments, Command, Format, RunArguments, TextArguments};
 use self::client::ClientArgs;
@@ -86,16 +87,38 @@ fn asked(arguments: ClientArguments) -> ClientArgs {
 /// Everything but the access log goes to stderr; `REEVE_LOG` says how much of it.
 fn log_to_stderr() {
     let wanted = std::env::var("REEVE_LOG").unwrap_or_default();
-    let (filter, wrong) = match EnvFilter::builder().parse(if wanted.is_empty() { "info" } else { &wanted }) {
-        Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
-    };
+    let filter = if wanted.is_empty() { Some(EnvFilter::new("info")) } else { log_filter(&wanted) };
+    let wrong = filter.is_none();
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).finish();
     // There is one already where this is called twice: in tests.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    if let Some(error) = wrong {
-        tracing::warn!(%error, "REEVE_LOG is not understood; logging at info");
+    if wrong {
+        tracing::warn!(
+            "REEVE_LOG={wanted} is not understood, logging at info; write a level or PART=LEVEL, such as info,reeve::health=debug"
+        );
+    }
+}
+
+/// A bare word is a level: as the name of a part it would silence all others.
+fn log_filter(wanted: &str) -> Option<EnvFilter> {
+    let word = |part: &str| part.contains('=') || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    wanted.split(',').all(word).then(|| EnvFilter::builder().parse(wanted).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_filter;
+
+    #[test]
+    fn what_is_logged_is_a_level_or_levels_of_parts() {
+        for good in ["debug", "off", "info,reeve::health=debug", "warn,reeve=trace"] {
+            assert!(log_filter(good).is_some(), "{good}");
+        }
+        for wrong in ["verbose", "reeve", "a=b=c", "info,", "reeve=loud"] {
+            assert!(log_filter(wrong).is_none(), "{wrong}");
+        }
     }
 }

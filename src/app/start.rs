@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::check::Prepared;
 use super::{START_FAILED, output};
-use crate::model::config::Config;
+use crate::model::config::{AccessLog, Config, LogTarget};
 use crate::model::listener::Protocol;
 use crate::model::{Limits, Severity};
 use crate::monitor::{self, ControlSocket, Source};
@@ -49,7 +49,7 @@ pub struct Started {
 #[derive(Debug)]
 enum StartError {
     Listen { what: String, address: SocketAddr, error: io::Error },
-    Log(io::Error),
+    Log { path: PathBuf, error: io::Error },
     Other(String),
 }
 
@@ -73,14 +73,26 @@ impl fmt::Display for StartError {
                     _ => Ok(()),
                 }
             }
-            StartError::Log(error) => write!(f, "the access log cannot be opened: {error}"),
+            StartError::Log { path, error } => {
+                write!(f, "log.access: cannot open {}: {error}", path.display())?;
+                match error.kind() {
+                    io::ErrorKind::NotFound => write!(f, "\n  help: its folder has to be there"),
+                    _ => Ok(()),
+                }
+            }
             StartError::Other(what) => f.write_str(what),
         }
     }
 }
 
+/// Regexes of one rule set that are compiled without being asked for: a few KiB each.
+const REGEXES_COMPILED: usize = 100_000;
+
 /// How long the log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// A signal this soon after the one that began the drain is not a second one.
+const ECHO: Duration = Duration::from_millis(500);
 
 /// Descriptors that are not for client connections: sockets, pipes, logs, checks.
 const RESERVED_DESCRIPTORS: u64 = 256;
@@ -104,6 +116,9 @@ fn start(
     notes: u64,
     options: RunOptions,
 ) -> Result<(), StartError> {
+    let broken = |error: io::Error| StartError::Other(format!("the control thread cannot be started: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+    let signals = runtime.block_on(async { Signals::listen() }).map_err(broken)?;
     let descriptors = sys::process::raise_descriptor_limit();
     let count =
         config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
@@ -111,7 +126,7 @@ fn start(
     let (mut sockets, listeners) = open_listeners(&farm, count)?;
     let metrics = open_metrics(&config)?;
     let control = open_control(&config);
-    let log = config.log.access.as_ref().map(Log::start).transpose().map_err(StartError::Log)?;
+    let log = config.log.access.as_ref().map(start_log).transpose()?;
     let tallies = Arc::new(log.as_ref().map_or_else(Tallies::default, |log| Tallies::with_log(log.dropped())));
     tallies.set_notes(notes);
     let (workers, commands) = Workers::new(count);
@@ -131,12 +146,9 @@ fn start(
     };
     say(&started, count);
     (options.ready)(&started);
+    warm_up(&farm)?;
     let source = Source::new(farm.clone(), tallies.clone(), workers.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| StartError::Other(format!("the control thread cannot be started: {error}")))?;
-    let ends = Ends { workers, tallies, threads, stop_after: options.stop_after };
+    let ends = Ends { workers, tallies, threads, signals, stop_after: options.stop_after };
     runtime.block_on(control_thread(farm, source, control, metrics, ends));
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -145,6 +157,27 @@ fn start(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn start_log(access: &AccessLog) -> Result<Log, StartError> {
+    Log::start(access).map_err(|error| {
+        let path = match &access.target {
+            LogTarget::File(path) => path.clone(),
+            LogTarget::Stdout => PathBuf::from("-"),
+        };
+        StartError::Log { path, error }
+    })
+}
+
+/// Regexes beyond those that loading compiles are compiled now, beside the traffic: a request that is
+/// faster compiles its own.
+fn warm_up(farm: &Farm) -> Result<(), StartError> {
+    let tables = farm.snapshot().tables.clone();
+    std::thread::Builder::new()
+        .name("warm-up".to_owned())
+        .spawn(move || tables.iter().for_each(|table| table.warm(REGEXES_COMPILED)))
+        .map(drop)
+        .map_err(|error| StartError::Other(format!("a thread cannot be started: {error}")))
 }
 
 fn spawn_worker(number: usize, start: Start) -> Result<JoinHandle<()>, StartError> {
@@ -225,6 +258,9 @@ fn say(started: &Started, workers: usize) {
     for (name, address) in &started.listeners {
         tracing::info!(listener = %name, %address, "listening");
     }
+    if started.listeners.is_empty() {
+        tracing::warn!("no listener is open: nothing is served");
+    }
     for address in &started.metrics {
         tracing::info!(%address, "metrics");
     }
@@ -237,6 +273,7 @@ struct Ends {
     workers: Arc<Workers>,
     tallies: Arc<Tallies>,
     threads: Vec<JoinHandle<()>>,
+    signals: Signals,
     stop_after: Option<Duration>,
 }
 
@@ -248,7 +285,7 @@ async fn control_thread(
     metrics: Vec<TcpListener>,
     ends: Ends,
 ) {
-    let Ends { workers, tallies, threads, stop_after } = ends;
+    let Ends { workers, tallies, threads, mut signals, stop_after } = ends;
     let (stop, stopped) = watch::channel(false);
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
     let monitor = tokio::spawn(async move {
@@ -256,7 +293,7 @@ async fn control_thread(
             tracing::error!(%error, "the control socket and the metrics page are gone");
         }
     });
-    told_to_stop(stop_after).await;
+    signals.stop_or(stop_after).await;
     let patience = farm.snapshot().config.timeouts.drain;
     tracing::info!(within = ?patience, "draining: no new connections, requests in flight are finished");
     tallies.set_draining();
@@ -265,29 +302,63 @@ async fn control_thread(
     tokio::select! {
         _ = ended => {}
         () = tokio::time::sleep(patience + Duration::from_secs(1)) => tracing::warn!("a worker did not drain in time"),
-        () = told_to_stop(None) => tracing::warn!("told again: stopping at once"),
+        () = signals.stop_again() => tracing::warn!("told again: stopping at once"),
     }
     stop.send_replace(true);
     // Both end at once; what they were doing matters no more.
     let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, monitor) }).await;
 }
 
-/// SIGTERM, SIGINT, or the time is over.
-async fn told_to_stop(after: Option<Duration>) {
-    let over = async {
-        match after {
-            Some(after) => tokio::time::sleep(after).await,
-            None => std::future::pending().await,
-        }
-    };
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
+/// The signals that are heard, from before the process says that it is ready.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Within a runtime.
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGTERM or SIGINT.
+    async fn stop(&mut self) {
+        loop {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = over => {}
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Left alone it would end the process without a drain; elsewhere it means a reload.
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("SIGHUP: reloading is not built yet; restart to read the texts anew");
+                }
             }
         }
-        _ => over.await,
+    }
+
+    /// A signal to stop, or the time is over.
+    async fn stop_or(&mut self, after: Option<Duration>) {
+        match after {
+            Some(after) => tokio::select! {
+                () = self.stop() => {}
+                () = tokio::time::sleep(after) => {}
+            },
+            None => self.stop().await,
+        }
+    }
+
+    /// The same word may come twice: `timeout` sends its signal to the process and then to its group.
+    async fn stop_again(&mut self) {
+        let heard = Instant::now();
+        loop {
+            self.stop().await;
+            if heard.elapsed() > ECHO {
+                return;
+            }
+        }
     }
 }

@@ -19,8 +19,10 @@ mod units;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::model::{Config, Fault, Place};
+use crate::model::rule::RuleSet;
+use crate::model::{Config, Fault, Place, Severity};
 use resolve::Disk;
 use source::Sources;
 
@@ -42,6 +44,9 @@ pub struct Request {
 pub struct Load {
     /// Only where no fault is an error.
     pub config: Option<Config>,
+    /// Where one is: what could be read all the same, with those rule sets whose own texts have none.
+    /// Good for finding the faults that show when rules are compiled, never for serving.
+    pub unusable: Option<Config>,
     /// In the order of their places.
     pub faults: Vec<Fault>,
     /// The texts that were read, for whoever prints the faults.
@@ -59,6 +64,10 @@ pub fn load(request: &Request) -> Load {
         }
         Err(error) => {
             let fault = Fault::error("R0100", Place::file(name), format!("cannot be read: {}", reason(&error)));
+            let fault = match error.kind() {
+                std::io::ErrorKind::NotFound => fault.help("name the configuration: -c FILE"),
+                _ => fault,
+            };
             Load { faults: vec![fault], ..Load::default() }
         }
     }
@@ -92,9 +101,19 @@ fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk, outside: &Out
     }
     fault::sort(&mut load.faults);
     if fault::any_error(&load.faults) {
-        load.config = None;
+        load.unusable = load.config.take();
+        if let Some(config) = &mut load.unusable {
+            config.rule_sets.retain(|set| !load.faults.iter().any(|fault| spoils(fault, set)));
+        }
     }
     load
+}
+
+/// Whether a fault says that a rule set was not read as it was meant. Its rules would then be compared with
+/// some that are missing.
+fn spoils(fault: &Fault, set: &RuleSet) -> bool {
+    let lists = set.lists.iter().map(|list| &list.file).chain(set.maps.iter().map(|map| &map.file));
+    fault.severity == Severity::Error && set.files.iter().chain(lists).any(|file| *file == fault.place.file)
 }
 
 fn overlap(a: &Place, b: &Place) -> bool {
@@ -103,7 +122,7 @@ fn overlap(a: &Place, b: &Place) -> bool {
 
 /// Where relative paths start: the parent of the folder `config/` that holds the file, else the
 /// file's own folder. Empty for the working directory.
-fn base_of(file: &Path) -> PathBuf {
+pub fn base_of(file: &Path) -> PathBuf {
     let folder = file.parent().unwrap_or(Path::new(""));
     if folder.file_name().is_some_and(|name| name == "config") {
         return folder.parent().unwrap_or(Path::new("")).to_owned();
@@ -115,6 +134,17 @@ fn base_of(file: &Path) -> PathBuf {
         return folder.join("..");
     }
     folder.to_owned()
+}
+
+/// A duration as every text of ours writes it: `250ms`, `1.5s`, `10m`, `1h`, `7d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    units::duration(text).ok()
+}
+
+/// A token (RFC 9110 §5.6.2): what methods and the names of fields and cookies are made of.
+fn is_token(text: &str) -> bool {
+    let special = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || special(byte))
 }
 
 /// Why a file cannot be read, in words.

@@ -113,20 +113,30 @@ fn unknown(kind: &str, wanted: &Named, names: &[Arc<str>]) -> Fault {
 
 /// The same address twice, over listeners and the monitor.
 fn duplicate_addresses(file: &File, faults: &mut Vec<Fault>) {
-    let mut first: BTreeMap<SocketAddr, &Place> = BTreeMap::new();
+    let mut ports: BTreeMap<u16, Vec<&Taken>> = BTreeMap::new();
     let listeners = file.listeners.iter().flat_map(|listen| &listen.addresses);
-    for Taken { address, place, who } in listeners.chain(&file.monitor_taken).filter(|taken| taken.address.port() != 0)
-    {
-        match first.get(address) {
-            Some(other) => {
-                let fault = Fault::error("R0121", place.clone(), format!("{who}{address} is listened on twice"));
-                faults.push(fault.also((*other).clone(), "first here"));
-            }
-            None => {
-                first.insert(*address, place);
-            }
+    for taken in listeners.chain(&file.monitor_taken).filter(|taken| taken.address.port() != 0) {
+        let Taken { address, place, who } = taken;
+        let before = ports.entry(address.port()).or_default();
+        let fault = |message: String| Fault::error("R0121", place.clone(), format!("{who}{message}"));
+        if let Some(same) = before.iter().find(|other| other.address == *address) {
+            faults.push(fault(format!("{address} is listened on twice")).also(same.place.clone(), "first here"));
+        } else if let Some(other) =
+            before.iter().find(|other| covers(other.address, *address) || covers(*address, other.address))
+        {
+            let (all, one) =
+                if covers(other.address, *address) { (&other.address, address) } else { (address, &other.address) };
+            let fault = fault(format!("{all} takes the connections of {one} already"));
+            faults.push(fault.also(other.place.clone(), "the other one").help("name one of them, or another port"));
+        } else {
+            before.push(taken);
         }
     }
+}
+
+/// Whether a socket for all addresses leaves none to the other. `[::]` takes IPv4 as well.
+fn covers(all: SocketAddr, one: SocketAddr) -> bool {
+    all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
 fn pools(file: &File, faults: &mut Vec<Fault>) -> Vec<Pool> {

@@ -55,6 +55,7 @@ fn the_contract_loads_as_it_stands() {
         "[director]",
         "[failover]",
         "[monitor] address",
+        "[state] path",
     ];
     assert_eq!(notes, expected);
     let pools: Vec<&str> = config.pools.iter().map(|pool| &*pool.name).collect();

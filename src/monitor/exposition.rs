@@ -150,7 +150,7 @@ fn ourselves(families: &mut Families, view: &View, answers: &Answers<Counters>, 
     for (result, count) in [("ok", view.reloads.done), ("refused", view.reloads.refused)] {
         families.counter("reeve_reloads_total", help, &[("result", result)], count as f64);
     }
-    let help = "Lines of the access log dropped because its writer did not keep up.";
+    let help = "Lines of the access log dropped because they could not be written in time.";
     families.counter("reeve_log_dropped_total", help, &[], view.log_dropped as f64);
     let help = "Workers that did not answer when this page was made; what they counted since is missing.";
     families.gauge("reeve_workers_silent", help, &[], answers.silent.len() as f64);

@@ -58,6 +58,18 @@ impl Buffers {
         }
     }
 
+    /// A buffer that holds a copy of `bytes`, with room for more.
+    pub fn holding(self: &Rc<Self>, bytes: &[u8]) -> Buffer {
+        let mut buffer = match bytes.len() {
+            0..SMALL => self.small(),
+            SMALL..LARGE => self.large(),
+            more => self.buffer(None, more + SMALL),
+        };
+        // There is room: the sizes above are larger than `bytes`.
+        buffer.append(bytes);
+        buffer
+    }
+
     fn buffer(self: &Rc<Self>, bytes: Option<Box<[u8]>>, size: usize) -> Buffer {
         let bytes = bytes.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         Buffer { bytes, start: 0, end: 0, home: self.clone() }
@@ -111,6 +123,14 @@ impl Buffer {
 
     pub fn added(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
+    }
+
+    /// Drops all but the first `count` bytes and gives the buffer back for one that just holds them:
+    /// for what has to be kept long.
+    pub fn shrink_to(&mut self, count: usize) {
+        let kept = self.as_slice()[..count.min(self.len())].into();
+        let fitted = Buffer { bytes: kept, start: 0, end: count.min(self.len()), home: self.home.clone() };
+        drop(std::mem::replace(self, fitted));
     }
 
     /// Adds `bytes`. False, and nothing added, where there is no room for all of them.
@@ -172,6 +192,25 @@ mod tests {
         let at = first.bytes.as_ptr();
         drop(first);
         assert_eq!(buffers.small().bytes.as_ptr(), at);
+    }
+
+    #[test]
+    fn bytes_of_any_length_find_a_buffer() {
+        let buffers = Rc::new(Buffers::default());
+        for length in [0, 1, SMALL - 1, SMALL, LARGE - 1, LARGE, 1 << 20] {
+            let buffer = buffers.holding(&vec![7; length]);
+            assert!(buffer.len() == length && buffer.room() > 0, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_long_takes_no_more_than_it_needs() {
+        let buffers = Rc::new(Buffers::default());
+        let mut buffer = buffers.holding(b"xhead and more");
+        buffer.consume(1);
+        buffer.shrink_to(4);
+        assert_eq!((buffer.as_slice(), buffer.capacity()), (&b"head"[..], 4));
+        assert_eq!(buffers.small.borrow().len(), 1, "the large one is free again");
     }
 
     #[test]

@@ -7,13 +7,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::buffers::Buffer;
+use super::buffers::{Buffer, Buffers, SMALL};
 use crate::sys::{socket, splice::Pipe};
 
 /// A connection to a client or a server.
@@ -63,9 +64,29 @@ impl Stream {
 }
 
 impl Reader<'_> {
-    /// Waits until there is something to read, without a buffer.
-    pub fn readable(&self) -> impl Future<Output = io::Result<()>> + Unpin {
-        poll_fn(|cx| self.half.as_ref().poll_read_ready(cx))
+    /// Waits until there is something to read, and takes a buffer only then: large where `most` is
+    /// more than a small one holds. Reads `most` bytes at the most; an empty buffer is the end.
+    pub fn fill(&mut self, buffers: &Rc<Buffers>, most: u64) -> impl Future<Output = io::Result<Buffer>> + Unpin {
+        poll_fn(move |cx| self.poll_fill(cx, buffers, most))
+    }
+
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &Rc<Buffers>, most: u64) -> Poll<io::Result<Buffer>> {
+        ready!(self.half.as_ref().poll_read_ready(cx))?;
+        let mut buffer = if most <= SMALL as u64 { buffers.small() } else { buffers.large() };
+        let room = buffer.spare();
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room.len());
+        let mut room = ReadBuf::new(&mut room[..most]);
+        // Readiness may be stale: then the buffer goes back, and the wait goes on.
+        ready!(Pin::new(&mut self.half).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
+        buffer.added(count);
+        Poll::Ready(Ok(buffer))
+    }
+
+    /// Whether nothing has come since the last read, not even the end, as far as the runtime knows.
+    pub fn is_quiet(&self) -> bool {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        self.half.as_ref().poll_read_ready(&mut context).is_pending()
     }
 
     /// Reads what there is into the room of `into`; 0 is the end. There has to be room.

@@ -3,98 +3,26 @@
 //! While it waits for a request it holds no buffer and no future of a request: that is what makes an
 //! idle connection cheap.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use super::client::Client;
 use super::failure::{Failure, FailureKind};
 use super::finish;
+use super::outcome::{After, Outcome, Progress};
 use super::plan::{self, Answer, Plan, Step};
 use super::relay;
 use super::reply::{self, Reply};
-use super::request::{self, After, Outcome, Progress};
+use super::request;
 use super::view::View;
-use super::worker::Worker;
-use crate::net::stream::{Reader, Writer};
-use crate::net::{Buffer, Elapsed, Stream, Timer};
-use crate::state::connections::{Doing, REQUEST_SHOWN};
+use super::worker::{Entered, Worker};
+use crate::net::buffers::SMALL;
+use crate::net::{Buffer, Elapsed, Stream};
+use crate::state::connections::Doing;
 use crate::wire::http1::request::Version;
 use crate::wire::http1::{Framing, Refusal};
-
-/// What is known of a client's connection from outside of its task.
-#[derive(Debug)]
-pub struct Connection {
-    pub id: u64,
-    pub listener: u32,
-    pub peer: SocketAddr,
-    pub since: Instant,
-    pub doing: Cell<Doing>,
-    pub requests: Cell<u64>,
-    pub received: Cell<u64>,
-    pub sent: Cell<u64>,
-    /// Pool position and server number of the request in progress.
-    pub server: Cell<(u32, u32)>,
-    /// Method and path of the request in progress, as far as they are shown.
-    pub request: RefCell<Shown>,
-    pub timer: Timer,
-}
-
-/// The beginning of a request, kept for whoever asks what a connection is doing.
-#[derive(Debug, Default)]
-pub struct Shown {
-    method: u8,
-    length: u8,
-    text: [[u8; 16]; REQUEST_SHOWN / 16],
-}
-
-impl Shown {
-    fn set(&mut self, method: &[u8], path: &[u8]) {
-        let text = self.text.as_flattened_mut();
-        let method = &method[..method.len().min(text.len() / 2)];
-        let path = &path[..path.len().min(text.len() - method.len())];
-        text[..method.len()].copy_from_slice(method);
-        text[method.len()..method.len() + path.len()].copy_from_slice(path);
-        (self.method, self.length) = (method.len() as u8, (method.len() + path.len()) as u8);
-    }
-
-    /// Method and path.
-    pub fn parts(&self) -> (String, String) {
-        let text = &self.text.as_flattened()[..self.length as usize];
-        let (method, path) = text.split_at(self.method as usize);
-        (String::from_utf8_lossy(method).into_owned(), String::from_utf8_lossy(path).into_owned())
-    }
-}
-
-/// A client's connection as its own task holds it.
-#[derive(Debug)]
-pub struct Client<'s> {
-    pub reader: Reader<'s>,
-    pub writer: Writer<'s>,
-    pub timer: &'s Timer,
-    pub connection: &'s Connection,
-    /// Read and not used up: the head of the request in progress, and what came behind it.
-    pub input: Option<Buffer>,
-    /// Bytes behind the head that belong to the request in progress.
-    pub body_taken: usize,
-    /// What came behind a body that was read aside.
-    pub next_input: Option<Buffer>,
-}
-
-impl Client<'_> {
-    /// What is there behind the head of the request in progress.
-    pub fn body_bytes(&self, head_bytes: usize) -> &[u8] {
-        self.input.as_ref().and_then(|input| input.as_slice().get(head_bytes..)).unwrap_or_default()
-    }
-
-    /// Whether this connection has had all the requests it may have.
-    pub fn is_last(&self, plan: &Plan) -> bool {
-        let most = plan.view.snapshot.config.limits.requests_per_connection;
-        most > 0 && self.connection.requests.get() >= most
-    }
-}
 
 /// A TLS ClientHello begins with this (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -105,8 +33,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
 
 /// Serves a connection until its end.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listener: u32) {
-    let connection = worker.enter(listener, peer);
+pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
     let mut stream = Stream::new(tcp);
     let (reader, writer) = stream.split();
     let mut client = Client {
@@ -121,9 +48,10 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listene
     while let Some((plan, started)) = next_request(&worker, &mut client).await {
         let after = Box::pin(serve_request(&worker, &mut client, plan, started)).await;
         match after {
-            After::Keep if !worker.is_draining() => worker.set_idle(&connection),
-            After::Keep | After::Close => break,
-            After::Linger => {
+            // While draining too: the next answer says that it is the last.
+            After::Keep => worker.set_idle(&connection),
+            After::Close if client.input.is_none() && client.reader.is_quiet() => break,
+            After::Close | After::Linger => {
                 Box::pin(linger(&worker, &mut client)).await;
                 break;
             }
@@ -137,18 +65,29 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, listene
 
 /// Waits for a request and plans it. `None`: the connection is over.
 async fn next_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> Option<(Plan, Instant)> {
-    if client.input.is_none() {
-        let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
-        match client.timer.wait(limit, client.reader.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(Elapsed) => return None,
+    let mut empty_since: Option<Instant> = None;
+    loop {
+        let Some(input) = &mut client.input else {
+            let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
+            let limit = match empty_since {
+                // Empty lines do not make the wait for a request any longer.
+                Some(since) => limit.checked_sub(since.elapsed())?,
+                None => limit,
+            };
+            let read = client.reader.fill(&worker.buffers, SMALL as u64);
+            let input = client.timer.wait(limit, read).await.ok()?.ok()?;
+            if input.is_empty() {
+                return None;
+            }
+            client.input = Some(input);
+            continue;
+        };
+        skip_empty_lines(input);
+        if !input.is_empty() {
+            break;
         }
-        let mut input = worker.buffers.small();
-        let count = client.timer.wait(limit, client.reader.read(&mut input)).await.ok()?.ok()?;
-        if count == 0 {
-            return None;
-        }
-        client.input = Some(input);
+        client.input = None;
+        empty_since.get_or_insert_with(Instant::now);
     }
     let started = Instant::now();
     worker.set_active(client.connection);
@@ -162,6 +101,13 @@ async fn next_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> Option<(P
         return Some((plan, started));
     }
     Box::pin(rest_of_head(worker, client, view, started)).await
+}
+
+/// RFC 9112 §2.2: empty lines before a request are ignored; old clients send one behind a body.
+fn skip_empty_lines(input: &mut Buffer) {
+    while input.as_slice().starts_with(b"\r\n") {
+        input.consume(2);
+    }
 }
 
 fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
@@ -183,13 +129,19 @@ async fn rest_of_head(
     let config = &view.snapshot.config;
     loop {
         let input = client.input.as_mut()?;
+        skip_empty_lines(input);
         let looked_at = input.len();
         if !input.grow(config.limits.header_bytes) {
             return Some((plan::failed(&view, Failure::head(Refusal::TooLarge)), started));
         }
         // The whole head has one deadline, however it is dripped in.
         let left = config.timeouts.request_header.saturating_sub(started.elapsed());
-        match client.timer.wait(left, client.reader.read(input)).await {
+        let read = match left {
+            // A wait looks at its time only when there is nothing to read.
+            Duration::ZERO => Err(Elapsed),
+            left => client.timer.wait(left, client.reader.read(input)).await,
+        };
+        match read {
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return None,
             Err(Elapsed) => {
@@ -314,12 +266,6 @@ async fn send_reply(
     mut reply: Reply<'_>,
     progress: &Progress,
 ) -> Outcome {
-    let accept = client
-        .input
-        .as_ref()
-        .and_then(|input| input.as_slice().get(plan.seen.accept.start as usize..plan.seen.accept.end as usize))
-        .unwrap_or_default()
-        .to_vec();
     // The connection stays only where the whole request is here, so that the next one can be found.
     let whole = match plan.body {
         Framing::None => true,
@@ -332,25 +278,26 @@ async fn send_reply(
         },
         Framing::Chunked | Framing::UntilClose => false,
     };
-    let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(plan);
+    let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(&plan.view.snapshot.config.limits);
     let date = worker.date();
-    reply.accept = &accept;
+    let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
+    reply.accept = client.input.as_ref().and_then(|input| input.as_slice().get(accept)).unwrap_or_default();
     reply.head_only = plan.head_only;
     reply.keep_alive = keep;
     reply.old = plan.version == Version::Http10;
     reply.date = &date;
     let mut out = worker.buffers.text();
-    reply::write(&reply, &plan.view.snapshot.config, &mut out);
+    let body = reply::write(&reply, &plan.view.snapshot.config, &mut out);
     let limit = plan.view.snapshot.config.timeouts.client_write;
     let written = relay::write_all(&mut client.writer, &out, client.timer, limit).await;
-    progress.heads_out.set(progress.heads_out.get() + out.len() as u64);
+    progress.heads_out.set(progress.heads_out.get() + (out.len() - body) as u64);
     worker.buffers.keep_text(out);
     let after = match (written, keep) {
         (Ok(()), true) => After::Keep,
         (Ok(()), false) => After::Linger,
         (Err(_), _) => After::Close,
     };
-    Outcome { status: reply.status, ..Outcome::of(after) }
+    Outcome { status: reply.status, body_out: body as u64, ..Outcome::of(after) }
 }
 
 /// Says that nothing more will come, and reads what the client is still sending, for a while.
@@ -363,12 +310,11 @@ async fn linger(worker: &Worker, client: &mut Client<'_>) {
     let mut read = 0;
     while read < LINGER_BYTES {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || !matches!(client.timer.wait(left, client.reader.readable()).await, Ok(Ok(()))) {
+        if left.is_zero() {
             return;
         }
-        let mut buffer = worker.buffers.small();
-        match client.timer.wait(left, client.reader.read(&mut buffer)).await {
-            Ok(Ok(count)) if count > 0 => read += count,
+        match client.timer.wait(left, client.reader.fill(&worker.buffers, SMALL as u64)).await {
+            Ok(Ok(buffer)) if !buffer.is_empty() => read += buffer.len(),
             _ => return,
         }
     }

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::access_log::Entry;
-use super::connection::Client;
+use super::client::Client;
+use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
-use super::request::{Outcome, Progress};
 use super::worker::Worker;
 use crate::state::counters::{NONE, Rejected, RequestLabels};
 use crate::wire::http1::request::Version;

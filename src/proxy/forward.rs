@@ -4,12 +4,23 @@
 //! and Via are ours. What a server gets is always strictly valid.
 
 use std::io::Write;
+use std::net::IpAddr;
 
-use super::plan::Incoming;
+use super::view::ListenerView;
 use crate::route::{self, Change};
 use crate::wire::field::Field;
-use crate::wire::http1::request::Version;
+use crate::wire::http1::request::{RequestHead, Version};
 use crate::wire::http1::{Framing, Known};
+
+/// A request whose section is known.
+#[derive(Debug)]
+pub struct Incoming<'a, 'h> {
+    pub listener: &'a ListenerView,
+    pub peer: IpAddr,
+    pub head: &'a RequestHead<'h>,
+    /// What the rules see; its path is the one that is forwarded.
+    pub routed: route::Head<'a>,
+}
 
 /// Appends the head to `out`. Returns where the server's own address has to be put in, when the client
 /// named no host.
@@ -129,8 +140,8 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     if incoming.listener.forwarded {
         out.extend_from_slice(b"\r\nForwarded: for=");
         match incoming.peer {
-            std::net::IpAddr::V4(_) => address(incoming.peer, out),
-            std::net::IpAddr::V6(_) => {
+            IpAddr::V4(_) => address(incoming.peer, out),
+            IpAddr::V6(_) => {
                 out.extend_from_slice(b"\"[");
                 address(incoming.peer, out);
                 out.extend_from_slice(b"]\"");
@@ -154,9 +165,9 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// An address as text; IPv4 without the formatting machinery, for it stands in every request.
-fn address(address: std::net::IpAddr, out: &mut Vec<u8>) {
+fn address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
-        std::net::IpAddr::V4(address) => {
+        IpAddr::V4(address) => {
             let mut number = itoa::Buffer::new();
             for (n, octet) in address.octets().into_iter().enumerate() {
                 if n > 0 {
@@ -166,6 +177,6 @@ fn address(address: std::net::IpAddr, out: &mut Vec<u8>) {
             }
         }
         // Writing to a vector cannot fail.
-        std::net::IpAddr::V6(address) => drop(write!(out, "{address}")),
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
     }
 }

@@ -5,18 +5,22 @@
 
 pub mod access_log;
 mod answer;
+mod client;
 mod connection;
 mod failure;
 mod finish;
 mod forward;
+mod outcome;
 mod pick;
 mod plan;
 mod receive;
+mod registry;
 mod relay;
 mod reply;
 mod request;
+mod run;
 mod tunnel;
 mod view;
-pub mod worker;
+mod worker;
 
-pub use worker::{Start, run};
+pub use run::{Start, run};

@@ -3,6 +3,7 @@
 //! Never a server that is down, full or draining, nor one that this request has already failed to
 //! reach. A connection that is idle is taken before a new one is made.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -12,7 +13,7 @@ use super::worker::Worker;
 use crate::net::dial::{DialError, dial};
 use crate::net::{Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
-use crate::state::{Lease, LivePool, NoServer};
+use crate::state::{Lease, LivePool, LiveServer, NoServer};
 
 /// A server with a connection to it.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Tries {
     failed: SmallVec<[u32; 4]>,
     /// Connections asked for.
     pub count: u32,
+    /// The server asked last, reached or not.
+    pub last: Option<Arc<LiveServer>>,
 }
 
 /// Whether an idle connection will do.
@@ -54,8 +57,12 @@ pub async fn connect(
             Ok(lease) => lease,
             Err(none) => return Err(last.unwrap_or_else(|| no_server(pool, none))),
         };
-        tries.count += 1;
         let (server, address) = (lease.id(), lease.address());
+        if last.is_some() {
+            worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+        }
+        tries.count += 1;
+        tries.last = Some(lease.server().clone());
         if take == Take::IdleOrNew
             && let Some(stream) = worker.idle.take(server, address)
         {
@@ -80,7 +87,6 @@ pub async fn connect(
                 if !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
                     return Err(failure);
                 }
-                worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
                 tries.failed.push(server);
                 last = Some(failure);
             }

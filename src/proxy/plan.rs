@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::failure::{Failure, FailureKind};
-use super::forward;
+use super::forward::{self, Incoming};
 use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
@@ -127,16 +127,6 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
     }
 }
 
-/// A request whose section is known.
-#[derive(Debug)]
-pub struct Incoming<'a, 'h> {
-    pub listener: &'a ListenerView,
-    pub peer: IpAddr,
-    pub head: &'a RequestHead<'h>,
-    /// What the rules see; its path is the one that is forwarded.
-    pub routed: route::Head<'a>,
-}
-
 fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &RequestHead<'_>, plan: &mut Plan) -> Step {
     if head.max_forwards == Some(0) {
         return Step::Options;
@@ -183,13 +173,7 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
-            let mut location = Vec::new();
-            route::expand(to, rule, &incoming.routed, true, &mut location);
-            // The query goes along unless the target has one of its own.
-            if !query.is_empty() && !location.contains(&b'?') {
-                location.push(b'?');
-                location.extend_from_slice(query.as_bytes());
-            }
+            let location = route::location(to, rule, &incoming.routed);
             Step::Answer(Answer { status: *code, text: None, location: Some(location) })
         }
         route::Action::Answer { code, text } => {

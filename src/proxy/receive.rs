@@ -1,12 +1,15 @@
 //! A server's answer, from its first byte to its last, as it goes on to the client.
 
+use std::time::{Duration, Instant};
+
 use super::answer::{self, Delivery, ForClient};
 use super::failure::{Failure, FailureKind};
+use super::outcome::Progress;
 use super::plan::Plan;
-use super::relay::{self, Path, Patience, RelayError};
-use super::request::Progress;
+use super::relay::{self, Path, Patience, RelayError, downstream};
 use super::worker::Worker;
 use crate::model::Timeouts;
+use crate::net::buffers::SMALL;
 use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Timer};
 use crate::wire::http1::response::{self, Method, ResponseHead};
@@ -25,7 +28,7 @@ pub struct Receive<'p, 's, 'c> {
     pub from: &'p mut Reader<'s>,
     pub to: &'p mut Writer<'c>,
     /// The client's connection ends with this answer, whatever the client wants.
-    pub draining: bool,
+    pub last: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub enum Received {
 }
 
 /// Interim answers to one request at most: a server that sends more of them means no good.
-const MOST_INTERIM: u32 = 32;
+const MOST_INTERIM: u32 = 256;
 
 /// What of a final head has to outlive it.
 struct Final {
@@ -64,6 +67,7 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
     let mut buffer = first_bytes(&mut r).await?;
     let mut looked_at = 0;
     let mut interim = 0;
+    let mut since = None;
     loop {
         let next = if looked_at == 0 || request::ends_head(buffer.as_slice(), looked_at) {
             next(&r, &mut buffer)?
@@ -73,7 +77,10 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
         match next {
             Next::More => {
                 looked_at = buffer.len();
-                more(&mut r, &mut buffer).await?;
+                // The rest of the head has one deadline, however it is dripped in.
+                let since = since.get_or_insert_with(Instant::now);
+                let left = r.timeouts.response.saturating_sub(since.elapsed());
+                more(&mut r, &mut buffer, left).await?;
             }
             Next::Interim(head) => {
                 interim += 1;
@@ -81,7 +88,11 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
                     return Err(Failure::server_closed("the server sends interim answers without end"));
                 }
                 pass_interim(&mut r, head).await?;
-                looked_at = 0;
+                (looked_at, since) = (0, None);
+                if !r.progress.uploading.get() {
+                    // A server that says so may take its time anew.
+                    r.progress.sent_at.set(None);
+                }
                 if buffer.is_empty() {
                     drop(buffer);
                     buffer = first_bytes(&mut r).await?;
@@ -89,7 +100,9 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
             }
             Next::Switching(head) => {
                 r.progress.begun.set(true);
-                r.progress.heads_out.set(head.len() as u64);
+                r.progress.status.set(101);
+                r.progress.first_byte.set(Some(r.progress.started.elapsed()));
+                r.progress.heads_out.set(r.progress.heads_out.get() + head.len() as u64);
                 write(&mut r, head).await?;
                 return Ok(Received::Switching { from_server: buffer });
             }
@@ -101,34 +114,44 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
 /// Waits for the server to speak, then reads; no buffer is held while it does not.
 async fn first_bytes(r: &mut Receive<'_, '_, '_>) -> Result<Buffer, Failure> {
     loop {
-        match r.timer.wait(r.timeouts.response, r.from.readable()).await {
-            Ok(_) => break,
-            // The time for the answer begins when the request is out.
+        // The time for the answer begins when the request is out.
+        let passed = r.progress.sent_at.get().map_or(Duration::ZERO, |at| at.elapsed());
+        let left = r.timeouts.response.saturating_sub(passed);
+        match r.timer.wait(left, r.from.fill(&r.worker.buffers, SMALL as u64)).await {
+            Ok(Ok(buffer)) if buffer.is_empty() => {
+                return Err(Failure::server_closed("the server closed the connection without an answer"));
+            }
+            Ok(Ok(buffer)) => {
+                r.progress.heard.set(true);
+                return Ok(buffer);
+            }
+            Ok(Err(error)) => return Err(Failure::server_closed(error.to_string())),
             Err(_) if r.progress.uploading.get() => {}
-            Err(_) => return Err(Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")),
+            Err(_) if r.progress.sent_at.get().is_some_and(|at| at.elapsed() < r.timeouts.response) => {}
+            Err(_) => return Err(timeout()),
         }
     }
-    let mut buffer = r.worker.buffers.small();
-    more(r, &mut buffer).await?;
-    Ok(buffer)
 }
 
-async fn more(r: &mut Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<(), Failure> {
+fn timeout() -> Failure {
+    Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")
+}
+
+/// Reads more of a head, within `left`.
+async fn more(r: &mut Receive<'_, '_, '_>, buffer: &mut Buffer, left: Duration) -> Result<(), Failure> {
+    // A wait looks at its time only when there is nothing to read.
+    if left.is_zero() {
+        return Err(timeout());
+    }
     let limit = r.plan.view.snapshot.config.limits.header_bytes;
     if !buffer.grow(limit) {
         let fault = response::ResponseFault::TooLarge;
         return Err(Failure::new(FailureKind::Response(fault), fault.detail()));
     }
-    match relay::read_some(r.from, buffer, r.timer, r.timeouts.response).await {
-        Ok(true) => {
-            r.progress.heard.set(true);
-            Ok(())
-        }
-        Ok(false) if buffer.is_empty() => {
-            Err(Failure::server_closed("the server closed the connection without an answer"))
-        }
+    match relay::read_some(r.from, buffer, r.timer, left).await {
+        Ok(true) => Ok(()),
         Ok(false) => Err(Failure::server_closed("the server closed the connection within the head of its answer")),
-        Err(RelayError::Silent) => Err(Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")),
+        Err(RelayError::Silent) => Err(timeout()),
         Err(RelayError::Cut(Some(error))) => Err(Failure::server_closed(error.to_string())),
         Err(_) => Err(Failure::server_closed("the server closed the connection")),
     }
@@ -167,7 +190,9 @@ fn next(r: &Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failure> {
 
 fn final_head(r: &Receive<'_, '_, '_>, head: &ResponseHead<'_>, mut out: Vec<u8>) -> Next {
     let date = r.worker.date();
-    let keep_alive = r.plan.keep_alive && !r.draining;
+    // An answer that comes before the request is out ends the connection: nobody knows how much of the
+    // body the client still wants to send (RFC 9112 §9.3).
+    let keep_alive = r.plan.keep_alive && !r.last && !r.progress.unsent.get() && !r.worker.is_draining();
     let client = ForClient { version: r.plan.version, keep_alive, date: &date };
     let delivery = answer::delivery(head, client);
     answer::write(head, client, delivery, &mut out);
@@ -198,7 +223,7 @@ async fn deliver(mut r: Receive<'_, '_, '_>, last: Final, mut buffer: Buffer) ->
     let Final { body, delivery, server_keeps, head: mut out } = last;
     let limits = &r.plan.view.snapshot.config.limits;
     r.progress.heads_out.set(r.progress.heads_out.get() + out.len() as u64);
-    let mut chunks = ChunkedBody::new(if delivery.dechunk { Keep::Data } else { Keep::Framed });
+    let mut chunks = ChunkedBody::of_answer(if delivery.dechunk { Keep::Data } else { Keep::Framed });
     let before = out.len();
     let mut left = 0;
     match body {
@@ -247,14 +272,6 @@ async fn deliver(mut r: Receive<'_, '_, '_>, last: Final, mut buffer: Buffer) ->
     // Bytes that nobody asked for: this server's connection carries no other request.
     let reusable = server_keeps && buffer.is_empty();
     Ok(Received::Done { keep_alive: delivery.keep_alive, reusable, uploaded: true })
-}
-
-/// A write to the client that failed.
-pub fn downstream(error: RelayError) -> Failure {
-    match error {
-        RelayError::Stalled => Failure::new(FailureKind::ClientStalled, "the client takes nothing of its answer"),
-        _ => Failure::client_gone(),
-    }
 }
 
 /// An answer's body that did not get through.

@@ -10,6 +10,7 @@ use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Timer};
 use crate::wire::http1::{ChunkFault, ChunkedBody};
 
+use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
 
 /// From this many bytes on a body of known length goes through a pipe in the kernel; below, copying
@@ -28,6 +29,14 @@ pub enum RelayError {
     Gone,
     /// The receiver took nothing for too long.
     Stalled,
+}
+
+/// A write to the client that failed.
+pub fn downstream(error: RelayError) -> Failure {
+    match error {
+        RelayError::Stalled => Failure::new(FailureKind::ClientStalled, "the client takes nothing of its answer"),
+        _ => Failure::client_gone(),
+    }
 }
 
 /// How long each side may pause.
@@ -101,22 +110,14 @@ impl Path<'_, '_, '_> {
     async fn copy(&mut self, worker: &Worker, length: Option<u64>) -> Result<(), RelayError> {
         let mut left = length.unwrap_or(u64::MAX);
         while left > 0 {
-            // No buffer while nobody speaks.
-            match self.timer.wait(self.patience.read, self.from.readable()).await {
-                Ok(_) => {}
+            // What comes behind the message stays where it is: it is the next one, or nobody's.
+            let buffer = match self.timer.wait(self.patience.read, self.from.fill(&worker.buffers, left)).await {
+                Ok(Ok(buffer)) => buffer,
+                Ok(Err(error)) => return Err(RelayError::Cut(Some(error))),
                 Err(Elapsed) => return Err(RelayError::Silent),
-            }
-            let mut buffer =
-                if left <= crate::net::buffers::SMALL as u64 { worker.buffers.small() } else { worker.buffers.large() };
-            if !read_some(self.from, &mut buffer, self.timer, self.patience.read).await? {
+            };
+            if buffer.is_empty() {
                 return if length.is_none() { Ok(()) } else { Err(RelayError::Cut(None)) };
-            }
-            if buffer.len() as u64 > left {
-                // More than the message has: the sender cannot be trusted with another one.
-                let bytes = &buffer.as_slice()[..left as usize];
-                self.moved.set(self.moved.get() + left);
-                write_all(self.to, bytes, self.timer, self.patience.write).await?;
-                return Err(RelayError::Cut(None));
             }
             left -= buffer.len() as u64;
             self.write(buffer.as_slice()).await?;

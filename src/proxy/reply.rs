@@ -35,8 +35,8 @@ enum Form {
     Text,
 }
 
-/// Appends the answer to `out`.
-pub fn write(reply: &Reply<'_>, config: &Config, out: &mut Vec<u8>) {
+/// Appends the answer to `out`; returns the bytes of its body.
+pub fn write(reply: &Reply<'_>, config: &Config, out: &mut Vec<u8>) -> usize {
     let mut number = itoa::Buffer::new();
     let (body, kind) = body(reply, config);
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -73,9 +73,11 @@ pub fn write(reply: &Reply<'_>, config: &Config, out: &mut Vec<u8>) {
         (true, false) => {}
     }
     out.extend_from_slice(b"\r\n\r\n");
-    if !reply.head_only && !bodiless {
-        out.extend_from_slice(&body);
+    if reply.head_only || bodiless {
+        return 0;
     }
+    out.extend_from_slice(&body);
+    body.len()
 }
 
 fn body<'a>(reply: &Reply<'a>, config: &'a Config) -> (std::borrow::Cow<'a, [u8]>, &'static str) {

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::connection::Client;
+use super::client::Client;
 use super::failure::{Failure, FailureKind};
+use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Take, Tries};
 use super::plan::{Forward, Plan};
 use super::receive::{self, Receive, Received};
@@ -27,104 +28,8 @@ use super::tunnel;
 use super::worker::Worker;
 use crate::net::{Buffer, Stream, Timer, idle};
 use crate::state::counters::RetryReason;
-use crate::state::{Lease, LivePool, LiveServer};
+use crate::state::{Lease, LivePool};
 use crate::wire::http1::{ChunkedBody, Framing, Keep};
-
-/// What became of a request, for the client's connection, the log and the counters.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What the client was told; 0: nothing.
-    pub status: u16,
-    pub server: Option<Arc<LiveServer>>,
-    pub pool: Option<Arc<LivePool>>,
-    pub tries: u32,
-    pub connect: Duration,
-    /// From the first byte of the request.
-    pub first_byte: Option<Duration>,
-    pub body_in: u64,
-    pub body_out: u64,
-    pub failure: Option<Failure>,
-    pub after: After,
-    /// Whether the failure has to be told: no byte of an answer has been sent.
-    pub untold: bool,
-}
-
-impl Outcome {
-    /// Nothing happened but this.
-    pub fn of(after: After) -> Outcome {
-        Outcome {
-            status: 0,
-            server: None,
-            pool: None,
-            tries: 0,
-            connect: Duration::ZERO,
-            first_byte: None,
-            body_in: 0,
-            body_out: 0,
-            failure: None,
-            after,
-            untold: false,
-        }
-    }
-
-    /// A failure before any server was asked.
-    pub fn failed(failure: Failure) -> Outcome {
-        Outcome { failure: Some(failure), untold: true, ..Outcome::of(After::Close) }
-    }
-}
-
-/// What becomes of the client's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// It waits for the next request.
-    Keep,
-    /// It is closed.
-    Close,
-    /// It is closed when the client has stopped sending, so that it gets to read its answer.
-    Linger,
-    /// It is reset: what the client has got is not the whole.
-    Reset,
-}
-
-/// What the parts of a request tell each other while it is under way.
-#[derive(Debug)]
-pub struct Progress {
-    /// What the error page and the log call this request.
-    pub id: u64,
-    pub started: Instant,
-    /// A final answer has begun: it is too late for another one.
-    pub begun: Cell<bool>,
-    pub status: Cell<u16>,
-    /// The answer's end is the end of the connection.
-    pub until_close: Cell<bool>,
-    /// The request's body is still on its way.
-    pub uploading: Cell<bool>,
-    /// The server has sent something.
-    pub heard: Cell<bool>,
-    pub first_byte: Cell<Option<Duration>>,
-    pub body_in: Cell<u64>,
-    pub body_out: Cell<u64>,
-    /// Heads sent to the client.
-    pub heads_out: Cell<u64>,
-}
-
-impl Progress {
-    pub fn new(id: u64, started: Instant) -> Progress {
-        Progress {
-            id,
-            started,
-            begun: Cell::new(false),
-            status: Cell::new(0),
-            until_close: Cell::new(false),
-            uploading: Cell::new(false),
-            heard: Cell::new(false),
-            first_byte: Cell::new(None),
-            body_in: Cell::new(0),
-            body_out: Cell::new(0),
-            heads_out: Cell::new(0),
-        }
-    }
-}
 
 /// What of the request's body is still to come.
 #[derive(Debug)]
@@ -149,6 +54,10 @@ struct Exchange<'e> {
     tries: Tries,
     /// Some byte of the request was taken by this side's kernel for the server.
     sent: Cell<bool>,
+    /// More of the body was taken from the client than is kept here.
+    body_begun: bool,
+    /// Bytes of the server's address that stand in the head for want of a Host.
+    host_length: usize,
     outcome: Outcome,
 }
 
@@ -166,11 +75,24 @@ pub async fn forward(
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
     let (tries, sent, outcome) = (Tries::default(), Cell::new(false), Outcome::of(After::Close));
-    let mut exchange = Exchange { worker, plan, forward, progress, pool, upload, tries, sent, outcome };
+    let mut exchange = Exchange {
+        worker,
+        plan,
+        forward,
+        progress,
+        pool,
+        upload,
+        tries,
+        sent,
+        body_begun: false,
+        host_length: 0,
+        outcome,
+    };
     let result = exchange.run(client).await;
     let Exchange { pool, tries, mut outcome, .. } = exchange;
     outcome.pool = Some(pool);
     outcome.tries = tries.count;
+    outcome.server = tries.last;
     outcome.status = progress.status.get();
     outcome.first_byte = progress.first_byte.get();
     outcome.body_in = progress.body_in.get();
@@ -208,12 +130,7 @@ fn take_body(
         Framing::Chunked => {
             let mut body = ChunkedBody::new(Keep::Framed);
             let limits = &plan.view.snapshot.config.limits;
-            let mut buffer = worker.buffers.small();
-            // An input that has grown beyond a small buffer may hold more than one of body.
-            if !buffer.append(here) {
-                buffer = worker.buffers.large();
-                buffer.append(here);
-            }
+            let mut buffer = worker.buffers.holding(here);
             let taken = buffer.len();
             let scanned = body
                 .scan(buffer.as_mut_slice(), limits)
@@ -240,11 +157,11 @@ impl Exchange<'_> {
             let connected = pick::connect(self.worker, &self.pool, key, take, &mut self.tries, client.timer).await?;
             let Connected { lease, mut stream, reused, took } = connected;
             self.outcome.connect += took;
-            self.outcome.server = Some(lease.server().clone());
             client.connection.server.set((self.forward.pool as u32, lease.id()));
-            if let Some(at) = self.forward.host_at.take() {
-                let address = lease.address().to_string();
-                self.forward.head.splice(at..at, address.into_bytes());
+            if let Some(at) = self.forward.host_at {
+                let address = lease.address().to_string().into_bytes();
+                let before = std::mem::replace(&mut self.host_length, address.len());
+                self.forward.head.splice(at..at + before, address);
             }
             match self.attempt(client, &mut stream).await {
                 Ok(Received::Done { keep_alive, reusable, uploaded }) => {
@@ -258,6 +175,7 @@ impl Exchange<'_> {
                     });
                 }
                 Ok(Received::Switching { from_server }) => {
+                    self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
                     let timeouts = &self.pool.config().timeouts;
                     let tunnel =
                         tunnel::run(self.worker, client, self.plan, &mut stream, from_server, timeouts, self.progress);
@@ -278,7 +196,7 @@ impl Exchange<'_> {
     fn may_repeat(&self, failure: &Failure) -> bool {
         failure.kind == FailureKind::ServerClosed
             && !self.progress.heard.get()
-            && matches!(self.upload, Upload::Done)
+            && !self.body_begun
             && (self.forward.idempotent || !self.sent.get())
     }
 
@@ -296,7 +214,8 @@ impl Exchange<'_> {
         // A server may answer without reading all of the request, and close: its answer counts, so a
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
-        let draining = worker.is_draining() || client.is_last(plan);
+        progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
+        let last = client.is_last(&plan.view.snapshot.config.limits);
         let receive = Receive {
             worker,
             plan,
@@ -306,12 +225,14 @@ impl Exchange<'_> {
             timer: client.timer,
             from: &mut from_server,
             to: &mut client.writer,
-            draining,
+            last,
         };
         let result = match &mut self.upload {
-            Upload::Done => receive::receive(receive).await,
+            // Half a request is out: that server's connection must never carry another one.
             _ if written.is_err() => receive::receive(receive).await.map(not_uploaded),
+            Upload::Done => receive::receive(receive).await,
             upload => {
+                self.body_begun = true;
                 progress.uploading.set(true);
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
@@ -393,8 +314,12 @@ async fn both_ways(
             && let Poll::Ready(result) = upload.as_mut().poll(cx)
         {
             progress.uploading.set(false);
+            progress.sent_at.set(Some(Instant::now()));
             match result {
-                Ok(()) => uploaded = Some(true),
+                Ok(()) => {
+                    progress.unsent.set(false);
+                    uploaded = Some(true);
+                }
                 // The server wants no more of it; it may have said why.
                 Err(RelayError::Gone | RelayError::Stalled) => uploaded = Some(false),
                 Err(RelayError::Cut(_)) => return Poll::Ready(Err(Failure::client_gone())),

@@ -6,14 +6,14 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::connection::Client;
+use super::client::Client;
 use super::failure::Failure;
+use super::outcome::{After, Progress};
 use super::plan::Plan;
-use super::receive::downstream;
-use super::relay::{self, RelayError};
-use super::request::{After, Progress};
+use super::relay::{self, RelayError, downstream};
 use super::worker::Worker;
 use crate::model::Timeouts;
+use crate::net::buffers::{LARGE, SMALL};
 use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Stream, Timer};
 use crate::state::connections::Doing;
@@ -30,10 +30,11 @@ pub async fn run(
     progress: &Progress,
 ) -> Result<After, Failure> {
     client.connection.doing.set(Doing::Tunnel);
-    let (mut server_reader, mut server_writer) = stream.split();
-    let limits = Limits { idle: timeouts.tunnel, half: timeouts.half_closed, write: timeouts.client_write };
     let early = client.body_bytes(plan.head_bytes).to_vec();
     client.body_taken = early.len();
+    client.keep_head_only(plan.head_bytes);
+    let (mut server_reader, mut server_writer) = stream.split();
+    let limits = Limits { idle: timeouts.tunnel, half: timeouts.half_closed, write: timeouts.client_write };
     progress.body_in.set(progress.body_in.get() + early.len() as u64);
     progress.body_out.set(from_server.len() as u64);
     relay::write_all(&mut client.writer, from_server.as_slice(), client.timer, limits.write)
@@ -64,6 +65,8 @@ pub async fn run(
             if result.is_err() {
                 return Poll::Ready(());
             }
+            // The other direction has had its turn, and has to learn that it is alone now.
+            cx.waker().wake_by_ref();
         }
         if up_done && down_done { Poll::Ready(()) } else { Poll::Pending }
     })
@@ -91,31 +94,37 @@ struct Way<'a> {
 
 impl Way<'_> {
     async fn pass(&self, from: &mut Reader<'_>, to: &mut Writer<'_>, timer: &Timer) -> Result<(), RelayError> {
-        let mut large = false;
+        let mut most = SMALL;
         loop {
-            self.wait(from, timer).await?;
-            let mut buffer = if large { self.worker.buffers.large() } else { self.worker.buffers.small() };
-            if !relay::read_some(from, &mut buffer, timer, self.limits.idle).await? {
+            let buffer = self.wait(from, timer, most as u64).await?;
+            if buffer.is_empty() {
                 self.ended.set(true);
                 // The other side may have gone already, which ends the tunnel as well.
                 return to.shutdown().await.map_err(|_| RelayError::Gone);
             }
             // A full buffer means that more is waiting.
-            large = buffer.room() == 0;
+            most = if buffer.room() == 0 { LARGE } else { SMALL };
             self.spoken.set(self.spoken.get() + 1);
             self.moved.set(self.moved.get() + buffer.len() as u64);
             relay::write_all(to, buffer.as_slice(), timer, self.limits.write).await?;
         }
     }
 
-    /// Waits until this side speaks, as long as either of them does.
-    async fn wait(&self, from: &Reader<'_>, timer: &Timer) -> Result<(), RelayError> {
+    /// Waits until this side speaks, as long as either of them does. The time is another one from the
+    /// moment on that the other side has ended.
+    async fn wait(&self, from: &mut Reader<'_>, timer: &Timer, most: u64) -> Result<Buffer, RelayError> {
         loop {
-            let before = (self.spoken.get(), self.ended.get());
-            let limit = if before.1 { self.limits.half } else { self.limits.idle };
-            match timer.wait(limit, from.readable()).await {
-                Ok(_) => return Ok(()),
-                Err(Elapsed) if before != (self.spoken.get(), self.ended.get()) => {}
+            let (spoken, ended) = (self.spoken.get(), self.ended.get());
+            let limit = if ended { self.limits.half } else { self.limits.idle };
+            let speaks = poll_fn(|cx| match from.poll_fill(cx, &self.worker.buffers, most) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending if self.ended.get() != ended => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            match timer.wait(limit, speaks).await {
+                Ok(Some(read)) => return read.map_err(|error| RelayError::Cut(Some(error))),
+                Ok(None) => {}
+                Err(Elapsed) if spoken != self.spoken.get() => {}
                 Err(Elapsed) => return Err(RelayError::Silent),
             }
         }

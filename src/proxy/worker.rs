@@ -1,46 +1,25 @@
-//! One worker: a thread with a runtime of its own, its own listening sockets, buffers, idle connections
-//! and counters. The request path shares nothing with the other cores but the snapshot and the farm's
-//! in-flight counts.
+//! What the connections of one worker share: buffers, idle connections, deadlines, counters. The request
+//! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::MissedTickBehavior;
 
 use super::access_log::Sink;
-use super::connection::{self, Connection};
+use super::registry::{Connection, Connections};
 use super::view::View;
 use crate::net::buffers::Buffers;
 use crate::net::deadline::{TICK, Wheel};
 use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
-use crate::state::commands::{Commands, ToWorker};
 use crate::state::connections::{ConnectionInfo, Doing, shown};
 use crate::state::counters::Counters;
 use crate::state::{Farm, SnapshotCache};
-
-/// What a worker starts with.
-pub struct Start {
-    /// From 0.
-    pub number: usize,
-    pub farm: Arc<Farm>,
-    /// Its own socket of each listener, with the listener's number.
-    pub sockets: Vec<(u32, TcpListener)>,
-    pub log: Option<Sink>,
-    pub commands: Commands,
-    /// Client connections at most.
-    pub connections: usize,
-}
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -66,12 +45,6 @@ pub struct Worker {
     ticks: Cell<u64>,
 }
 
-#[derive(Default)]
-struct Connections {
-    slots: Vec<Option<Rc<Connection>>>,
-    free: Vec<usize>,
-}
-
 /// A connection that is open as long as this is held.
 pub struct Entered {
     worker: Rc<Worker>,
@@ -91,10 +64,8 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let active = self.connection.doing.get() != Doing::Idle;
         self.worker.counters.borrow_mut().connection_closed(self.connection.listener, active);
-        let mut connections = self.worker.connections.borrow_mut();
-        connections.slots[self.slot] = None;
-        connections.free.push(self.slot);
-        self.worker.left.notify_one();
+        self.worker.connections.borrow_mut().remove(self.slot);
+        self.worker.left.notify_waiters();
     }
 }
 
@@ -106,29 +77,6 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const TICKS_A_SECOND: u64 = (1000 / TICK.as_millis()) as u64;
 const TICKS_A_FLUSH: u64 = 4;
 
-/// How long nobody is accepted after descriptors ran out.
-const SHORT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
-
-/// Runs a worker on this thread until it has drained.
-///
-/// # Errors
-/// When the runtime cannot be made, or a socket not be handed to it.
-pub fn run(start: Start) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, async move {
-        let Start { number, farm, sockets, log, commands, connections } = start;
-        let worker = Rc::new(Worker::new(number, farm, log, connections));
-        for (listener, socket) in sockets {
-            spawn_local(accept(worker.clone(), listener, tokio::net::TcpListener::from_std(socket)?));
-        }
-        worker.clone().main(commands).await;
-        // The last lines go out with the last requests.
-        worker.log.borrow_mut().take();
-        Ok(())
-    })
-}
-
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("number", &self.number).finish_non_exhaustive()
@@ -136,7 +84,7 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    fn new(number: usize, farm: Arc<Farm>, log: Option<Sink>, most_connections: usize) -> Worker {
+    pub(super) fn new(number: usize, farm: Arc<Farm>, log: Option<Sink>, most_connections: usize) -> Worker {
         let snapshots = farm.cache();
         let view = Rc::new(View::new(farm.snapshot()));
         let now = SystemTime::now();
@@ -221,12 +169,7 @@ impl Worker {
             request: RefCell::default(),
             timer: self.wheel.timer(),
         });
-        let mut connections = self.connections.borrow_mut();
-        let slot = connections.free.pop().unwrap_or(connections.slots.len());
-        if slot == connections.slots.len() {
-            connections.slots.push(None);
-        }
-        connections.slots[slot] = Some(connection.clone());
+        let slot = self.connections.borrow_mut().add(connection.clone());
         Entered { worker: self.clone(), slot, connection }
     }
 
@@ -243,46 +186,39 @@ impl Worker {
         }
     }
 
-    fn open_connections(&self) -> usize {
-        let connections = self.connections.borrow();
-        connections.slots.len() - connections.free.len()
+    /// Whether another connection may be accepted.
+    pub(super) fn has_room(&self) -> bool {
+        self.connections.borrow().count() < self.most_connections
     }
 
-    /// Ticks and obeys until it has drained.
-    async fn main(self: Rc<Self>, mut commands: Commands) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => self.tick(),
-                command = commands.recv() => match command {
-                    Some(ToWorker::Counters(reply)) => drop(reply.send(self.counters.borrow().clone())),
-                    Some(ToWorker::Connections { limit, reply }) => drop(reply.send(self.list(limit))),
-                    // Nobody commands any more: the process is ending.
-                    Some(ToWorker::Drain) | None => self.begin_drain(),
-                },
-            }
-            if let Some(since) = self.draining.get() {
-                let patience = self.view().snapshot.config.timeouts.drain;
-                if (self.open_connections() == 0 && since.elapsed() > TICK) || since.elapsed() > patience {
-                    return;
-                }
-                if commands.is_closed() {
-                    tick.tick().await;
-                    self.tick();
-                }
-            }
-        }
+    /// Waits until a connection has ended.
+    pub(super) async fn somebody_left(&self) {
+        self.left.notified().await;
     }
 
-    fn begin_drain(&self) {
+    /// From now on no connection is accepted, and answers say that they are the last.
+    pub(super) fn begin_drain(&self) {
         if !self.is_draining() {
             self.draining.set(Some(Instant::now()));
             self.drain.notify_waiters();
         }
     }
 
-    fn tick(&self) {
+    /// Waits for the drain to begin; only one that begins later is seen.
+    pub(super) async fn drain_begins(&self) {
+        self.drain.notified().await;
+    }
+
+    /// Whether a drain has begun and is over: all connections have ended, or their time has.
+    pub(super) fn is_drained(&self) -> bool {
+        self.draining.get().is_some_and(|since| {
+            let (open, passed) = (self.connections.borrow().count(), since.elapsed());
+            (open == 0 && passed > TICK) || passed > self.view().snapshot.config.timeouts.drain
+        })
+    }
+
+    /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
+    pub(super) fn tick(&self) {
         let now = Instant::now();
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
@@ -297,7 +233,7 @@ impl Worker {
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
         if self.draining.get().is_some_and(|since| since.elapsed() > IDLE_GRACE) {
-            for connection in self.connections.borrow().slots.iter().flatten() {
+            for connection in self.connections.borrow().iter() {
                 if connection.doing.get() == Doing::Idle {
                     connection.timer.expire();
                 }
@@ -305,10 +241,11 @@ impl Worker {
         }
     }
 
-    fn list(&self, limit: usize) -> Vec<ConnectionInfo> {
+    /// At most `limit` connections, the busy before the idle.
+    pub(super) fn list(&self, limit: usize) -> Vec<ConnectionInfo> {
         let view = self.view();
         let connections = self.connections.borrow();
-        let mut all: Vec<_> = connections.slots.iter().flatten().collect();
+        let mut all: Vec<_> = connections.iter().collect();
         all.sort_by_key(|connection| (connection.doing.get() == Doing::Idle, connection.since));
         all.iter().take(limit).map(|connection| self.info(connection, &view)).collect()
     }
@@ -338,54 +275,4 @@ impl Worker {
             bytes_sent: connection.sent.get(),
         }
     }
-}
-
-/// Accepts on one socket until the worker drains; what is in the socket's queue by then is served too.
-async fn accept(worker: Rc<Worker>, listener: u32, socket: tokio::net::TcpListener) {
-    let serve = |(tcp, peer): (TcpStream, SocketAddr)| {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        spawn_local(connection::serve(worker.clone(), tcp, peer, listener));
-    };
-    let mut drained = std::pin::pin!(worker.drain.notified());
-    while !worker.is_draining() {
-        if worker.open_connections() >= worker.most_connections {
-            // New clients wait in the kernel's queue until there is room.
-            tokio::select! {
-                () = worker.left.notified() => {}
-                () = &mut drained => {}
-            }
-            continue;
-        }
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = &mut drained => break,
-        };
-        match accepted {
-            Ok(accepted) => serve(accepted),
-            Err(error) if is_of_the_client(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted; trying again");
-                tokio::time::sleep(SHORT_OF_DESCRIPTORS).await;
-            }
-        }
-    }
-    while let Some(accepted) = poll_fn(|cx| match socket.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-    {
-        serve(accepted);
-    }
-}
-
-/// The client has gone before it was accepted: nothing of ours is short.
-fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::WouldBlock
-    )
 }

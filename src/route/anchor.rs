@@ -10,7 +10,7 @@ use memchr::{memchr_iter, memrchr};
 use smallvec::SmallVec;
 
 use super::condition::{Check, Named, PathPattern, Test, TextPattern, Values, without_blanks_at_commas};
-use super::glob::{Glob, Segment, last_segment};
+use super::glob::{Glob, Segment, Segments, last_segment};
 use super::hash::hash;
 use super::head::{Head, Scratch, decoded};
 use super::list::{Nets, Words};
@@ -100,15 +100,15 @@ pub(super) fn alternatives(test: &Test) -> Option<Vec<Vec<Anchor>>> {
         Test::Sni(patterns) => patterns.iter().map(|one| text(one, Dimension::Sni, Dimension::SniSuffix)).collect(),
         Test::ContentType(patterns) => patterns.iter().map(media_type).collect(),
         Test::ContentTypeIn(words) => of_words(words, |word| vec![plain(Dimension::ContentType, word)])?,
-        Test::Header(named) => named_values(named, Dimension::HeaderName, Dimension::Header)?,
-        Test::Cookie(named) => named_values(named, Dimension::CookieName, Dimension::Cookie)?,
-        Test::Query(named) => named_values(named, Dimension::QueryName, Dimension::Query)?,
+        Test::Header(_) | Test::HeaderIs(_) => named_values(&*test.named()?, Dimension::HeaderName, Dimension::Header)?,
+        Test::Cookie(_) | Test::CookieIs(_) => named_values(&*test.named()?, Dimension::CookieName, Dimension::Cookie)?,
+        Test::Query(_) | Test::QueryIs(_) => named_values(&*test.named()?, Dimension::QueryName, Dimension::Query)?,
         Test::Method(words) => of_words(words, |word| vec![plain(Dimension::Method, word)])?,
         Test::Alpn(words) => of_words(words, |word| vec![plain(Dimension::Alpn, word)])?,
         Test::Listener(words) => of_words(words, |word| vec![plain(Dimension::Listener, word)])?,
         Test::From(nets) => of_nets(nets)?,
         Test::NoTls => vec![vec![plain(Dimension::NoTls, b"")]],
-        Test::HostIn(_) | Test::SniIn(_) | Test::Chance { .. } | Test::NotBuilt => return None,
+        Test::Any | Test::HostIn(_) | Test::SniIn(_) | Test::Chance { .. } | Test::NotBuilt => return None,
     };
     if all.iter().all(|anchors| !anchors.is_empty()) { Some(all) } else { None }
 }
@@ -200,50 +200,49 @@ fn path(pattern: &PathPattern) -> Vec<Vec<Anchor>> {
 
 fn of_glob(glob: &Glob) -> Vec<Anchor> {
     match glob {
-        Glob::Exact(text) => folder(text.as_bytes(), true).into_iter().collect(),
-        Glob::Under(base) => folder(base.as_bytes(), true).into_iter().collect(),
-        Glob::Last(text) => vec![plain(Dimension::LastSegment, text.as_bytes())],
-        Glob::LastEnd(end) => ending(end.as_bytes()),
-        Glob::Segments(segments) => {
-            let mut anchors = Vec::new();
-            if segments.anchored {
-                let mut prefix = String::new();
-                for part in &segments.parts {
-                    prefix.push('/');
-                    match part {
-                        Segment::Literal(text) => {
-                            prefix.push_str(text);
-                            continue;
-                        }
-                        Segment::Wild(text) => prefix.push_str(text.split('*').next().unwrap_or_default()),
-                        Segment::Capture(_) | Segment::Deep => {}
-                    }
-                    break;
+        Glob::Exact(text) | Glob::Under(text) => folder(text, true).into_iter().collect(),
+        Glob::Last(text) => vec![plain(Dimension::LastSegment, text)],
+        Glob::LastEnd(end) => ending(end),
+        Glob::General(_) => glob.with_segments(of_segments),
+    }
+}
+
+fn of_segments(segments: &Segments<'_>) -> Vec<Anchor> {
+    let mut anchors = Vec::new();
+    if segments.anchored {
+        let mut prefix = String::new();
+        for part in &segments.parts {
+            prefix.push('/');
+            match part {
+                Segment::Literal(text) => {
+                    prefix.push_str(text);
+                    continue;
                 }
-                anchors.extend(beginning(prefix.as_bytes()));
-                let fixed = segments.parts.iter().take(DEEPEST.into()).take_while(|part| **part != Segment::Deep);
-                for (number, part) in fixed.enumerate() {
-                    if let Segment::Literal(text) = part {
-                        anchors.push(plain(Dimension::Segment(number as u8), text.as_bytes()));
-                    }
-                }
+                Segment::Wild(text) => prefix.push_str(text.split('*').next().unwrap_or_default()),
+                Segment::Capture(_) | Segment::Deep => {}
             }
-            match segments.parts.last() {
-                Some(Segment::Literal(text)) => anchors.push(plain(Dimension::LastSegment, text.as_bytes())),
-                Some(Segment::Wild(text)) => {
-                    anchors.extend(ending(text.rsplit('*').next().unwrap_or_default().as_bytes()));
-                }
-                _ => {}
+            break;
+        }
+        anchors.extend(beginning(prefix.as_bytes()));
+        let fixed = segments.parts.iter().take(DEEPEST.into()).take_while(|part| **part != Segment::Deep);
+        for (number, part) in fixed.enumerate() {
+            if let Segment::Literal(text) = part {
+                anchors.push(plain(Dimension::Segment(number as u8), text.as_bytes()));
             }
-            let inner = segments.parts.iter().filter_map(|part| match part {
-                Segment::Literal(text) => Some(&**text),
-                Segment::Wild(text) => text.split('*').max_by_key(|piece| piece.len()),
-                _ => None,
-            });
-            anchors.extend(inner.max_by_key(|text| text.len()).and_then(|text| self::inner(text.as_bytes())));
-            anchors
         }
     }
+    match segments.parts.last() {
+        Some(Segment::Literal(text)) => anchors.push(plain(Dimension::LastSegment, text.as_bytes())),
+        Some(Segment::Wild(text)) => anchors.extend(ending(text.rsplit('*').next().unwrap_or_default().as_bytes())),
+        _ => {}
+    }
+    let inner = segments.parts.iter().filter_map(|part| match part {
+        Segment::Literal(text) => Some(*text),
+        Segment::Wild(text) => text.split('*').max_by_key(|piece| piece.len()),
+        _ => None,
+    });
+    anchors.extend(inner.max_by_key(|text| text.len()).and_then(|text| self::inner(text.as_bytes())));
+    anchors
 }
 
 fn of_regex(regex: &Regex) -> Vec<Vec<Anchor>> {

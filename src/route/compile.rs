@@ -11,12 +11,15 @@ use super::hash::Map;
 use super::index::Index;
 use super::list::{self, Nets, Words};
 use super::regex::{Pool, Regex};
+use super::text::Pair;
 use super::{Change, Hosts, Rest, Rule, Section, Table, path, shadow};
 
 struct Compiler<'s> {
     set: &'s RuleSet,
     faults: &'s mut Vec<Fault>,
     regexes: Pool,
+    /// By what they say.
+    actions: Map<String, Arc<rule::Action>>,
     /// Lists, in each form they are used in.
     lower_words: Map<usize, Arc<Words>>,
     paths: Map<(usize, bool), Arc<Words>>,
@@ -31,6 +34,7 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
         set,
         faults,
         regexes: Pool::default(),
+        actions: Map::default(),
         lower_words: Map::default(),
         paths: Map::default(),
         values: Map::default(),
@@ -56,16 +60,44 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
 
 impl Compiler<'_> {
     fn section(&mut self, section: &rule::Section, first: u32, lists: Arc<[Arc<str>]>) -> Section {
-        let rules: Box<[Rule]> =
-            section.rules.iter().zip(first..).map(|(rule, number)| self.rule(rule, number, section.paths)).collect();
-        let matchable: Vec<u32> = (0..).zip(&rules).filter(|(_, rule)| !rule.is_off()).map(|(at, _)| at).collect();
-        let index = Index::new(&rules, &matchable);
-        Section { policy: section.paths, rules, index, lists }
+        let mut rules = Vec::with_capacity(section.rules.len());
+        let mut terms = Vec::with_capacity(section.rules.len());
+        for rule in &section.rules {
+            let position = rules.len() as u32;
+            rules.push(self.rule(rule, first + position, position, section.paths, &mut terms));
+        }
+        let can_match = |rule: &&Rule| !super::condition(&terms, rule.first).iter().any(|term| term.test.is_off());
+        let matchable: Vec<u32> = rules.iter().filter(can_match).map(|rule| rule.first).collect();
+        let index = Index::new(&terms, &matchable);
+        Section { policy: section.paths, rules: rules.into(), terms: terms.into(), index, lists }
     }
 
-    fn rule(&mut self, rule: &rule::Rule, number: u32, policy: PathPolicy) -> Rule {
-        let terms = rule.condition.iter();
-        let terms = terms.map(|term| Term { negated: term.negated, test: self.test(&term.test, policy) }).collect();
+    /// Adds the rule's condition to `terms`.
+    fn rule(
+        &mut self,
+        rule: &rule::Rule,
+        number: u32,
+        position: u32,
+        policy: PathPolicy,
+        terms: &mut Vec<Term>,
+    ) -> Rule {
+        let first = terms.len() as u32;
+        let mut more = rule.condition.len().saturating_sub(1) as u32;
+        for term in &rule.condition {
+            terms.push(Term { test: self.test(&term.test, policy), negated: term.negated, more, rule: position });
+            more = more.saturating_sub(1);
+        }
+        if rule.condition.is_empty() {
+            terms.push(Term { test: Test::Any, negated: false, more, rule: position });
+        }
+        let patterns = capturing(&terms[first as usize..]);
+        if uses_groups(rule) {
+            for pattern in &patterns {
+                if let PathPattern::Regex(regex) = pattern {
+                    self.regexes.needs_groups(&regex.tail);
+                }
+            }
+        }
         let changes = rule.refinements.iter().filter_map(|refinement| match refinement {
             rule::Refinement::SetHeader { name, value } => {
                 Some(Change::Set { name: name.clone(), value: value.clone() })
@@ -73,16 +105,17 @@ impl Compiler<'_> {
             rule::Refinement::RemoveHeader { name } => Some(Change::Remove { name: name.clone() }),
             _ => None,
         });
-        let rest = Rest { rule: rule.clone(), changes: changes.collect() };
-        let rule = Rule { terms, number, rest: Box::new(rest) };
-        if rule.uses_groups() {
-            for pattern in rule.patterns() {
-                if let PathPattern::Regex(regex) = pattern {
-                    self.regexes.needs_groups(&regex.tail);
-                }
-            }
-        }
-        rule
+        let action = self.actions.entry(format!("{:?}", rule.action)).or_insert_with(|| Arc::new(rule.action.clone()));
+        let action = action.clone();
+        let rest = Rest {
+            id: rule.id.clone(),
+            name: rule.name.clone(),
+            place: rule.place.clone(),
+            changes: changes.collect(),
+            condition: rule.condition.clone(),
+            patterns,
+        };
+        Rule { number, first, action, rest: Box::new(rest) }
     }
 
     fn test(&mut self, test: &rule::Test, policy: PathPolicy) -> Test {
@@ -116,9 +149,9 @@ impl Compiler<'_> {
                     .or_insert_with(|| Arc::new(Words::new(entries(set, *list).map(str::to_ascii_lowercase))));
                 Test::ContentTypeIn(words.clone())
             }
-            rule::Test::Header { name, check } => self.named(name, check, Test::Header),
-            rule::Test::Cookie { name, check } => self.named(name, check, Test::Cookie),
-            rule::Test::Query { name, check } => self.named(name, check, Test::Query),
+            rule::Test::Header { name, check } => self.named(name, check, Test::HeaderIs, Test::Header),
+            rule::Test::Cookie { name, check } => self.named(name, check, Test::CookieIs, Test::Cookie),
+            rule::Test::Query { name, check } => self.named(name, check, Test::QueryIs, Test::Query),
             rule::Test::Method(words) => Test::Method(plain(words)),
             rule::Test::Alpn(words) => Test::Alpn(plain(words)),
             rule::Test::Listener(words) => Test::Listener(plain(words)),
@@ -151,7 +184,14 @@ impl Compiler<'_> {
         compiled.collect()
     }
 
-    fn named(&mut self, name: &Arc<str>, check: &ValueTest, test: impl Fn(Box<Named>) -> Test) -> Test {
+    fn named(&mut self, name: &str, check: &ValueTest, is: fn(Pair) -> Test, other: fn(Box<Named>) -> Test) -> Test {
+        if let ValueTest::Equals(values) = check
+            && let [value] = &**values
+            && !value.contains(',')
+            && let Some(pair) = Pair::new(name, value.as_bytes())
+        {
+            return is(pair);
+        }
         let check = match check {
             ValueTest::Present => Check::Present,
             ValueTest::Equals(values) => Check::Equals(Values::new(values.iter().map(|value| &**value))),
@@ -166,7 +206,7 @@ impl Compiler<'_> {
                 None => return Test::NotBuilt,
             },
         };
-        test(Box::new(Named { name: (**name).into(), check }))
+        other(Box::new(Named { name: name.into(), check }))
     }
 
     /// `None` where a fault was added.
@@ -215,18 +255,28 @@ fn plain(words: &[Arc<str>]) -> Words {
     Words::new(words.iter().map(|word| word.as_bytes()))
 }
 
-impl Rule {
-    /// Whether its action or its changes use `$1` and the like.
-    fn uses_groups(&self) -> bool {
-        let group = |key: &Key| matches!(key, Key::Group(_));
-        let template =
-            |template: &rule::Template| template.parts.iter().any(|part| matches!(part, TemplatePart::Group(_)));
-        let by_action = match self.action() {
-            rule::Action::Use { by, .. } => by.as_ref().is_some_and(group),
-            rule::Action::Redirect { to, .. } => template(to),
-            rule::Action::Answer { .. } | rule::Action::Deny | rule::Action::Drop => false,
-        };
-        let by_change = |change: &Change| matches!(change, Change::Set { value, .. } if template(value));
-        by_action || self.changes().iter().any(by_change)
-    }
+/// The path patterns of a condition that captures and groups can come from.
+fn capturing(terms: &[Term]) -> Box<[PathPattern]> {
+    let patterns = terms.iter().filter(|term| !term.negated).flat_map(|term| match &term.test {
+        Test::Path(pattern) => std::slice::from_ref(pattern),
+        Test::PathAny(patterns) => patterns,
+        _ => &[],
+    });
+    let can = |pattern: &&PathPattern| match pattern {
+        PathPattern::Glob(glob) => glob.captures(),
+        PathPattern::Regex(_) => true,
+    };
+    patterns.filter(can).cloned().collect()
+}
+
+/// Whether the action or the changes of a rule use `$1` and the like.
+fn uses_groups(rule: &rule::Rule) -> bool {
+    let template = |template: &rule::Template| template.parts.iter().any(|part| matches!(part, TemplatePart::Group(_)));
+    let by_action = match &rule.action {
+        rule::Action::Use { by, .. } => matches!(by, Some(Key::Group(_))),
+        rule::Action::Redirect { to, .. } => template(to),
+        rule::Action::Answer { .. } | rule::Action::Deny | rule::Action::Drop => false,
+    };
+    let in_header = |refinement: &rule::Refinement| matches!(refinement, rule::Refinement::SetHeader { value, .. } if template(value));
+    by_action || rule.refinements.iter().any(in_header)
 }

@@ -2,6 +2,7 @@
 //!
 //! `decide` and `explain` both come here: there is no second opinion.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::model::rule::Key;
@@ -12,16 +13,28 @@ use super::head::{Head, Scratch};
 use super::key;
 use super::list::{Hosts, Nets, Words};
 use super::regex::Regex;
+use super::text::Pair;
 use super::{Rule, Walk};
 
+/// One part of a rule's condition. The parts of all rules of a section lie one behind the other, in
+/// the order of the rules, each in a line of memory of its own.
 #[derive(Debug, Clone)]
+#[repr(align(64))]
 pub(super) struct Term {
-    pub negated: bool,
     pub test: Test,
+    pub negated: bool,
+    /// Parts of the same rule behind this one.
+    pub more: u32,
+    /// Position of the rule in its section.
+    pub rule: u32,
 }
+
+const _: () = assert!(size_of::<Term>() == 64);
 
 #[derive(Debug, Clone)]
 pub(super) enum Test {
+    /// What a rule for `any` has.
+    Any,
     /// One pattern, the usual case, without a list around it.
     Path(PathPattern),
     PathAny(Box<[PathPattern]>),
@@ -32,6 +45,10 @@ pub(super) enum Test {
     SniIn(Arc<Hosts>),
     ContentType(Box<[TextPattern]>),
     ContentTypeIn(Arc<Words>),
+    /// The usual one of them: one short value.
+    HeaderIs(Pair),
+    CookieIs(Pair),
+    QueryIs(Pair),
     Header(Box<Named>),
     Cookie(Box<Named>),
     Query(Box<Named>),
@@ -141,17 +158,16 @@ pub(super) fn without_blanks_at_commas(value: &[u8]) -> Scratch {
 }
 
 impl Term {
-    /// Whether this part of the condition of `rule` holds.
+    /// Whether this part of a condition holds.
     #[inline]
-    pub(super) fn holds(&self, rule: &Rule, head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
-        self.test.holds(rule, head, walk) != self.negated
+    pub(super) fn holds(&self, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
+        self.holds_plain(rules, head, walk) != self.negated
     }
-}
 
-impl Test {
     #[inline]
-    fn holds(&self, rule: &Rule, head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
-        match self {
+    fn holds_plain(&self, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
+        match &self.test {
+            Test::Any => true,
             Test::Path(pattern) => pattern.matches(head.path),
             Test::PathAny(patterns) => patterns.iter().any(|pattern| pattern.matches(head.path)),
             Test::PathIn(words) => words.contains(head.path.as_bytes()),
@@ -164,6 +180,12 @@ impl Test {
                 patterns.iter().any(|pattern| pattern.matches(&kind, whole))
             }),
             Test::ContentTypeIn(words) => head.media_type().is_some_and(|kind| words.contains(&kind)),
+            Test::HeaderIs(pair) => {
+                let lines = head.fields.iter().filter(|field| field.name.as_bytes().eq_ignore_ascii_case(pair.name()));
+                lines.map(|field| field.value).any(|value| value == pair.value())
+            }
+            Test::CookieIs(pair) => head.cookies().any(|own| own == (pair.name(), pair.value())),
+            Test::QueryIs(pair) => head.parameter(pair.name(), |value| value == pair.value()),
             Test::Header(named) => named.header(head),
             Test::Cookie(named) => named.cookie(head),
             Test::Query(named) => named.query(head),
@@ -172,18 +194,39 @@ impl Test {
             Test::Listener(words) => words.contains(head.listener.as_bytes()),
             Test::From(nets) => nets.contains(head.source),
             Test::NoTls => head.no_tls,
-            Test::Chance { share, of: None } => walk.roll(rule) < *share,
-            Test::Chance { share, of: Some(key) } => key::key_hash(key, Some(rule), head).is_some_and(|value| {
+            Test::Chance { share, of: None } => walk.roll(self.rule) < *share,
+            Test::Chance { share, of: Some(key) } => {
+                let rule = rules.get(self.rule as usize);
+                let value = rule.and_then(|rule| Some((rule.id(), key::key_hash(key, Some(rule), head)?)));
                 // Mixed with the rule's name: a second rule takes its share of those the first one left.
-                hash(value, rule.id().as_bytes()) % 10_000 < u64::from(*share)
-            }),
+                value.is_some_and(|(id, value)| hash(value, id.as_bytes()) % 10_000 < u64::from(*share))
+            }
             Test::NotBuilt => false,
         }
     }
+}
 
+impl Test {
     /// Whether it needs a part that is not built yet.
     pub(super) fn is_off(&self) -> bool {
         matches!(self, Test::NotBuilt)
+    }
+
+    /// A test of fields, cookies or parameters with its name and values apart.
+    pub(super) fn named(&self) -> Option<Cow<'_, Named>> {
+        match self {
+            Test::HeaderIs(pair) | Test::CookieIs(pair) | Test::QueryIs(pair) => {
+                let name = String::from_utf8_lossy(pair.name()).into();
+                let values = Values { words: Words::new([pair.value()]), joined: None };
+                Some(Cow::Owned(Named { name, check: Check::Equals(values) }))
+            }
+            Test::Header(named) | Test::Cookie(named) | Test::Query(named) => Some(Cow::Borrowed(named)),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> String {
+        self.named().map_or_else(String::new, |named| named.name.to_string())
     }
 
     /// What the test looks at in this message, for a person.
@@ -194,15 +237,16 @@ impl Test {
             if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
         };
         match self {
+            Test::Any => "anything".to_owned(),
             Test::Path(_) | Test::PathAny(_) | Test::PathIn(_) => head.path.to_owned(),
             Test::Host(_) | Test::HostIn(_) => head.host.to_owned(),
             Test::Sni(_) | Test::SniIn(_) => or_none(head.sni),
             Test::ContentType(_) | Test::ContentTypeIn(_) => all(&mut head.values("content-type").take(1)),
-            Test::Header(named) => all(&mut head.values(&named.name)),
-            Test::Cookie(named) => all(&mut head.cookie(&named.name)),
-            Test::Query(named) => {
+            Test::Header(_) | Test::HeaderIs(_) => all(&mut head.values(&self.name())),
+            Test::Cookie(_) | Test::CookieIs(_) => all(&mut head.cookie(&self.name())),
+            Test::Query(_) | Test::QueryIs(_) => {
                 let mut texts = Vec::new();
-                head.parameter(&named.name, |value| {
+                head.parameter(self.name().as_bytes(), |value| {
                     texts.push(String::from_utf8_lossy(value).into_owned());
                     false
                 });
@@ -250,7 +294,7 @@ impl Named {
 
     #[inline]
     fn query(&self, head: &Head<'_>) -> bool {
-        self.check.single(|test| head.parameter(&self.name, test))
+        self.check.single(|test| head.parameter(self.name.as_bytes(), test))
     }
 }
 

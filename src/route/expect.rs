@@ -8,7 +8,7 @@ use crate::model::fault::Fault;
 use crate::model::rule::{Expect, Outcome, RuleSet};
 use crate::wire::field::Field;
 
-use super::{Action, Head, Rule, Table, expand, key_text, path, pool};
+use super::{Action, Head, Rule, Table, key_text, location, path, pool};
 
 /// What came of one message.
 struct Came<'t> {
@@ -104,14 +104,8 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
             None => What::NoRoute,
         },
         Action::Redirect { code, to } => {
-            let mut target = Vec::new();
-            expand(to, rule, &head, true, &mut target);
-            // Decision 28: the query is kept unless the target has one.
-            if !query.is_empty() && !target.contains(&b'?') {
-                target.push(b'?');
-                target.extend_from_slice(query.as_bytes());
-            }
-            What::Code { code: *code, target: Some(String::from_utf8_lossy(&target).into_owned()) }
+            let target = String::from_utf8_lossy(&location(to, rule, &head)).into_owned();
+            What::Code { code: *code, target: Some(target) }
         }
         Action::Answer { code, .. } => What::Code { code: *code, target: None },
         Action::Deny => What::Deny,
@@ -161,6 +155,6 @@ fn fault(expect: &Expect, came: &Came<'_>) -> Fault {
         return Fault::error("R0304", expect.place.clone(), format!("expected {expected}, got {got}"));
     };
     let message = format!("expected {expected}, got {got} (rule {})", rule.id());
-    let also = format!("rule \"{}\" took it", rule.rest.rule.name);
+    let also = format!("rule \"{}\" took it", rule.rest.name);
     Fault::error("R0304", expect.place.clone(), message).also(rule.place().clone(), also)
 }

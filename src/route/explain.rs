@@ -28,17 +28,17 @@ pub enum Verdict {
 pub fn explain<'t>(section: &'t Section, head: &Head<'_>, roll: u32) -> Vec<Step<'t>> {
     let mut steps = Vec::new();
     for rule in &section.rules {
+        let terms = section.condition(rule.first);
         let mut dice = || roll;
         let mut walk = Walk { dice: &mut dice, rolls: SmallVec::new(), from: 0, best: u32::MAX };
-        let text = |at: usize| {
-            rule.rest.rule.condition.get(at).map_or_else(String::new, |term| print::term(term, &section.lists))
-        };
-        let verdict = if let Some(at) = rule.terms.iter().position(|term| term.test.is_off()) {
+        let text =
+            |at: usize| rule.rest.condition.get(at).map_or_else(String::new, |term| print::term(term, &section.lists));
+        let verdict = if let Some(at) = terms.iter().position(|term| term.test.is_off()) {
             Verdict::Off { condition: text(at) }
         } else {
-            match rule.terms.iter().position(|term| !term.holds(rule, head, &mut walk)) {
+            match terms.iter().position(|term| !term.holds(&section.rules, head, &mut walk)) {
                 Some(at) => {
-                    let seen = rule.terms.get(at).map_or_else(String::new, |term| term.test.seen(rule, head, roll));
+                    let seen = terms.get(at).map_or_else(String::new, |term| term.test.seen(rule, head, roll));
                     Verdict::Fails { condition: text(at), seen }
                 }
                 None => Verdict::Takes,

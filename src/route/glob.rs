@@ -9,34 +9,37 @@ use std::ops::Range;
 use crate::model::rule::PathPolicy;
 
 use super::path;
+use super::text::Text;
 
-/// The shapes nearly all globs have are matched by one comparison; `Segments` is the general one.
+/// The shapes nearly all globs have are matched by one comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Glob {
     /// `/a/b`.
-    Exact(Box<str>),
+    Exact(Text),
     /// `/a/b/**`, kept as `/a/b`.
-    Under(Box<str>),
+    Under(Text),
     /// `robots.txt`: the last segment.
-    Last(Box<str>),
+    Last(Text),
     /// `*.jpg`: the end of the last segment, kept as `.jpg`.
-    LastEnd(Box<str>),
-    Segments(Box<Segments>),
+    LastEnd(Text),
+    /// Any other, as it is written, its literals in the form that paths have.
+    General(Text),
 }
 
+/// A glob taken apart, for whoever has to reason about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Segments {
+pub(super) struct Segments<'g> {
     /// Whether the whole path is meant, not its last segment.
     pub anchored: bool,
-    pub parts: Box<[Segment]>,
+    pub parts: Vec<Segment<'g>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Segment {
-    Literal(Box<str>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Segment<'g> {
+    Literal(&'g str),
     /// Text with stars, the bare `*` included.
-    Wild(Box<str>),
-    Capture(Box<str>),
+    Wild(&'g str),
+    Capture(&'g str),
     /// `**`.
     Deep,
 }
@@ -44,111 +47,91 @@ pub(super) enum Segment {
 impl Glob {
     /// Reads a glob; literal text is brought into the form that paths have under `policy`.
     pub fn new(text: &str, policy: PathPolicy) -> Glob {
-        let (anchored, body) = match text.strip_prefix('/') {
-            Some(body) => (true, body),
-            None => (false, text),
+        let own = |part| match Segment::new(part) {
+            Segment::Capture(_) => part.to_owned(),
+            _ => path::literal(part, policy),
         };
-        let parts: Box<[Segment]> = body.split('/').map(|part| segment(part, policy, anchored)).collect();
-        match &*parts {
-            [Segment::Literal(only)] if !anchored => return Glob::Last(only.clone()),
-            [Segment::Wild(only)] if !anchored && only.starts_with('*') && !only[1..].contains('*') => {
-                return Glob::LastEnd(only[1..].into());
+        let text = text.split('/').map(own).collect::<Vec<_>>().join("/");
+        let whole = Segments::new(&text);
+        let plain = |parts: &[Segment<'_>]| parts.iter().all(|part| matches!(part, Segment::Literal(_)));
+        match &*whole.parts {
+            [Segment::Literal(_)] if !whole.anchored => Glob::Last((*text).into()),
+            [Segment::Wild(only)] if !whole.anchored && only.starts_with('*') && !only[1..].contains('*') => {
+                Glob::LastEnd(only[1..].into())
             }
-            [head @ .., last] if anchored => {
-                let joined = || -> Option<String> {
-                    head.iter().try_fold(String::new(), |text, part| match part {
-                        Segment::Literal(part) => Some(text + "/" + part),
-                        _ => None,
-                    })
-                };
-                match (joined(), last) {
-                    (Some(base), Segment::Deep) => return Glob::Under(base.into()),
-                    (Some(base), Segment::Literal(last)) => return Glob::Exact((base + "/" + last).into()),
-                    _ => {}
-                }
-            }
-            _ => {}
+            [head @ .., Segment::Deep] if whole.anchored && plain(head) => Glob::Under(text[..text.len() - 3].into()),
+            all if whole.anchored && plain(all) => Glob::Exact((*text).into()),
+            _ => Glob::General((*text).into()),
         }
-        Glob::Segments(Box::new(Segments { anchored, parts }))
     }
 
     #[inline]
     pub fn matches(&self, path: &str) -> bool {
         match self {
-            Glob::Exact(text) => **text == *path,
-            Glob::Under(base) => {
-                let (path, base) = (path.as_bytes(), base.as_bytes());
-                path.starts_with(base)
-                    && (path.get(base.len()) == Some(&b'/') || path.len() == base.len() && !base.is_empty())
-            }
-            Glob::Last(text) => last_segment(path).is_some_and(|last| **text == *last),
-            Glob::LastEnd(end) => last_segment(path).is_some_and(|last| last.ends_with(&**end)),
-            Glob::Segments(segments) => segments.run(path, |_, _| {}),
+            Glob::Exact(text) => **text == *path.as_bytes(),
+            Glob::Under(base) => match path.as_bytes().strip_prefix(&**base) {
+                Some([]) => !base.is_empty(),
+                Some([next, ..]) => *next == b'/',
+                None => false,
+            },
+            Glob::Last(text) => last_segment(path).is_some_and(|last| **text == *last.as_bytes()),
+            Glob::LastEnd(end) => last_segment(path).is_some_and(|last| last.as_bytes().ends_with(end)),
+            Glob::General(text) => run(text, path.as_bytes(), |_, _| {}),
         }
     }
 
     /// Where `{name}` is in a path that this glob matches; `None` if it does not or has no such name.
     pub fn capture(&self, name: &str, path: &str) -> Option<Range<usize>> {
-        let Glob::Segments(segments) = self else {
+        let Glob::General(text) = self else {
             return None;
         };
-        let wanted = segments.parts.iter().position(|part| matches!(part, Segment::Capture(own) if **own == *name))?;
         let mut found = None;
-        // The last report of a part is the one of the final alignment: a part behind `**` that was
+        // The last report of a segment is the one of the final alignment: one behind `**` that was
         // tried too early is tried again, and reported again.
-        let matched = segments.run(path, |part, range| {
-            if part == wanted {
+        let matched = run(text, path.as_bytes(), |segment, range| {
+            if let [b'{', own @ .., b'}'] = segment
+                && own == name.as_bytes()
+            {
                 found = Some(range);
             }
         });
         if matched { found } else { None }
     }
 
+    /// Whether `capture` can find anything.
+    pub fn captures(&self) -> bool {
+        self.with_segments(|all| all.parts.iter().any(|part| matches!(part, Segment::Capture(_))))
+    }
+
     /// Whether every path that `narrow` takes is taken by this glob. Sound, not complete.
     pub fn covers(&self, narrow: &Glob) -> bool {
-        let (wide, narrow) = (self.general(), narrow.general());
-        match (wide.anchored, narrow.anchored) {
-            (true, true) => covers(&wide.parts, &narrow.parts, &mut 1000),
-            // Only one segment each, and a bare `**` says the same as `*`.
-            (false, false) => match (wide.parts.first(), narrow.parts.first()) {
-                (Some(wide), Some(narrow)) => wide.covers(narrow),
-                _ => false,
-            },
-            (false, true) => match (wide.parts.first(), narrow.parts.last()) {
-                (Some(wide), Some(narrow)) => *narrow != Segment::Deep && wide.covers(narrow),
-                _ => false,
-            },
-            (true, false) => *wide.parts == [Segment::Deep],
-        }
+        self.with_segments(|wide| narrow.with_segments(|narrow| wide.covers(narrow)))
     }
 
     /// A path that this glob takes, with unlikely text where any would do.
     pub fn example(&self) -> String {
-        let general = self.general();
-        let mut path = String::new();
-        for part in &general.parts {
-            path.push('/');
-            match part {
-                Segment::Literal(text) => path.push_str(text),
-                Segment::Wild(text) => path.push_str(&text.replace('*', "~0")),
-                Segment::Capture(_) | Segment::Deep => path.push_str("~1"),
+        self.with_segments(|all| {
+            let mut path = String::new();
+            for part in &all.parts {
+                path.push('/');
+                match part {
+                    Segment::Literal(text) => path.push_str(text),
+                    Segment::Wild(text) => path.push_str(&text.replace('*', "~0")),
+                    Segment::Capture(_) | Segment::Deep => path.push_str("~1"),
+                }
             }
-        }
-        path
+            path
+        })
     }
 
-    /// The general form of any of them.
-    pub fn general(&self) -> Segments {
-        let literals =
-            |text: &str| text.split('/').skip(1).map(|part| Segment::Literal(part.into())).collect::<Vec<_>>();
-        let (anchored, parts) = match self {
-            Glob::Exact(text) => (true, literals(text)),
-            Glob::Under(base) => (true, literals(base).into_iter().chain([Segment::Deep]).collect()),
-            Glob::Last(text) => (false, vec![Segment::Literal(text.clone())]),
-            Glob::LastEnd(end) => (false, vec![Segment::Wild(format!("*{end}").into())]),
-            Glob::Segments(segments) => return (**segments).clone(),
+    /// Calls `look` with the segments of any of the shapes.
+    pub fn with_segments<T>(&self, look: impl FnOnce(&Segments<'_>) -> T) -> T {
+        let text = match self {
+            Glob::Exact(text) | Glob::Last(text) | Glob::General(text) => text.as_str().to_owned(),
+            Glob::Under(base) => format!("{}/**", base.as_str()),
+            Glob::LastEnd(end) => format!("*{}", end.as_str()),
         };
-        Segments { anchored, parts: parts.into() }
+        look(&Segments::new(&text))
     }
 }
 
@@ -161,29 +144,47 @@ pub(super) fn last_segment(path: &str) -> Option<&str> {
     memchr::memrchr(b'/', path.as_bytes()).and_then(|at| path.get(at + 1..))
 }
 
-fn segment(text: &str, policy: PathPolicy, anchored: bool) -> Segment {
-    if text == "**" && anchored {
-        return Segment::Deep;
+impl<'g> Segments<'g> {
+    fn new(text: &'g str) -> Segments<'g> {
+        match text.strip_prefix('/') {
+            Some(body) => Segments { anchored: true, parts: body.split('/').map(Segment::new).collect() },
+            // It stands for one segment, in which `**` says the same as `*`.
+            None => {
+                let part = if text == "**" { Segment::Wild(text) } else { Segment::new(text) };
+                Segments { anchored: false, parts: vec![part] }
+            }
+        }
     }
-    if let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-        return Segment::Capture(name.into());
+
+    fn covers(&self, narrow: &Segments<'_>) -> bool {
+        match (self.anchored, narrow.anchored) {
+            (true, true) => covers(&self.parts, &narrow.parts, &mut 1000),
+            // Only one segment each, and a bare `**` says the same as `*`.
+            (false, false) => match (self.parts.first(), narrow.parts.first()) {
+                (Some(wide), Some(narrow)) => wide.covers(narrow),
+                _ => false,
+            },
+            (false, true) => match (self.parts.first(), narrow.parts.last()) {
+                (Some(wide), Some(narrow)) => *narrow != Segment::Deep && wide.covers(narrow),
+                _ => false,
+            },
+            (true, false) => *self.parts == [Segment::Deep],
+        }
     }
-    let text: Box<str> = path::literal(text, policy).into();
-    if text.contains('*') { Segment::Wild(text) } else { Segment::Literal(text) }
 }
 
-impl Segment {
-    fn takes(&self, text: &str) -> bool {
-        match self {
-            Segment::Literal(own) => **own == *text,
-            Segment::Wild(own) => wild(own.as_bytes(), text.as_bytes()),
-            Segment::Capture(_) => !text.is_empty(),
-            Segment::Deep => true,
+impl<'g> Segment<'g> {
+    fn new(text: &'g str) -> Segment<'g> {
+        match text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) => Segment::Capture(name),
+            None if text == "**" => Segment::Deep,
+            None if text.contains('*') => Segment::Wild(text),
+            None => Segment::Literal(text),
         }
     }
 
     /// For single segments: `narrow` is not `**` unless both are bare.
-    fn covers(&self, narrow: &Segment) -> bool {
+    fn covers(&self, narrow: &Segment<'_>) -> bool {
         match (self, narrow) {
             (Segment::Deep, _) => true,
             (Segment::Literal(wide), Segment::Literal(narrow)) => wide == narrow,
@@ -227,7 +228,7 @@ pub(super) fn wild(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// Whether the segments of `wide` take all that `narrow` takes, within a number of steps.
-fn covers(wide: &[Segment], narrow: &[Segment], steps: &mut u32) -> bool {
+fn covers(wide: &[Segment<'_>], narrow: &[Segment<'_>], steps: &mut u32) -> bool {
     if *steps == 0 {
         return false;
     }
@@ -245,64 +246,63 @@ fn covers(wide: &[Segment], narrow: &[Segment], steps: &mut u32) -> bool {
     }
 }
 
-impl Segments {
-    /// Matches, and reports the span of each part's segment as it is tried successfully.
-    fn run(&self, path: &str, mut report: impl FnMut(usize, Range<usize>)) -> bool {
-        if !self.anchored {
-            let (Some(last), Some(part)) = (last_segment(path), self.parts.first()) else {
-                return false;
-            };
-            report(0, path.len() - last.len()..path.len());
-            return part.takes(last);
-        }
-        if !path.starts_with('/') {
-            return false;
-        }
-        // Where the segment that is looked at begins; `None` behind the last one.
-        let mut here = Some(1);
-        let mut part = 0;
-        let mut retry: Option<(usize, usize)> = None;
-        loop {
-            match self.parts.get(part) {
-                Some(Segment::Deep) => {
-                    part += 1;
-                    if part == self.parts.len() {
-                        return true;
-                    }
-                    match here {
-                        Some(start) => retry = Some((part, start)),
-                        None => retry = None,
-                    }
+/// Matches a glob as it is written; reports each of its segments, as it takes one of the path, with
+/// the place of that.
+fn run<'g>(glob: &'g [u8], path: &[u8], mut report: impl FnMut(&'g [u8], Range<usize>)) -> bool {
+    if path.first() != Some(&b'/') {
+        return false;
+    }
+    if glob.first() != Some(&b'/') {
+        let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
+        report(glob, start..path.len());
+        return takes(glob, &path[start..]);
+    }
+    // Where the segments that are looked at begin; `None` behind the last one.
+    let (mut part, mut here) = (Some(1), Some(1));
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        if let Some(from) = part {
+            let (to, next) = segment_end(glob, from);
+            let wanted = &glob[from..to];
+            if wanted == b"**" {
+                let Some(after) = next else { return true };
+                part = next;
+                retry = here.map(|start| (after, start));
+                continue;
+            }
+            if let Some(start) = here {
+                let (end, behind) = segment_end(path, start);
+                if takes(wanted, &path[start..end]) {
+                    report(wanted, start..end);
+                    (part, here) = (next, behind);
                     continue;
                 }
-                Some(wanted) => {
-                    if let Some(start) = here {
-                        let (end, next) = segment_end(path, start);
-                        if wanted.takes(&path[start..end]) {
-                            report(part, start..end);
-                            part += 1;
-                            here = next;
-                            continue;
-                        }
-                    }
-                }
-                None if here.is_none() => return true,
-                None => {}
             }
-            // The last `**` takes one segment more; as in `wild`, only the last one needs to.
-            let Some((after, from)) = retry else { return false };
-            let Some(next) = segment_end(path, from).1 else { return false };
-            retry = Some((after, next));
-            (part, here) = (after, Some(next));
+        } else if here.is_none() {
+            return true;
         }
+        // The last `**` takes one segment more; as in `wild`, only the last one needs to.
+        let Some((after, from)) = retry else { return false };
+        let Some(next) = segment_end(path, from).1 else { return false };
+        retry = Some((after, next));
+        (part, here) = (Some(after), Some(next));
+    }
+}
+
+/// Whether a segment of a glob, `**` excepted, takes one of a path.
+#[inline]
+fn takes(glob: &[u8], segment: &[u8]) -> bool {
+    match glob {
+        [b'{', .., b'}'] => !segment.is_empty(),
+        _ => wild(glob, segment),
     }
 }
 
 /// The end of the segment that begins at `start`, and the start of the one behind it.
-fn segment_end(path: &str, start: usize) -> (usize, Option<usize>) {
-    match memchr::memchr(b'/', &path.as_bytes()[start..]) {
+fn segment_end(text: &[u8], start: usize) -> (usize, Option<usize>) {
+    match memchr::memchr(b'/', &text[start..]) {
         Some(length) => (start + length, Some(start + length + 1)),
-        None => (path.len(), None),
+        None => (text.len(), None),
     }
 }
 
@@ -377,14 +377,21 @@ mod tests {
         }
     }
 
+    fn one(part: &Segment<'_>, text: &str) -> bool {
+        match part {
+            Segment::Literal(own) => *own == text,
+            Segment::Wild(own) => naive_wild(own.as_bytes(), text.as_bytes()),
+            Segment::Capture(_) => !text.is_empty(),
+            Segment::Deep => true,
+        }
+    }
+
     /// Says the same as the code above by plain recursion.
-    fn naive(parts: &[Segment], path: &[&str]) -> bool {
+    fn naive(parts: &[Segment<'_>], path: &[&str]) -> bool {
         match parts.split_first() {
             None => path.is_empty(),
             Some((Segment::Deep, rest)) => (0..=path.len()).any(|skip| naive(rest, &path[skip..])),
-            Some((part, rest)) => {
-                path.split_first().is_some_and(|(first, path)| part.takes(first) && naive(rest, path))
-            }
+            Some((part, rest)) => path.split_first().is_some_and(|(first, path)| one(part, first) && naive(rest, path)),
         }
     }
 
@@ -414,12 +421,11 @@ mod tests {
         #[test]
         fn as_the_naive_matcher(pattern in globs(), path in paths()) {
             let glob = glob(&pattern);
-            let general = glob.general();
-            let expected = if general.anchored {
-                naive(&general.parts, &path[1..].split('/').collect::<Vec<_>>())
+            let expected = glob.with_segments(|all| if all.anchored {
+                naive(&all.parts, &path[1..].split('/').collect::<Vec<_>>())
             } else {
-                general.parts[0].takes(path.rsplit('/').next().unwrap())
-            };
+                one(&all.parts[0], path.rsplit('/').next().unwrap())
+            });
             prop_assert_eq!(glob.matches(&path), expected, "{} on {}", pattern, path);
         }
 

@@ -63,10 +63,9 @@ impl<'a> Head<'a> {
 
     /// Calls `found` with the decoded value of each parameter of that name, until it returns true.
     #[inline]
-    pub fn parameter(&self, name: &str, mut found: impl FnMut(&[u8]) -> bool) -> bool {
+    pub fn parameter(&self, name: &[u8], mut found: impl FnMut(&[u8]) -> bool) -> bool {
         let mut scratch = Scratch::new();
-        self.parameters()
-            .any(|(own, value)| decoded(own, &mut scratch) == name.as_bytes() && found(decoded(value, &mut scratch)))
+        self.parameters().any(|(own, value)| decoded(own, &mut scratch) == name && found(decoded(value, &mut scratch)))
     }
 
     /// All lines of that name joined by `between`; `None` unless there are two or more.
@@ -184,13 +183,13 @@ mod tests {
     fn parameters_are_decoded() {
         let head = head("a=1%202&%61=b+c&&x&a=%zz%2", &[]);
         let mut all = Vec::new();
-        head.parameter("a", |value| {
+        head.parameter(b"a", |value| {
             all.push(String::from_utf8_lossy(value).into_owned());
             false
         });
         assert_eq!(all, ["1 2", "b+c", "%zz%2"]);
-        assert!(head.parameter("x", <[u8]>::is_empty));
-        assert!(!head.parameter("y", |_| true));
+        assert!(head.parameter(b"x", <[u8]>::is_empty));
+        assert!(!head.parameter(b"y", |_| true));
     }
 
     #[test]

@@ -13,8 +13,8 @@
 //!      └─ always tested: rules 8, 9
 //! ```
 //!
-//! Rules are numbered in their order, and the first match wins: the walk keeps the best number so far
-//! and passes over whatever cannot be before it.
+//! A rule is known by where its condition begins among those of all rules: the first match is the least
+//! of these. The walk keeps the best so far and passes over whatever cannot be before it.
 
 use std::cmp::Reverse;
 
@@ -22,10 +22,11 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use smallvec::SmallVec;
 
 use super::anchor::{Anchor, Dimension, Filter, alternatives, keys};
+use super::condition::Term;
 use super::hash::Map;
 use super::head::Head;
 use super::residue::Residue;
-use super::{Rule, Walk};
+use super::{Section, Walk, condition};
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -63,88 +64,95 @@ enum By {
     Residue(Box<Residue>),
 }
 
-/// A rule, or a node where the top bit is set.
+/// The beginning of a rule's condition, or a node where the top bit is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry(u32);
 
 const NODE: u32 = 1 << 31;
 
-/// Hash to entry, open addressing, at most half full. Part of the hash is kept: a wrong entry now
-/// and then costs a test that fails, and a right one is never missed.
+/// Hash to entry, open addressing, at most half full. Eight bits of the hash are kept beside: a wrong
+/// entry now and then costs a test that fails, and a right one is never missed. They lie apart, close
+/// together: most look-ups find nothing, and touch nothing else.
 #[derive(Debug)]
 struct Table {
-    slots: Box<[(u32, Entry)]>,
+    /// 0 where there is nothing.
+    marks: Box<[u8]>,
+    entries: Box<[Entry]>,
 }
 
-/// In a slot that holds nothing.
-const NOTHING: Entry = Entry(u32::MAX);
 /// This many rules are tested one by one rather than looked up.
 const SCAN: usize = 8;
 /// This many rules under one key are few enough.
-const FEW: usize = 4;
+const FEW: usize = 2;
 /// Nodes below each other.
 const DEEPEST: u32 = 12;
 
 impl Table {
-    fn new(entries: &[(u64, Entry)]) -> Table {
-        let size = (entries.len() * 2).next_power_of_two().max(2);
-        let mut slots = vec![(0, NOTHING); size].into_boxed_slice();
-        for (hash, entry) in entries {
+    fn new(all: &[(u64, Entry)]) -> Table {
+        let size = (all.len() * 2).next_power_of_two().max(2);
+        let mut marks = vec![0; size].into_boxed_slice();
+        let mut entries = vec![Entry(0); size].into_boxed_slice();
+        for (hash, entry) in all {
             let mut at = *hash as usize & (size - 1);
-            while slots[at].1 != NOTHING {
+            while marks[at] != 0 {
                 at = (at + 1) & (size - 1);
             }
-            slots[at] = ((hash >> 32) as u32, *entry);
+            (marks[at], entries[at]) = (mark(*hash), *entry);
         }
-        Table { slots }
+        Table { marks, entries }
     }
 
-    /// All entries that may have this hash: two hashes with the same kept part are both tried.
+    /// All entries that may have this hash.
     #[inline]
     fn get(&self, hash: u64) -> impl Iterator<Item = Entry> {
-        let mask = self.slots.len() - 1;
+        let mask = self.marks.len() - 1;
         let mut at = hash as usize & mask;
         std::iter::from_fn(move || {
             loop {
-                let (kept, entry) = *self.slots.get(at)?;
-                if entry == NOTHING {
+                let (here, own) = (at, *self.marks.get(at)?);
+                if own == 0 {
                     return None;
                 }
                 at = (at + 1) & mask;
-                if kept == (hash >> 32) as u32 {
-                    return Some(entry);
+                if own == mark(hash) {
+                    return self.entries.get(here).copied();
                 }
             }
         })
     }
 }
 
+/// Bits of a hash that do not say where it lies; not 0.
+#[inline]
+fn mark(hash: u64) -> u8 {
+    (hash >> 56) as u8 | 1
+}
+
 impl Index {
-    /// `rules` are all that can match, in their order; the numbers are positions in `all`.
-    pub fn new(all: &[Rule], rules: &[u32]) -> Index {
-        let anchors = |rule: &Rule| -> Box<[Alternatives]> {
-            let terms = rule.terms.iter().filter(|term| !term.negated);
+    /// `rules` are all that can match, in their order.
+    pub fn new(terms: &[Term], rules: &[u32]) -> Index {
+        let anchors = |rule: u32| -> Box<[Alternatives]> {
+            let terms = condition(terms, rule).iter().filter(|term| !term.negated);
             terms.filter_map(|term| alternatives(&term.test)).collect()
         };
-        let choices: Map<u32, Box<[Alternatives]>> =
-            rules.iter().map(|number| (*number, anchors(&all[*number as usize]))).collect();
+        let choices: Map<u32, Box<[Alternatives]>> = rules.iter().map(|rule| (*rule, anchors(*rule))).collect();
         let patterns: usize = choices.values().flatten().map(Vec::len).sum();
         let mut builder =
-            Builder { all, choices, index: Index::default(), entries_left: 8 * (rules.len() + patterns) + 1024 };
+            Builder { terms, choices, index: Index::default(), entries_left: 8 * (rules.len() + patterns) + 1024 };
         builder.node(rules, 0);
         builder.index
     }
 
     /// Sets `walk.best` to the first rule from `walk.from` on, before what it was, that takes `head`.
     #[inline]
-    pub fn find(&self, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) {
+    pub fn find(&self, section: &Section, head: &Head<'_>, walk: &mut Walk<'_>) {
         // The root is built last.
         if let Some(root) = self.nodes.last() {
-            self.visit(root, rules, head, walk);
+            self.visit(root, section, head, walk);
         }
     }
 
-    fn visit(&self, node: &Node, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) {
+    fn visit(&self, node: &Node, section: &Section, head: &Head<'_>, walk: &mut Walk<'_>) {
         for probe in &node.probes {
             if probe.first >= walk.best {
                 break;
@@ -152,7 +160,7 @@ impl Index {
             match &probe.by {
                 By::Key { dimension, filter, table } => keys(*dimension, filter, head, |hash| {
                     for entry in table.get(hash) {
-                        self.enter(entry, rules, head, walk);
+                        self.enter(entry, section, head, walk);
                     }
                 }),
                 By::Inner { automaton, entries } => {
@@ -163,42 +171,41 @@ impl Index {
                         if !seen.contains(&pattern) {
                             seen.push(pattern);
                             if let Some(entry) = entries.get(found.pattern().as_usize()) {
-                                self.enter(*entry, rules, head, walk);
+                                self.enter(*entry, section, head, walk);
                             }
                         }
                     }
                 }
-                By::Residue(residue) => residue.each(head.path, |rule| test(rule, rules, head, walk)),
+                By::Residue(residue) => residue.each(head.path, |rule| test(rule, section, head, walk)),
             }
         }
         for &rule in &node.rules {
             if rule >= walk.best {
                 break;
             }
-            test(rule, rules, head, walk);
+            test(rule, section, head, walk);
         }
     }
 
     #[inline]
-    fn enter(&self, entry: Entry, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) {
+    fn enter(&self, entry: Entry, section: &Section, head: &Head<'_>, walk: &mut Walk<'_>) {
         if entry.0 & NODE == 0 {
-            test(entry.0, rules, head, walk);
+            test(entry.0, section, head, walk);
         } else if let Some(node) = self.nodes.get((entry.0 & !NODE) as usize)
             && node.first < walk.best
         {
-            self.visit(node, rules, head, walk);
+            self.visit(node, section, head, walk);
         }
     }
 }
 
 #[inline]
-fn test(number: u32, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) {
-    if number >= walk.from
-        && number < walk.best
-        && let Some(rule) = rules.get(number as usize)
-        && rule.takes(head, walk)
+fn test(rule: u32, section: &Section, head: &Head<'_>, walk: &mut Walk<'_>) {
+    if rule >= walk.from
+        && rule < walk.best
+        && section.condition(rule).iter().all(|term| term.holds(&section.rules, head, walk))
     {
-        walk.best = number;
+        walk.best = rule;
     }
 }
 
@@ -206,7 +213,7 @@ fn test(number: u32, rules: &[Rule], head: &Head<'_>, walk: &mut Walk<'_>) {
 type Alternatives = Vec<Vec<Anchor>>;
 
 struct Builder<'r> {
-    all: &'r [Rule],
+    terms: &'r [Term],
     choices: Map<u32, Box<[Alternatives]>>,
     index: Index,
     /// Bounds what rules with many alternatives can multiply to.
@@ -233,7 +240,7 @@ impl Builder<'_> {
             let (groups, rest) = self.groups(rules);
             let mut probes: Vec<Probe> =
                 groups.into_iter().map(|(dimension, groups)| self.probe(dimension, groups, depth)).collect();
-            let (residue, rest) = Residue::split(self.all, rest);
+            let (residue, rest) = Residue::split(self.terms, rest);
             probes.extend(
                 residue.into_iter().map(|residue| Probe { first: residue.first(), by: By::Residue(residue.into()) }),
             );

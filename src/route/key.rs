@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::model::rule::{Key, Target, Template, TemplatePart};
 
 use super::Rule;
-use super::condition::{PathPattern, Test};
+use super::condition::PathPattern;
 use super::hash::hash;
 use super::head::{Head, Scratch};
 
@@ -66,7 +66,7 @@ fn with_value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnO
         Key::Query(name) => {
             let mut then = Some(then);
             let mut result = None;
-            head.parameter(name, |value| {
+            head.parameter(name.as_bytes(), |value| {
                 result = then.take().map(|then| then(value));
                 true
             });
@@ -104,6 +104,17 @@ pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, o
     }
 }
 
+/// The Location of a redirect by `rule`: the query goes along unless the target has one of its own.
+pub fn location(to: &Template, rule: &Rule, head: &Head<'_>) -> Vec<u8> {
+    let mut location = Vec::new();
+    expand(to, rule, head, true, &mut location);
+    if !head.query.is_empty() && !location.contains(&b'?') {
+        location.push(b'?');
+        location.extend_from_slice(head.query.as_bytes());
+    }
+    location
+}
+
 /// RFC 3986 §3.3: what may stand in a path stays, escapes that are there included.
 fn encode_into(value: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -122,7 +133,7 @@ fn encode_into(value: &[u8], out: &mut Vec<u8>) {
 impl Rule {
     /// What `{name}` of the path glob that matched stands for.
     fn capture<'h>(&self, name: &str, head: &Head<'h>) -> Option<&'h str> {
-        self.patterns().find_map(|pattern| match pattern {
+        self.rest.patterns.iter().find_map(|pattern| match pattern {
             PathPattern::Glob(glob) => glob.capture(name, head.path).and_then(|range| head.path.get(range)),
             PathPattern::Regex(_) => None,
         })
@@ -130,20 +141,11 @@ impl Rule {
 
     /// What group `$number` of the path regex that matched stands for.
     fn group<'h>(&self, number: u8, head: &Head<'h>) -> Option<&'h str> {
-        self.patterns().find_map(|pattern| match pattern {
+        self.rest.patterns.iter().find_map(|pattern| match pattern {
             PathPattern::Regex(regex) => {
                 regex.group(number, head.path.as_bytes()).and_then(|range| head.path.get(range))
             }
             PathPattern::Glob(_) => None,
-        })
-    }
-
-    /// The patterns that captures can come from, in the order they are tried.
-    pub(super) fn patterns(&self) -> impl Iterator<Item = &PathPattern> {
-        self.terms.iter().filter(|term| !term.negated).flat_map(|term| match &term.test {
-            Test::Path(pattern) => std::slice::from_ref(pattern),
-            Test::PathAny(patterns) => patterns,
-            _ => &[],
         })
     }
 }

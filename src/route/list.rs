@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use memchr::memchr_iter;
 
 use super::hash::ByteSet;
+use super::text::Text;
 
 /// Byte strings that are compared as a whole.
 #[derive(Debug, Clone)]
 pub(super) enum Words {
-    One(Box<[u8]>),
+    One(Text),
     Few(Box<[Box<[u8]>]>),
     Many(Box<ByteSet>),
 }
@@ -19,7 +20,7 @@ impl Words {
     pub fn new<T: AsRef<[u8]>>(words: impl IntoIterator<Item = T>) -> Words {
         let mut words: Vec<Box<[u8]>> = words.into_iter().map(|word| word.as_ref().into()).collect();
         match words.len() {
-            1 => words.pop().map_or(Words::Few(Box::default()), Words::One),
+            1 => words.pop().map_or(Words::Few(Box::default()), |only| Words::One((*only).into())),
             0..=4 => Words::Few(words.into()),
             _ => Words::Many(Box::new(words.into_iter().collect())),
         }

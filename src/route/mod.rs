@@ -6,6 +6,7 @@
 //! message, the same dice, the same answer.
 
 mod anchor;
+mod automaton;
 mod compile;
 mod condition;
 pub mod expect;
@@ -21,6 +22,7 @@ mod print;
 mod regex;
 mod residue;
 mod shadow;
+mod text;
 
 #[cfg(test)]
 mod tests;
@@ -30,12 +32,14 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::model::fault::{Fault, Place};
-use crate::model::rule::{HostPattern, Kind, PathPolicy, RuleSet, Template};
+use crate::model::rule::{self, HostPattern, Kind, PathPolicy, RuleSet, Template};
+
+use condition::{PathPattern, Term};
 
 pub use crate::model::rule::Action;
 
 pub use head::Head;
-pub use key::{expand, key_hash, key_text, pool};
+pub use key::{expand, key_hash, key_text, location, pool};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]
@@ -60,6 +64,8 @@ struct Hosts {
 pub struct Section {
     policy: PathPolicy,
     rules: Box<[Rule]>,
+    /// The conditions of all rules; see `Term`.
+    terms: Box<[Term]>,
     index: index::Index,
     /// Names of the lists, by their position in the rule set.
     lists: Arc<[Arc<str>]>,
@@ -68,17 +74,25 @@ pub struct Section {
 /// One rule, compiled.
 #[derive(Debug)]
 pub struct Rule {
-    /// All must hold. In the order they were written.
-    terms: SmallVec<[condition::Term; 1]>,
     number: u32,
-    /// What is not needed to match.
+    /// Position of the first part of its condition.
+    first: u32,
+    /// One for all rules that do the same.
+    action: Arc<Action>,
+    /// What is not needed to forward most messages.
     rest: Box<Rest>,
 }
 
 #[derive(Debug)]
 struct Rest {
-    rule: crate::model::rule::Rule,
+    id: Arc<str>,
+    name: Arc<str>,
+    place: Place,
     changes: Box<[Change]>,
+    /// As they were read, in the order of the compiled ones.
+    condition: Vec<rule::Term>,
+    /// Path patterns that captures and groups can come from, in the order they are tried.
+    patterns: Box<[PathPattern]>,
 }
 
 /// `set header`, `remove header`.
@@ -93,9 +107,9 @@ struct Walk<'d> {
     dice: &'d mut dyn FnMut() -> u32,
     /// What was rolled for a rule: a rule may be looked at twice, but rolls once.
     rolls: SmallVec<[(u32, u32); 4]>,
-    /// Rules before it are not looked at.
+    /// Where the conditions of the rules to look at begin, and end. The end moves forward to each rule
+    /// that is found to match.
     from: u32,
-    /// The first rule known to match; at the start, where to end.
     best: u32,
 }
 
@@ -178,21 +192,35 @@ impl Section {
 
     /// The first rule that takes a message. `dice` gives 0 to 9,999 and is called only for a chance.
     pub fn decide<'t>(&'t self, head: &Head<'_>, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
-        self.first(head, 0, u32::MAX, dice)
+        self.between(0, u32::MAX, head, dice)
     }
 
-    /// The first rule from position `from` on, before position `end`, that takes a message.
-    fn first<'t>(&'t self, head: &Head<'_>, from: u32, end: u32, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
+    /// The first rule that takes a message, of those whose conditions begin in a range of `terms`.
+    fn between<'t>(&'t self, from: u32, end: u32, head: &Head<'_>, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
         let mut walk = Walk { dice, rolls: SmallVec::new(), from, best: end };
-        self.index.find(&self.rules, head, &mut walk);
-        if walk.best == end { None } else { self.rules.get(walk.best as usize) }
+        self.index.find(self, head, &mut walk);
+        if walk.best == end { None } else { self.rules.get(self.terms.get(walk.best as usize)?.rule as usize) }
     }
+
+    /// The condition of the rule whose first part is at `first`.
+    #[inline]
+    fn condition(&self, first: u32) -> &[Term] {
+        condition(&self.terms, first)
+    }
+}
+
+/// The parts of a condition that begins at `first`.
+#[inline]
+fn condition(terms: &[Term], first: u32) -> &[Term] {
+    let terms = terms.get(first as usize..).unwrap_or_default();
+    let count = terms.first().map_or(0, |term| term.more as usize + 1);
+    terms.get(..count).unwrap_or_default()
 }
 
 impl Rule {
     /// `shop.rules:beta`.
     pub fn id(&self) -> &Arc<str> {
-        &self.rest.rule.id
+        &self.rest.id
     }
 
     /// Dense over the table, from 0: an index for counters.
@@ -201,7 +229,7 @@ impl Rule {
     }
 
     pub fn action(&self) -> &Action {
-        &self.rest.rule.action
+        &self.action
     }
 
     /// Header changes, in the order they were written.
@@ -210,28 +238,17 @@ impl Rule {
     }
 
     pub fn place(&self) -> &Place {
-        &self.rest.rule.place
-    }
-
-    /// Whether the whole condition holds.
-    #[inline]
-    fn takes(&self, head: &Head<'_>, walk: &mut Walk<'_>) -> bool {
-        self.terms.iter().all(|term| term.holds(self, head, walk))
-    }
-
-    /// Whether it needs a part that is not built yet.
-    fn is_off(&self) -> bool {
-        self.terms.iter().any(|term| term.test.is_off())
+        &self.rest.place
     }
 }
 
 impl Walk<'_> {
-    fn roll(&mut self, rule: &Rule) -> u32 {
-        if let Some((_, roll)) = self.rolls.iter().find(|(number, _)| *number == rule.number) {
+    fn roll(&mut self, rule: u32) -> u32 {
+        if let Some((_, roll)) = self.rolls.iter().find(|(own, _)| *own == rule) {
             return *roll;
         }
         let roll = (self.dice)();
-        self.rolls.push((rule.number, roll));
+        self.rolls.push((rule, roll));
         roll
     }
 }

@@ -17,7 +17,9 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input, meta};
 use regex_syntax::hir::{Class, Hir, HirKind, Look, literal, print};
 
+use super::automaton::Small;
 use super::hash::Map;
+use super::text::Text;
 
 /// Distinct tails that are compiled while the rules are loaded; more are compiled when they are first
 /// used, or by `Table::warm`. 4,096 take about a fifth of a second.
@@ -33,19 +35,19 @@ const DFA_BYTES: usize = 64 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct Regex {
     /// What a match begins with, at the start of the text; empty for a regex that is not anchored.
-    pub prefix: Box<[u8]>,
+    pub prefix: Text,
     pub tail: Arc<Tail>,
 }
 
 /// What is left of a regex behind its literal prefix.
 #[derive(Debug)]
 pub(super) struct Tail {
-    text: Box<str>,
-    /// Only looked for right behind the prefix.
-    anchored: bool,
-    pub hints: Hints,
     search: OnceLock<Search>,
     groups: OnceLock<Groups>,
+    /// Only looked for right behind the prefix.
+    anchored: bool,
+    text: Box<str>,
+    pub hints: Box<Hints>,
 }
 
 /// Literals that every match has: what the index finds rules by.
@@ -62,6 +64,8 @@ pub(super) struct Hints {
 /// Answers whether there is a match.
 #[derive(Debug)]
 enum Search {
+    /// Most of them.
+    Small(Small),
     /// One table look-up a byte; needs no memory of its own to run.
     Table(Box<dense::DFA<Vec<u32>>>),
     /// For what does not fit a small table.
@@ -91,17 +95,17 @@ impl Pool {
         if let Some((prefix, tail)) = split_text(text)
             && let Some(tail) = self.tails.get(&(true, tail.into()))
         {
-            return Ok(Regex { prefix: prefix.into(), tail: tail.clone() });
+            return Ok(Regex { prefix: (*prefix).into(), tail: tail.clone() });
+        }
+        if let Some((prefix, tail)) = split_text(text)
+            && let Ok(rest) = parse(tail)
+            && size(&rest) <= LARGEST
+        {
+            return Ok(Regex { prefix: (*prefix).into(), tail: self.tail(tail, true, &rest) });
         }
         let hir = parse(text)?;
         if size(&hir) > LARGEST {
             return Err("this regex is too large: make its repetitions shorter".into());
-        }
-        if let Some((prefix, tail)) = split_text(text) {
-            // What was read as a whole can be read behind a literal; if not, nothing is cut off.
-            if let Ok(rest) = parse(tail) {
-                return Ok(Regex { prefix: prefix.into(), tail: self.tail(tail, true, &rest) });
-            }
         }
         if let Some((prefix, rest)) = split_hir(&hir) {
             let mut tail = String::new();
@@ -110,16 +114,16 @@ impl Pool {
             if print::Printer::new().print(&rest, &mut tail).is_ok()
                 && parse(&tail).is_ok_and(|again| looks(&again) == looks(&rest))
             {
-                return Ok(Regex { prefix, tail: self.tail(&tail, true, &rest) });
+                return Ok(Regex { prefix: (*prefix).into(), tail: self.tail(&tail, true, &rest) });
             }
         }
         let anchored = hir.properties().look_set_prefix().contains(Look::Start);
-        Ok(Regex { prefix: Box::default(), tail: self.tail(text, anchored, &hir) })
+        Ok(Regex { prefix: [].as_slice().into(), tail: self.tail(text, anchored, &hir) })
     }
 
     fn tail(&mut self, text: &str, anchored: bool, hir: &Hir) -> Arc<Tail> {
         let make = || {
-            let (text, hints) = (text.into(), Hints::new(hir, anchored));
+            let (text, hints) = (text.into(), Box::new(Hints::new(hir, anchored)));
             Arc::new(Tail { text, anchored, hints, search: OnceLock::new(), groups: OnceLock::new() })
         };
         self.tails.entry((anchored, text.into())).or_insert_with(make).clone()
@@ -176,6 +180,7 @@ impl Tail {
     fn is_match(&self, text: &[u8], at: usize) -> bool {
         let input = self.input(text, at).earliest(true);
         match self.search.get_or_init(|| self.compile()) {
+            Search::Small(small) => small.is_match(text, at),
             Search::Table(table) => table.try_search_fwd(&input).is_ok_and(|end| end.is_some()),
             Search::Lazy(regex) => regex.is_match(input),
             Search::Broken => false,
@@ -231,7 +236,11 @@ impl Tail {
             .nfa(&hir, thompson::WhichCaptures::None)
             .and_then(|nfa| dense::Builder::new().configure(limits).build_from_nfa(&nfa).ok());
         if let Some(table) = table {
-            return Search::Table(Box::new(table));
+            let anchored = if self.anchored { Anchored::Yes } else { Anchored::No };
+            return match Small::new(&table, anchored) {
+                Some(small) => Search::Small(small),
+                None => Search::Table(Box::new(table)),
+            };
         }
         let config = meta::Config::new().utf8_empty(false).nfa_size_limit(None).onepass(false).dfa(false);
         match meta::Builder::new().configure(config).build_from_hir(&hir) {

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use regex_automata::PatternSet;
 use regex_automata::{Input, MatchKind, meta};
 
-use super::Rule;
-use super::condition::{PathPattern, Test};
+use super::condition;
+use super::condition::{PathPattern, Term, Test};
 use super::regex::Tail;
 
 /// Rules of which each has a path regex, all of them searched for at once.
@@ -27,8 +27,9 @@ const CACHE: usize = 32 << 20;
 
 impl Residue {
     /// Those of `rules` that one automaton can search for, and the others.
-    pub fn split(all: &[Rule], rules: Vec<u32>) -> (Vec<Residue>, Vec<u32>) {
-        let (with, mut without): (Vec<u32>, Vec<u32>) = rules.into_iter().partition(|rule| tail(all, *rule).is_some());
+    pub fn split(terms: &[Term], rules: Vec<u32>) -> (Vec<Residue>, Vec<u32>) {
+        let (with, mut without): (Vec<u32>, Vec<u32>) =
+            rules.into_iter().partition(|rule| tail(terms, *rule).is_some());
         if with.len() <= FEW {
             without.extend(with);
             without.sort_unstable();
@@ -36,7 +37,7 @@ impl Residue {
         }
         let mut parts = Vec::new();
         for part in with.chunks(MOST) {
-            let hirs: Option<Vec<_>> = part.iter().map(|rule| tail(all, *rule)?.hir()).collect();
+            let hirs: Option<Vec<_>> = part.iter().map(|rule| tail(terms, *rule)?.hir()).collect();
             let config = meta::Config::new()
                 .match_kind(MatchKind::All)
                 .utf8_empty(false)
@@ -85,8 +86,8 @@ impl Residue {
 }
 
 /// The path regex of a rule, if it has nothing cut off.
-fn tail(all: &[Rule], rule: u32) -> Option<&Tail> {
-    all.get(rule as usize)?.terms.iter().filter(|term| !term.negated).find_map(|term| match &term.test {
+fn tail(terms: &[Term], rule: u32) -> Option<&Tail> {
+    condition(terms, rule).iter().filter(|term| !term.negated).find_map(|term| match &term.test {
         Test::Path(PathPattern::Regex(regex)) if regex.prefix.is_empty() => Some(&*regex.tail),
         _ => None,
     })

@@ -30,35 +30,45 @@ pub(super) fn find(section: &Section, faults: &mut Vec<Fault>) {
     // The first rule of each condition that is written alike.
     let mut written: Map<String, usize> = Map::default();
     for (at, later) in section.rules.iter().enumerate() {
-        if later.is_off() {
+        let terms = section.condition(later.first);
+        if terms.iter().any(|term| term.test.is_off()) {
             continue;
         }
+        let later = Side { rule: later, terms, texts: &texts[at] };
         let proved = |earlier: &usize| {
             let rule = &section.rules[*earlier];
-            !rule.is_off() && rule.is_certain() && covers(rule, &texts[*earlier], later, &texts[at])
+            covers(&Side { rule, terms: section.condition(rule.first), texts: &texts[*earlier] }, &later)
         };
         let mut sorted = texts[at].clone();
         sorted.sort_unstable();
         let alike = *written.entry(sorted.join("\n")).or_insert(at);
-        let taker = candidates(section, at, later).into_iter().chain((alike < at).then_some(alike)).find(proved);
+        let taker = candidates(section, &later).into_iter().chain((alike < at).then_some(alike)).find(proved);
         if let Some(taker) = taker {
             let taker = &section.rules[taker];
-            let (own, other) = (&later.rest.rule.name, &taker.rest.rule.name);
+            let (own, other) = (&later.rule.rest.name, &taker.rest.name);
             let message = format!("rule \"{own}\" can never match: \"{other}\" takes every such request first");
-            let fault = Fault::error("R0301", later.place().clone(), message);
+            let fault = Fault::error("R0301", later.rule.place().clone(), message);
             let help = format!("move \"{own}\" above \"{other}\", or remove it");
             faults.push(fault.help(help).also(taker.place().clone(), format!("\"{other}\" is here")));
         }
     }
 }
 
+/// One of the two rules of a proof.
+struct Side<'s> {
+    rule: &'s Rule,
+    terms: &'s [Term],
+    /// The parts of its condition as they can be written.
+    texts: &'s [String],
+}
+
 fn texts(rule: &Rule, lists: &[Arc<str>]) -> Vec<String> {
-    rule.rest.rule.condition.iter().map(|term| print::term(term, lists)).collect()
+    rule.rest.condition.iter().map(|term| print::term(term, lists)).collect()
 }
 
 /// Positions of earlier rules that take a message made up for this one.
-fn candidates(section: &Section, at: usize, later: &Rule) -> Vec<usize> {
-    let example = Example::of(later);
+fn candidates(section: &Section, later: &Side<'_>) -> Vec<usize> {
+    let example = Example::of(later.terms);
     let fields: Vec<Field<'_>> =
         example.fields.iter().map(|(name, value)| Field { name, value: value.as_bytes() }).collect();
     let head = Head {
@@ -76,11 +86,9 @@ fn candidates(section: &Section, at: usize, later: &Rule) -> Vec<usize> {
     let mut found = Vec::new();
     let mut from = 0;
     while found.len() < CANDIDATES {
-        let Some(rule) = section.first(&head, from, at as u32, &mut || 0) else { break };
-        // Numbers run on from section to section, positions do not.
-        let position = (rule.number - section.rules[0].number) as usize;
-        found.push(position);
-        from = position as u32 + 1;
+        let Some(rule) = section.between(from, later.rule.first, &head, &mut || 0) else { break };
+        found.extend(section.terms.get(rule.first as usize).map(|term| term.rule as usize));
+        from = rule.first + 1;
     }
     found
 }
@@ -100,7 +108,7 @@ struct Example {
 }
 
 impl Example {
-    fn of(rule: &Rule) -> Example {
+    fn of(terms: &[Term]) -> Example {
         let unlikely = || UNLIKELY.to_owned();
         let mut example = Example {
             method: unlikely(),
@@ -114,7 +122,7 @@ impl Example {
             alpn: unlikely(),
             no_tls: false,
         };
-        for term in rule.terms.iter().filter(|term| !term.negated) {
+        for term in terms.iter().filter(|term| !term.negated) {
             example.add(&term.test);
         }
         example
@@ -136,9 +144,15 @@ impl Example {
                     self.fields.push(("content-type".to_owned(), kind));
                 }
             }
-            Test::Header(named) => self.fields.push((named.name.to_string(), value(named))),
-            Test::Cookie(named) => self.fields.push(("cookie".to_owned(), format!("{}={}", named.name, value(named)))),
-            Test::Query(named) => {
+            Test::Header(_) | Test::HeaderIs(_) => {
+                self.fields.extend(test.named().map(|named| (named.name.to_string(), value(&named))));
+            }
+            Test::Cookie(_) | Test::CookieIs(_) => {
+                let pair = test.named().map(|named| format!("{}={}", named.name, value(&named)));
+                self.fields.extend(pair.map(|pair| ("cookie".to_owned(), pair)));
+            }
+            Test::Query(_) | Test::QueryIs(_) => {
+                let Some(named) = test.named() else { return };
                 if !self.query.is_empty() {
                     self.query.push('&');
                 }
@@ -146,7 +160,7 @@ impl Example {
                     self.query.push_str(&format!("%{byte:02X}"));
                 }
                 self.query.push('=');
-                for byte in value(named).bytes() {
+                for byte in value(&named).bytes() {
                     self.query.push_str(&format!("%{byte:02X}"));
                 }
             }
@@ -156,7 +170,7 @@ impl Example {
             Test::From(nets) => self.source = nets.first().unwrap_or(self.source),
             Test::NoTls => self.no_tls = true,
             Test::PathIn(_) | Test::HostIn(_) | Test::SniIn(_) | Test::ContentTypeIn(_) => {}
-            Test::Chance { .. } | Test::NotBuilt => {}
+            Test::Any | Test::Chance { .. } | Test::NotBuilt => {}
         }
     }
 }
@@ -193,31 +207,35 @@ fn value(named: &Named) -> String {
 }
 
 /// Whether each part of the earlier rule's condition follows from some part of the later one's.
-fn covers(earlier: &Rule, earlier_texts: &[String], later: &Rule, later_texts: &[String]) -> bool {
-    (0..earlier.terms.len()).all(|wide| {
-        let alike = earlier_texts.get(wide).is_some_and(|text| later_texts.contains(text));
-        alike
-            || provable(earlier, wide).is_some_and(|wide| {
-                (0..later.terms.len()).filter_map(|at| provable(later, at)).any(|narrow| implies(narrow, wide))
+fn covers(earlier: &Side<'_>, later: &Side<'_>) -> bool {
+    earlier.texts.iter().enumerate().all(|(wide, text)| {
+        if matches!(earlier.terms.get(wide).map(|term| &term.test), Some(Test::Chance { .. } | Test::NotBuilt)) {
+            return false;
+        }
+        later.texts.contains(text)
+            || earlier.provable(wide).is_some_and(|wide| {
+                (0..later.texts.len()).filter_map(|at| later.provable(at)).any(|narrow| implies(narrow, wide))
             })
     })
 }
 
-/// A part of a condition that proofs may look into: not negated, no list (lists change by themselves).
-fn provable(rule: &Rule, at: usize) -> Option<&Test> {
-    let written = &rule.rest.rule.condition.get(at)?.test;
-    let by_list = match written {
-        rule::Test::Path(of) | rule::Test::Host(of) | rule::Test::Sni(of) | rule::Test::ContentType(of) => {
-            matches!(of, Patterns::InList(_))
-        }
-        rule::Test::Header { check, .. } | rule::Test::Cookie { check, .. } | rule::Test::Query { check, .. } => {
-            matches!(check, ValueTest::InList(_))
-        }
-        rule::Test::From(sources) => matches!(sources, Sources::InList(_)),
-        _ => false,
-    };
-    let Term { negated, test } = rule.terms.get(at)?;
-    if by_list || *negated { None } else { Some(test) }
+impl Side<'_> {
+    /// A part of a condition that proofs may look into: not negated, no list (lists change by themselves).
+    fn provable(&self, at: usize) -> Option<&Test> {
+        let written = &self.rule.rest.condition.get(at)?.test;
+        let by_list = match written {
+            rule::Test::Path(of) | rule::Test::Host(of) | rule::Test::Sni(of) | rule::Test::ContentType(of) => {
+                matches!(of, Patterns::InList(_))
+            }
+            rule::Test::Header { check, .. } | rule::Test::Cookie { check, .. } | rule::Test::Query { check, .. } => {
+                matches!(check, ValueTest::InList(_))
+            }
+            rule::Test::From(sources) => matches!(sources, Sources::InList(_)),
+            _ => false,
+        };
+        let Term { negated, test, .. } = self.terms.get(at)?;
+        if by_list || *negated { None } else { Some(test) }
+    }
 }
 
 /// Whether `wide` holds wherever `narrow` does.
@@ -229,11 +247,12 @@ fn implies(narrow: &Test, wide: &Test) -> bool {
         (Test::Host(narrow), Test::Host(wide)) => every(narrow, wide, text_covers),
         (Test::Sni(narrow), Test::Sni(wide)) => every(narrow, wide, text_covers),
         (Test::ContentType(narrow), Test::ContentType(wide)) => every(narrow, wide, text_covers),
-        (Test::Header(narrow), Test::Header(wide)) => {
-            narrow.name.eq_ignore_ascii_case(&wide.name) && check_implies(&narrow.check, &wide.check)
+        (Test::Header(_) | Test::HeaderIs(_), Test::Header(_) | Test::HeaderIs(_)) => {
+            named_implies(narrow, wide, str::eq_ignore_ascii_case)
         }
-        (Test::Cookie(narrow), Test::Cookie(wide)) | (Test::Query(narrow), Test::Query(wide)) => {
-            narrow.name == wide.name && check_implies(&narrow.check, &wide.check)
+        (Test::Cookie(_) | Test::CookieIs(_), Test::Cookie(_) | Test::CookieIs(_))
+        | (Test::Query(_) | Test::QueryIs(_), Test::Query(_) | Test::QueryIs(_)) => {
+            named_implies(narrow, wide, |narrow, wide| narrow == wide)
         }
         (Test::Method(narrow), Test::Method(wide)) => subset(narrow, wide),
         (Test::Alpn(narrow), Test::Alpn(wide)) => subset(narrow, wide),
@@ -241,6 +260,11 @@ fn implies(narrow: &Test, wide: &Test) -> bool {
         (Test::From(narrow), Test::From(wide)) => wide.covers(narrow),
         _ => false,
     }
+}
+
+fn named_implies(narrow: &Test, wide: &Test, same: impl Fn(&str, &str) -> bool) -> bool {
+    let (Some(narrow), Some(wide)) = (narrow.named(), wide.named()) else { return false };
+    same(&narrow.name, &wide.name) && check_implies(&narrow.check, &wide.check)
 }
 
 fn every<T>(narrow: &[T], wide: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
@@ -260,7 +284,7 @@ fn path_covers(wide: &PathPattern, narrow: &PathPattern) -> bool {
         (PathPattern::Glob(wide), PathPattern::Glob(narrow)) => wide.covers(narrow),
         // What begins with `/api/v` is under /api.
         (PathPattern::Glob(Glob::Under(base)), PathPattern::Regex(narrow)) => {
-            narrow.prefix.strip_prefix(base.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'/'))
+            narrow.prefix.strip_prefix(&**base).is_some_and(|rest| rest.first() == Some(&b'/'))
         }
         _ => false,
     }
@@ -287,11 +311,4 @@ fn check_implies(narrow: &Check, wide: &Check) -> bool {
 
 fn subset(narrow: &Words, wide: &Words) -> bool {
     narrow.iter().all(|word| wide.contains(word))
-}
-
-impl Rule {
-    /// Whether the same message is always answered alike.
-    fn is_certain(&self) -> bool {
-        !self.terms.iter().any(|term| matches!(term.test, Test::Chance { .. }))
-    }
 }

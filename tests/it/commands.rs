@@ -35,11 +35,15 @@ fn wrong_texts_are_refused_with_their_place() {
     let files = configurations(&project().join("tests/faults"));
     assert!(files.len() >= 30, "thirty wrong texts at least, not {}", files.len());
     for file in files {
-        // What only the environment or the command line makes wrong is in the golden test.
-        if ["environment.txt", "command-line.txt"].iter().any(|name| file.with_file_name(name).exists()) {
-            continue;
-        }
-        let (code, out, wrong) = reeve(&["check", "-c", say(&file)]);
+        let check = |more: &[&str]| {
+            let mut check = command();
+            check.args(["check", "-c", say(&file)]).args(more).envs(pairs(&file.with_file_name("environment.txt")));
+            for (key, value) in pairs(&file.with_file_name("command-line.txt")) {
+                check.args(["--set", &format!("{key}={value}")]);
+            }
+            run(&mut check, DEADLINE)
+        };
+        let (code, out, wrong) = check(&[]);
         let said = out + &wrong;
         let golden = std::fs::read_to_string(file.with_file_name("expected.txt")).expect("each has a golden file");
         let errors: Vec<&str> = golden.lines().filter(|line| line.contains(": error: ")).collect();
@@ -56,11 +60,14 @@ fn wrong_texts_are_refused_with_their_place() {
         }
         let place = said.lines().find(|line| line.contains(": error: "));
         let place = place.unwrap_or_else(|| panic!("{}: no error line\n{said}", file.display()));
-        let mut parts = place.split(": error: ").next().unwrap_or("").rsplitn(3, ':');
-        let numbers = [parts.next(), parts.next()].map(|part| part.and_then(|text| text.parse::<u32>().ok()));
-        assert!(numbers.iter().all(Option::is_some), "{}: no LINE:COLUMN in {place:?}", file.display());
+        // Variables and options have no lines.
+        if !place.starts_with("environment: ") && !place.starts_with("command line: ") {
+            let mut parts = place.split(": error: ").next().unwrap_or("").rsplitn(3, ':');
+            let numbers = [parts.next(), parts.next()].map(|part| part.and_then(|text| text.parse::<u32>().ok()));
+            assert!(numbers.iter().all(Option::is_some), "{}: no LINE:COLUMN in {place:?}", file.display());
+        }
 
-        let (code, out, wrong) = reeve(&["check", "--format", "json", "-c", say(&file)]);
+        let (code, out, wrong) = check(&["--format", "json"]);
         assert_eq!(code, wanted, "{}\n{out}{wrong}", file.display());
         let faults: Vec<serde_json::Value> =
             serde_json::from_str(&out).unwrap_or_else(|e| panic!("{}: {e}\n{out}", file.display()));
@@ -72,6 +79,12 @@ fn wrong_texts_are_refused_with_their_place() {
             }
         }
     }
+}
+
+/// `NAME=value`, a line each; none where there is no such file.
+fn pairs(file: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 /// The `.toml` files of a folder and its sub-folders.

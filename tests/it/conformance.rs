@@ -1,4 +1,4 @@
-//! The public HTTP/1 cases of `tests/conformance/`: raw bytes in, and a strict recording origin behind.
+//! The HTTP/1 cases of `tests/conformance/`: raw bytes in, and a strict recording origin behind.
 
 use std::time::Duration;
 
@@ -13,24 +13,38 @@ const DEADLINE: Duration = Duration::from_secs(400);
 
 #[test]
 fn all_public_cases_pass_and_leave_nothing_behind() {
+    all_pass("conformance", "conformance/h1_cases_public.jsonl");
+}
+
+#[test]
+fn all_neighbours_of_the_public_cases_pass_and_leave_nothing_behind() {
+    all_pass("neighbours", "conformance/h1_cases_own.jsonl");
+}
+
+fn all_pass(label: &str, cases: &str) {
     let _turn = among_others();
     let Some(mut python) = program("python3") else { return skip("no python3 for the runner") };
     if program("pgrep").is_none() {
         return skip("no pgrep (procps) for the runner");
     }
+    let cases = test_file(cases);
+    // Three checks come after the run: idle CPU, memory, descriptors.
+    let count = std::fs::read_to_string(&cases).expect("the cases").lines().count() + 3;
     let origin = Port::free();
     // The profile that the cases were made against: an origin has five seconds at least, and what a
     // client left half-said is given up before the checks after the run.
     let config = pool("origin", "rr", &[("origin", origin.address())])
         + "\n[timeouts]\nrequest-header = \"6s\"\nrequest-body = \"8s\"\nresponse = \"8s\"\nresponse-body = \"8s\"\n\
            client-keep-alive = \"8s\"\nserver-keep-alive = \"8s\"\n";
-    let reeve = Reeve::start("conformance", &config, "http *\n  all : any  use origin\n");
+    let reeve = Reeve::start(label, &config, "http *\n  all : any  use origin\n");
     let runner = python
         .arg(test_file("conformance/run_h1_cases.py"))
+        .arg("--cases")
+        .arg(cases)
         .args(["--proxy", &reeve.address(), "--origin-port", &origin.number.to_string()])
         .args(["--pid", &reeve.process.id().to_string()]);
     let (code, said, wrong) = run(runner, DEADLINE);
     println!("{said}{wrong}");
     assert_eq!(code, 0, "cases failed; see above");
-    assert!(said.contains("131 passed, 0 failed (of 131)"), "128 cases and three checks after them");
+    assert!(said.contains(&format!("{count} passed, 0 failed (of {count})")), "every case and three checks");
 }

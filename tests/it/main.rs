@@ -10,6 +10,7 @@ mod chaos;
 mod clients;
 mod commands;
 mod conformance;
+mod deadlines;
 mod demo;
 mod idle;
 mod seen;

@@ -53,13 +53,9 @@ access = {{ format = "json", path = {log} }}
 
 [process]
 socket = {socket}
-
-[state]
-path = {state}
 "#,
         log = quoted(&folder.join("access.log")),
         socket = quoted(&folder.join("reeve.sock")),
-        state = quoted(&folder.join("state")),
     );
     text
 }

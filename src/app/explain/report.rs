@@ -76,8 +76,9 @@ pub enum Outcome {
     Drop {
         rule: Winner,
     },
-    /// The path is refused before any rule sees it.
-    BadPath {
+    /// It is refused before any rule sees it.
+    Refused {
+        status: u16,
         why: String,
     },
     /// No rule takes it, and the listener has no pool: 404.
@@ -103,7 +104,7 @@ impl Outcome {
             | Outcome::Answer { rule, .. }
             | Outcome::Deny { rule }
             | Outcome::Drop { rule } => Some(rule),
-            Outcome::BadPath { .. } | Outcome::NoRoute => None,
+            Outcome::Refused { .. } | Outcome::NoRoute => None,
         }
     }
 
@@ -114,7 +115,7 @@ impl Outcome {
             Outcome::Answer { .. } => "answer",
             Outcome::Deny { .. } => "deny",
             Outcome::Drop { .. } => "drop",
-            Outcome::BadPath { .. } => "bad-path",
+            Outcome::Refused { .. } => "refused",
             Outcome::NoRoute => "no-route",
         }
     }
@@ -125,7 +126,7 @@ impl Outcome {
             Outcome::Pool { .. } | Outcome::Drop { .. } => None,
             Outcome::Redirect { code, .. } | Outcome::Answer { code, .. } => Some(*code),
             Outcome::Deny { .. } => Some(403),
-            Outcome::BadPath { .. } => Some(400),
+            Outcome::Refused { status, .. } => Some(*status),
             Outcome::NoRoute => Some(404),
         }
     }
@@ -155,6 +156,9 @@ pub fn text(report: &Report) -> String {
     line("listener", &report.listener);
     match &report.section {
         Some(section) => line("section", &format!("{} ({}), {}", section.name, section.why, at(&section.place))),
+        // It is refused whatever its host is.
+        None if matches!(report.outcome, Outcome::Refused { .. }) => {}
+        None if report.host.is_empty() => line("section", "none: no host was given; give one by -H 'host: NAME'"),
         None => line("section", "none is for this host, and there is no *"),
     }
     if let Some(path) = report.matched_path.as_ref().filter(|path| **path != report.path) {
@@ -215,7 +219,7 @@ fn outcome(report: &Report, out: &mut String) {
         Outcome::Answer { code, text: None, .. } => line("answer", &code.to_string()),
         Outcome::Deny { .. } => line("answer", "403"),
         Outcome::Drop { .. } => line("answer", "none: the connection is reset"),
-        Outcome::BadPath { why } => line("answer", &format!("400: {why}")),
+        Outcome::Refused { status, why } => line("answer", &format!("{status}: {why}")),
         Outcome::NoRoute => line("answer", "404: no rule takes it"),
     }
     for change in report.outcome.winner().map(|winner| winner.changes.as_slice()).unwrap_or_default() {
@@ -257,7 +261,7 @@ pub fn json(report: &Report) -> Value {
         }),
         Outcome::Redirect { location, .. } => json!({ "location": location }),
         Outcome::Answer { text, .. } => json!({ "text": text }),
-        Outcome::BadPath { why } => json!({ "why": why }),
+        Outcome::Refused { why, .. } => json!({ "why": why }),
         Outcome::Deny { .. } | Outcome::Drop { .. } | Outcome::NoRoute => json!({}),
     };
     if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
@@ -368,7 +372,8 @@ GET shop.example/a/../api/v1?x=1  from 127.0.0.1
         assert!(says(Outcome::Deny { rule: winner("deny") }).contains("answer    403\n"));
         assert!(says(Outcome::Drop { rule: winner("drop") }).contains("the connection is reset"));
         assert!(
-            says(Outcome::BadPath { why: "%00 in the path".to_owned() }).contains("answer    400: %00 in the path\n")
+            says(Outcome::Refused { status: 400, why: "%00 in the path".to_owned() })
+                .contains("answer    400: %00 in the path\n")
         );
         assert!(says(Outcome::NoRoute).contains("answer    404"));
     }

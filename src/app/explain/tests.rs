@@ -137,7 +137,8 @@ fn no_route_and_bad_paths() {
     assert!(matches!(none.outcome, Outcome::NoRoute));
     assert_eq!(none.steps.len(), 9, "all rules were asked");
     assert!(matches!(report(&["GET", "http://other.example/"]).outcome, Outcome::NoRoute));
-    assert!(matches!(report(&["GET", "http://shop.example/a%00"]).outcome, Outcome::BadPath { .. }));
+    assert!(matches!(report(&["GET", "http://shop.example/a%00"]).outcome, Outcome::Refused { status: 400, .. }));
+    assert!(matches!(report(&["TRACE", "http://shop.example/a"]).outcome, Outcome::Refused { status: 405, .. }));
     let inside = report(&["GET", "http://other.example/", "--listener", "inside"]);
     assert_eq!(pool_of(&inside).0, "web");
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::node::{Entry, Node, Value};
-use super::super::units;
+use super::super::{is_token, units};
 use super::listen::place_of;
-use super::unbuilt::is_token;
 use super::walk::{Fields, Walk};
 use super::{Named, table_place};
 use crate::model::Place;

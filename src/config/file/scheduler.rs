@@ -1,9 +1,8 @@
 //! `scheduler`: how one server of a pool is chosen.
 
-use std::sync::Arc;
-
+use super::super::is_token;
 use super::super::node::{Entry, Node, Origin, Value};
-use super::unbuilt::is_token;
+use super::super::rules::parse_key;
 use super::walk::Walk;
 use super::words::meant;
 use crate::model::Fault;
@@ -100,23 +99,9 @@ fn of_word(walk: &Walk<'_>, origin: &Origin, word: &'static str, key: Option<Key
 /// A key as the rule language writes it (docs/rules.md), as far as it can be known without a rule.
 fn key(walk: &Walk<'_>, node: &Node) -> Option<Key> {
     let text = walk.string(node, "the key")?;
-    match text {
-        "path" => return Some(Key::Path),
-        "host" => return Some(Key::Host),
-        "source" => return Some(Key::Source),
-        "url" => return Some(Key::Url),
-        _ => {}
-    }
-    if let Some((kind, name)) = text.split_once(':')
-        && is_token(name)
-    {
-        let name: Arc<str> = name.into();
-        match kind {
-            "header" => return Some(Key::Header(name.to_ascii_lowercase().into())),
-            "cookie" => return Some(Key::Cookie(name)),
-            "query" => return Some(Key::Query(name)),
-            _ => {}
-        }
+    match parse_key(text) {
+        Some(Key::Capture(_) | Key::Group(_)) | None => {}
+        key => return key,
     }
     let fault = walk.error("R0116", node, format!("\"{text}\" is no key to choose by")).allowed(KEYS);
     walk.push(if text.starts_with(['{', '$']) {

@@ -1,7 +1,7 @@
 //! Tables of parts that are not built yet: checked as they will be, and then left aside.
 
 use super::super::node::Node;
-use super::super::units;
+use super::super::{is_token, units};
 use super::address::is_host_name;
 use super::walk::{Fields, Walk};
 
@@ -89,10 +89,6 @@ fn token(walk: &Walk<'_>, node: &Node, name: &str) {
     {
         walk.push(walk.error("R0117", node, format!("\"{text}\" cannot be the name of a {name}")));
     }
-}
-
-pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 pub fn queue(walk: &Walk<'_>, node: &Node, title: &str) {

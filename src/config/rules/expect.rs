@@ -7,9 +7,10 @@ use super::amount::{code, hundredths};
 use super::cursor::{Cursor, Parsed};
 use super::head::exact_host;
 use super::lexer::{Token, TokenKind};
-use super::pattern::{encoded, is_token};
+use super::pattern::encoded;
 use super::scope::Scope;
 use crate::config::closest::closest;
+use crate::config::is_token;
 use crate::model::Fault;
 use crate::model::rule::{Expect, Facts, HostPattern, Kind, Outcome};
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::cursor::{Cursor, Parsed};
 use super::draft::{Draft, Hole, USES};
 use super::lexer::{Token, TokenKind};
-use super::pattern::{is_name, is_token};
+use super::pattern::is_name;
 use super::scope::Scope;
 use crate::config::closest::closest;
+use crate::config::is_token;
 use crate::model::Fault;
 use crate::model::rule::{Key, Kind, Template, TemplatePart};
 

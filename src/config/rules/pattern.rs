@@ -31,12 +31,6 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
-/// A token (RFC 9110 §5.6.2): what methods and field names are made of.
-pub(super) fn is_token(text: &str) -> bool {
-    let special = |b| b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || special(b))
-}
-
 /// Judges the glob of a `path`; its faults are told, and its captures are returned all the same.
 pub(super) fn path_glob(token: &Token<'_>, cursor: &Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Captured {
     let mut captured = Captured::default();

@@ -8,10 +8,10 @@ use super::draft::Draft;
 use super::field::owned;
 use super::key::{key, template};
 use super::lexer::{Token, TokenKind, part};
-use super::pattern::is_token;
 use super::scope::Scope;
 use super::value::share;
 use crate::config::closest::closest;
+use crate::config::is_token;
 use crate::model::Fault;
 use crate::model::rule::{Kind, Refinement, RuleTimeout};
 

@@ -10,6 +10,7 @@ use super::cursor::Cursor;
 use super::lexer::Token;
 use super::report::Report;
 use crate::config::closest::closest;
+use crate::config::reason;
 use crate::model::rule::{List, Map};
 use crate::model::{Fault, Place};
 
@@ -226,14 +227,6 @@ fn without_comment(line: &str) -> &str {
 
 fn line_place(file: &Arc<str>, line: u32, entry: &str) -> Place {
     Place { file: file.clone(), line, column: 1, end: entry.chars().count() as u32 + 1 }
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// One address as a network of its own, or a network.

@@ -9,9 +9,10 @@ use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::expect::is_known_method;
 use super::lexer::{Token, TokenKind};
-use super::pattern::{self, is_token};
+use super::pattern;
 use super::scope::{Scope, parse_net};
 use crate::config::closest::closest;
+use crate::config::is_token;
 use crate::model::Fault;
 use crate::model::rule::{BodyPart, ValueTest};
 

@@ -23,6 +23,8 @@ pub struct ChunkedBody {
     keep: Keep,
     /// Bytes of extensions seen so far.
     extensions: usize,
+    /// Blanks behind a size are dropped: old servers pad their sizes to a fixed width.
+    padded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,12 @@ const MOST_DIGITS: usize = 16;
 
 impl ChunkedBody {
     pub fn new(keep: Keep) -> ChunkedBody {
-        ChunkedBody { state: State::Size, keep, extensions: 0 }
+        ChunkedBody { state: State::Size, keep, extensions: 0, padded: false }
+    }
+
+    /// The body of a server's answer.
+    pub fn of_answer(keep: Keep) -> ChunkedBody {
+        ChunkedBody { padded: true, ..ChunkedBody::new(keep) }
     }
 
     pub fn is_done(&self) -> bool {
@@ -94,7 +101,7 @@ impl ChunkedBody {
         loop {
             match self.state {
                 State::Size => {
-                    let Some(line) = size_line(&bytes[at..], limits)? else { break };
+                    let Some(line) = size_line(&bytes[at..], self.padded, limits)? else { break };
                     self.extensions += line.extension;
                     if self.extensions > limits.chunk_extensions_total {
                         return Err(ChunkFault::Extension);
@@ -175,7 +182,7 @@ struct SizeLine {
     length: usize,
 }
 
-fn size_line(bytes: &[u8], limits: &Limits) -> Result<Option<SizeLine>, ChunkFault> {
+fn size_line(bytes: &[u8], padded: bool, limits: &Limits) -> Result<Option<SizeLine>, ChunkFault> {
     let digits = bytes.iter().take(MOST_DIGITS + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits > MOST_DIGITS {
         return Err(ChunkFault::Size);
@@ -202,7 +209,8 @@ fn size_line(bytes: &[u8], limits: &Limits) -> Result<Option<SizeLine>, ChunkFau
         };
     };
     let Some(extension) = rest[..line_feed].strip_suffix(b"\r") else { return Err(ChunkFault::Size) };
-    if !extension.is_empty() && !is_extension(extension) {
+    let padding = padded && extension.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+    if !extension.is_empty() && !padding && !is_extension(extension) {
         return Err(if extension[0] == b';' { ChunkFault::Extension } else { ChunkFault::Size });
     }
     let zeros = text.len() - text.trim_start_matches('0').len();
@@ -370,6 +378,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_server_may_pad_its_sizes() {
+        let limits = Limits::default();
+        let mut text = *b"5   \r\nhello\r\n0 \t\r\n\r\n";
+        let scanned = ChunkedBody::of_answer(Keep::Framed).scan(&mut text, &limits);
+        assert_eq!(scanned, Ok(Scanned { kept: 15, taken: 20, done: true }));
+        assert_eq!(&text[..15], b"5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(ChunkedBody::of_answer(Keep::Framed).scan(&mut b"5 x\r\n".to_vec(), &limits), Err(ChunkFault::Size));
     }
 
     #[test]

@@ -131,6 +131,10 @@ impl<'a> RequestHead<'a> {
 /// Call again only when more of the head has come *and* it holds an empty line ([`ends_head`]): a head
 /// that drips in byte by byte must not be parsed each time.
 pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<RequestHead<'a>>, Refusal> {
+    // Nothing that follows could mend it, and the parser would look at a growing heap of them each time.
+    if bytes.first() == Some(&b'\n') {
+        return Err(Refusal::BareLineFeed);
+    }
     let mut table = [const { MaybeUninit::uninit() }; Limits::HEADER_COUNT_CEILING];
     let table = &mut table[..limits.header_count.min(Limits::HEADER_COUNT_CEILING)];
     let mut raw = httparse::Request::new(&mut []);

@@ -60,7 +60,9 @@ impl ResponseFault {
 pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Option<ResponseHead<'a>>, ResponseFault> {
     let mut table = [const { MaybeUninit::uninit() }; Limits::HEADER_COUNT_CEILING];
     let mut raw = httparse::Response::new(&mut []);
-    let parser = httparse::ParserConfig::default();
+    let mut parser = httparse::ParserConfig::default();
+    // RFC 9112 §5.1: a proxy removes the blanks that a server put before a colon.
+    parser.allow_spaces_after_header_name_in_responses(true);
     let bytes_of_head = match parser.parse_response_with_uninit_headers(&mut raw, bytes, &mut table) {
         Ok(httparse::Status::Complete(length)) if length > limits.header_bytes => return Err(ResponseFault::TooLarge),
         Ok(httparse::Status::Complete(length)) => length,
@@ -214,11 +216,21 @@ mod tests {
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX F: a\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX-F: a\r\n b\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nX-F : a\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX-F: a\0b\r\n\r\n",
         ] {
             assert!(one(text, Method::Other).is_err(), "{text:?} was taken");
         }
+    }
+
+    #[test]
+    fn blanks_before_a_colon_are_removed() {
+        let text = b"HTTP/1.1 200 OK\r\nX-F \t: a\r\nContent-Length : 2\r\n\r\n";
+        let head = parse(text, Method::Other, &Limits::default()).unwrap().unwrap();
+        assert_eq!((head.fields[0].0.name, head.fields[0].0.value, head.length), ("X-F", &b"a"[..], Some(2)));
+        assert_eq!(
+            one("HTTP/1.1 200 OK\r\n : a\r\n\r\n", Method::Other),
+            Err(ResponseFault::Syntax(httparse::Error::HeaderName))
+        );
     }
 
     #[test]

@@ -27,12 +27,10 @@ impl Site {
         let text = format!(
             "[listen.web]\naddress = [\"{web}\"]\nprotocol = \"http\"\nrules = [\"rules/site.rules\"]\n\n\
              [monitor]\nmetrics-address = [\"{metrics}\"]\n\n\
-             [state]\npath = \"{state}\"\n\n\
              [process]\nworkers = 2\nsocket = \"{socket}\"\n\n\
              [log]\naccess = {{ format = \"json\", path = \"{log}\" }}\n\n{config}\n",
             web = site.port.address(),
             metrics = site.metrics.address(),
-            state = site.path("state"),
             socket = site.socket(),
             log = site.log().display(),
         );

@@ -1,0 +1,110 @@
+//! What became of a request, and what its parts tell each other while it is under way.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::failure::Failure;
+use crate::state::{LivePool, LiveServer};
+
+/// What became of a request, for the client's connection, the log and the counters.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the client was told; 0: nothing.
+    pub status: u16,
+    pub server: Option<Arc<LiveServer>>,
+    pub pool: Option<Arc<LivePool>>,
+    pub tries: u32,
+    pub connect: Duration,
+    /// From the first byte of the request.
+    pub first_byte: Option<Duration>,
+    pub body_in: u64,
+    pub body_out: u64,
+    pub failure: Option<Failure>,
+    pub after: After,
+    /// Whether the failure has to be told: no byte of an answer has been sent.
+    pub untold: bool,
+}
+
+impl Outcome {
+    /// Nothing happened but this.
+    pub fn of(after: After) -> Outcome {
+        Outcome {
+            status: 0,
+            server: None,
+            pool: None,
+            tries: 0,
+            connect: Duration::ZERO,
+            first_byte: None,
+            body_in: 0,
+            body_out: 0,
+            failure: None,
+            after,
+            untold: false,
+        }
+    }
+
+    /// A failure before any server was asked.
+    pub fn failed(failure: Failure) -> Outcome {
+        Outcome { failure: Some(failure), untold: true, ..Outcome::of(After::Close) }
+    }
+}
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It waits for the next request.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed when the client has stopped sending, so that it gets to read its answer.
+    Linger,
+    /// It is reset: what the client has got is not the whole.
+    Reset,
+}
+
+/// What the parts of a request tell each other while it is under way.
+#[derive(Debug)]
+pub struct Progress {
+    /// What the error page and the log call this request.
+    pub id: u64,
+    pub started: Instant,
+    /// A final answer has begun: it is too late for another one.
+    pub begun: Cell<bool>,
+    pub status: Cell<u16>,
+    /// The answer's end is the end of the connection.
+    pub until_close: Cell<bool>,
+    /// The request's body is still on its way.
+    pub uploading: Cell<bool>,
+    /// Not all of the request has gone out, or will.
+    pub unsent: Cell<bool>,
+    /// When the last of a body went out that was sent by and by.
+    pub sent_at: Cell<Option<Instant>>,
+    /// The server has sent something.
+    pub heard: Cell<bool>,
+    pub first_byte: Cell<Option<Duration>>,
+    pub body_in: Cell<u64>,
+    pub body_out: Cell<u64>,
+    /// Heads sent to the client.
+    pub heads_out: Cell<u64>,
+}
+
+impl Progress {
+    pub fn new(id: u64, started: Instant) -> Progress {
+        Progress {
+            id,
+            started,
+            begun: Cell::new(false),
+            status: Cell::new(0),
+            until_close: Cell::new(false),
+            uploading: Cell::new(false),
+            unsent: Cell::new(false),
+            sent_at: Cell::new(None),
+            heard: Cell::new(false),
+            first_byte: Cell::new(None),
+            body_in: Cell::new(0),
+            body_out: Cell::new(0),
+            heads_out: Cell::new(0),
+        }
+    }
+}
