@@ -1,0 +1,73 @@
+//! What it costs to choose a server: every scheduler, from 2 to 1,000 servers, with the request counted in
+//! and out as the proxy does it.
+
+use std::fmt::Write;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use reeve::balance::hash_bytes;
+use reeve::config;
+use reeve::state::Farm;
+
+/// The schedulers of a pool, as the configuration writes them, and whether they go by a key.
+const SCHEDULERS: &[(&str, &str, bool)] = &[
+    ("rr", "\"rr\"", false),
+    ("wrr", "\"wrr\"", false),
+    ("lc", "\"lc\"", false),
+    ("wlc", "\"wlc\"", false),
+    ("random", "\"random\"", false),
+    ("hash", "{ hash = \"path\" }", true),
+    ("mh", "{ mh = \"path\" }", true),
+];
+
+/// A farm of one pool, `web`, of so many servers without checks: all are up. Weights are 1 to 4.
+fn farm(scheduler: &str, servers: usize) -> Arc<Farm> {
+    let mut text = "[listen.web]\naddress = [\"127.0.0.1:8080\"]\nprotocol = \"http\"\npool = \"web\"\n\n".to_string();
+    let _ = write!(text, "[pool.web]\nscheduler = {scheduler}\nservers = [\n");
+    for number in 0..servers {
+        let (weight, high, low) = (1 + number % 4, number / 250, 1 + number % 250);
+        let _ = writeln!(text, "  {{ name = \"s{number}\", address = \"10.0.{high}.{low}:80\", weight = {weight} }},");
+    }
+    text.push_str("]\n");
+    let load = config::load_text("picking", &text);
+    let config = load.config.unwrap_or_else(|| panic!("{:?}", load.faults));
+    Farm::new(Arc::new(config), Vec::new())
+}
+
+fn picks(criterion: &mut Criterion) {
+    for (name, scheduler, keyed) in SCHEDULERS {
+        let mut group = criterion.benchmark_group(format!("pick by {name}"));
+        for servers in [2, 10, 100, 1000] {
+            let farm = farm(scheduler, servers);
+            let pool = farm.snapshot().pool("web").expect("configured").clone();
+            let mut number = 0_u64;
+            group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
+                bencher.iter(|| {
+                    number += 1;
+                    let key = keyed.then(|| hash_bytes(&number.to_le_bytes()));
+                    let lease = pool.pick(black_box(key), &[]);
+                    black_box(lease.is_ok())
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// With 64 requests in flight, as under load: `lc` and `wlc` have something to compare.
+fn busy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick by wlc, 64 in flight");
+    for servers in [10, 1000] {
+        let farm = farm("\"wlc\"", servers);
+        let pool = farm.snapshot().pool("web").expect("configured").clone();
+        let _held: Vec<_> = (0..64).filter_map(|_| pool.pick(None, &[]).ok()).collect();
+        group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
+            bencher.iter(|| black_box(pool.pick(None, &[]).is_ok()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(picking, picks, busy);
+criterion_main!(picking);

