@@ -37,11 +37,7 @@ pub enum Framing {
 /// Whether every LF of `head` follows a CR (RFC 9112 §2.2 lets a recipient take a bare LF; two
 /// recipients that differ in it see different messages, so we never do).
 fn has_bare_lf(head: &[u8]) -> bool {
-    let mut bare = head.first() == Some(&b'\n');
-    for (before, byte) in head.iter().zip(head.iter().skip(1)) {
-        bare |= *byte == b'\n' && *before != b'\r';
-    }
-    bare
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
 /// The members of a comma-separated list, without blanks and empty ones (RFC 9110 §5.6.1).
