@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import re
+import signal
 import socket
 import subprocess
 import time
@@ -77,7 +79,7 @@ class Bench:
 
     def load(self, cores, options, **how):
         command = ["taskset", "-c", cores, self.tools / "load", *options]
-        self.note("load", cores, command[3:])
+        self.note("load", cores, [re.sub(r"(?<=^127.0.0.1:)\d+$", "PORT", str(word)) for word in command[3:]])
         return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True, **how)
 
@@ -224,11 +226,31 @@ def run(bench, scenario, arms, keep):
                         keep({"scenario": scenario.name, "round": turn, "contender": contender.name, **row})
                 except (Failed, machine.Gone) as failure:
                     failures[contender.name] = str(failure)
+        if bench.options.profile and scenario.kind == "load":
+            for contender in contenders:
+                profile(bench, scenario, contender, options)
     finally:
         for contender in contenders:
             contender.stop()
         bench.running.clear()
     return failures
+
+
+def profile(bench, scenario, contender, options):
+    """Where the time goes: one more visit, not measured, in which perf looks on."""
+    data = bench.state / "perf.data"
+    pids = ",".join(map(str, contender.pids()))
+    looking = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "2999", "-p", pids, "-o", str(data)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    finish(bench.load(scenario.cores[1], ["--address", f"127.0.0.1:{contender.port}", "--seconds", 3, "--warm", 0.2, *options]))
+    looking.send_signal(signal.SIGINT)
+    looking.communicate(timeout=30)
+    shown = subprocess.run(["perf", "report", "--stdio", "--no-children", "--percent-limit", "0.4", "--sort", "dso,symbol",
+                            "-i", str(data)], capture_output=True, text=True)
+    lines = [line.rstrip()[:140] for line in shown.stdout.splitlines() if "%" in line and not line.startswith("#")]
+    text = f"{contender.name}, {scenario.title}: shares of CPU time by function\n\n" + "\n".join(lines) + "\n"
+    bench.files[f"profiles/{scenario.name}-{contender.name}.txt"] = text
+    contender.after_visit()
 
 
 def warm_up(bench, scenario, contender, options):

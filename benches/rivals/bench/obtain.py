@@ -52,6 +52,8 @@ class Programs:
 
     def version(self, peer):
         kind = peer.partition("-")[0]
+        if kind == "floor":
+            return "recv and send alone (tools/src/bin/floor.rs)"
         if kind == "pingora":
             text = (self.cache / "pingora/Cargo.lock").read_text()
             return "pingora " + re.search(r'name = "pingora"\nversion = "([^"]+)"', text)[1]

@@ -15,6 +15,8 @@ PINGORA_LACKS = "Pingora is a library without rules, pools or schedulers of its 
 
 def lacks(peer, setup):
     """Why a contender cannot take part, or nothing."""
+    if peer == "floor" and (setup.rules != "mixed" or setup.pools > 1):
+        return "it looks at no byte"
     if peer == "pingora" and (setup.rules != "mixed" or setup.pools > 1):
         return PINGORA_LACKS
     if peer == "envoy" and setup.rules == "regex" and setup.count > 10_000:
@@ -35,7 +37,7 @@ class Contender:
         self.process = None
         kind = peer.partition("-")[0]
         self.command = {"reeve": self.reeve, "nginx": self.nginx, "haproxy": self.haproxy, "envoy": self.envoy,
-                        "pingora": self.pingora}[kind]()
+                        "pingora": self.pingora, "floor": self.floor}[kind]()
 
     def start(self, cores):
         """Returns when it answers."""
@@ -161,3 +163,7 @@ class Contender:
 
     def pingora(self):
         return [*self.bench.programs.command(self.peer), self.port, *self.servers(0)]
+
+    def floor(self):
+        return [self.bench.tools / "floor", "--port", self.port, "--to", self.bench.origin_port, "--servers",
+                self.setup.servers]

@@ -63,6 +63,8 @@ class Scenario:
     def arms(self, peers):
         """Those that take part, in the order of the peers."""
         chosen = [peer for peer in peers if not self.only or any(word in peer for word in ("reeve", *self.only))]
+        if self.name == "new-connection":
+            chosen = [peer for peer in chosen if peer != "floor"]  # it keeps no connections to servers
         if self.variants:
             return [Arm(f"{peer}-{name}", peer, setup) for peer in chosen for name, setup in self.variants]
         arms = [Arm(peer, peer, self.setup) for peer in chosen]

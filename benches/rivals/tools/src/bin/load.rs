@@ -47,6 +47,9 @@ enum Pace {
     Held,
 }
 
+/// Errors after which nothing more is asked.
+const TOO_MANY: u64 = 1000;
+
 struct Load {
     kind: Kind,
     targets: Vec<String>,
@@ -82,7 +85,7 @@ impl Load {
     }
 
     fn more(&self, now: Instant) -> bool {
-        self.sent < self.most && now < self.window.1
+        self.sent < self.most && now < self.window.1 && self.errors < TOO_MANY
     }
 
     fn send(&mut self, number: usize, started: Instant) {
@@ -129,7 +132,7 @@ impl Load {
                     self.first_error = why;
                 }
                 self.clients[number] = None;
-                if self.pace != Pace::Held && self.more(now) && self.errors < 10_000 {
+                if self.pace != Pace::Held && self.more(now) {
                     self.open(number);
                 }
             }
