@@ -54,11 +54,12 @@ class Programs:
         kind = peer.partition("-")[0]
         if kind == "floor":
             return "recv and send alone (tools/src/bin/floor.rs)"
+        command = self.command(peer)
         if kind == "pingora":
             text = (self.cache / "pingora/Cargo.lock").read_text()
             return "pingora " + re.search(r'name = "pingora"\nversion = "([^"]+)"', text)[1]
         flag = {"nginx": "-v", "haproxy": "-v", "envoy": "--version"}[kind]
-        done = subprocess.run([*map(str, self.command(peer)), flag], capture_output=True, text=True)
+        done = subprocess.run([*map(str, command), flag], capture_output=True, text=True)
         line = (done.stdout + done.stderr).strip().splitlines()[0].strip()
         number = re.search(r"\d+\.\d+[^\s/]*", line)
         return f"{kind} {number[0]}" if number else line
@@ -70,8 +71,7 @@ class Programs:
             return folder
         if os.geteuid() != 0:
             raise Failed(f"nginx and HAProxy of Debian {name}: debootstrap needs root (or take nginx-host,haproxy-host)")
-        if shutil.which("debootstrap") is None:
-            run(["apt-get", "install", "-y", "--no-install-recommends", "debootstrap"], self.cache / "apt.log")
+        self.need("debootstrap")
         print(f"fetching nginx and HAProxy of Debian {name}, about a minute", flush=True)
         half = self.cache / f"{name}.half"
         shutil.rmtree(half, ignore_errors=True)
@@ -79,6 +79,13 @@ class Programs:
             self.cache / f"{name}.log")
         half.rename(folder)
         return folder
+
+    def need(self, package):
+        """A program that Debian has in a package of the same name."""
+        if shutil.which(package) is None:
+            if os.geteuid() != 0:
+                raise Failed(f"{package} is needed: apt-get install {package}")
+            run(["apt-get", "install", "-y", "--no-install-recommends", package], self.cache / "apt.log")
 
     def envoy(self):
         program = self.cache / "envoy/bin/envoy"
@@ -92,6 +99,7 @@ class Programs:
     def pingora(self):
         program = self.cache / "pingora/target/release/pingora-peer"
         if not program.exists():
+            self.need("cmake")
             print("building Pingora, some minutes", flush=True)
             shutil.copytree(self.here / "peers/pingora", self.cache / "pingora", dirs_exist_ok=True)
             run(["cargo", "build", "--release", "--manifest-path", self.cache / "pingora/Cargo.toml"],
