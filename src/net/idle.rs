@@ -56,16 +56,6 @@ impl IdleConnections {
             }
         }
     }
-
-    /// Closes all.
-    pub fn clear(&self) {
-        self.servers.borrow_mut().clear();
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.servers.borrow().iter().map(VecDeque::len).sum()
-    }
 }
 
 /// When a connection given back now is too old.

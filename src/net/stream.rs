@@ -5,7 +5,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -43,10 +42,6 @@ impl Stream {
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         let (read, write) = self.tcp.split();
         (Reader { half: read }, Writer { half: write })
-    }
-
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
     }
 
     /// Whether nothing has come since the last read, not even the end: only then may the connection

@@ -154,14 +154,6 @@ impl ChunkedBody {
         }
         Ok(Scanned { kept, taken: at, done: self.state == State::Done })
     }
-
-    /// Bytes of data that are certain to come before anything has to be looked at again.
-    pub fn data_left(&self) -> u64 {
-        match self.state {
-            State::Data(left) => left,
-            _ => 0,
-        }
-    }
 }
 
 fn keep_range(bytes: &mut [u8], range: Range<usize>, kept: &mut usize) {
