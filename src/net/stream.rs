@@ -47,31 +47,24 @@ impl Stream {
     /// Whether nothing has come since the last read, not even the end: only then may the connection
     /// carry another request. Costs no system call while the runtime has seen no event.
     pub fn is_quiet(&self) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        match self.tcp.poll_read_ready(&mut context) {
-            Poll::Pending => true,
-            Poll::Ready(Err(_)) => false,
-            Poll::Ready(Ok(())) => {
-                matches!(self.tcp.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        matches!(self.tcp.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 impl Reader<'_> {
-    /// Waits until there is something to read, and takes a buffer only then: large where `most` is
-    /// more than a small one holds. Reads `most` bytes at the most; an empty buffer is the end.
+    /// Reads what there is, `most` bytes at the most; an empty buffer is the end. A buffer is held only
+    /// where something was read, not while it waits: a large one where `most` is more than a small one
+    /// holds.
     pub fn fill(&mut self, buffers: &Rc<Buffers>, most: u64) -> impl Future<Output = io::Result<Buffer>> + Unpin {
         poll_fn(move |cx| self.poll_fill(cx, buffers, most))
     }
 
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, buffers: &Rc<Buffers>, most: u64) -> Poll<io::Result<Buffer>> {
-        ready!(self.half.as_ref().poll_read_ready(cx))?;
+        // To take a buffer and give it back costs less than to ask first whether there is something.
         let mut buffer = if most <= SMALL as u64 { buffers.small() } else { buffers.large() };
         let room = buffer.spare();
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(room.len());
         let mut room = ReadBuf::new(&mut room[..most]);
-        // Readiness may be stale: then the buffer goes back, and the wait goes on.
         ready!(Pin::new(&mut self.half).poll_read(cx, &mut room))?;
         let count = room.filled().len();
         buffer.added(count);
@@ -80,8 +73,7 @@ impl Reader<'_> {
 
     /// Whether nothing has come since the last read, not even the end, as far as the runtime knows.
     pub fn is_quiet(&self) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        self.half.as_ref().poll_read_ready(&mut context).is_pending()
+        self.half.as_ref().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     /// Reads what there is into the room of `into`; 0 is the end. There has to be room.
@@ -113,6 +105,14 @@ impl Reader<'_> {
 }
 
 impl Writer<'_> {
+    /// Writes what can be written at once; 0 where nothing can.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.half.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
     /// Writes some of `bytes`.
     pub fn write(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> + Unpin {
         poll_fn(|cx| Pin::new(&mut self.half).poll_write(cx, bytes))

@@ -45,9 +45,8 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
         body_taken: 0,
         next_input: None,
     };
-    while let Some((plan, started)) = next_request(&worker, &mut client).await {
-        let after = Box::pin(serve_request(&worker, &mut client, plan, started)).await;
-        match after {
+    while arrival(&worker, &mut client).await {
+        match Box::pin(one_request(&worker, &mut client)).await {
             // While draining too: the next answer says that it is the last.
             After::Keep => worker.set_idle(&connection),
             After::Close if client.input.is_none() && client.reader.is_quiet() => break,
@@ -55,6 +54,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
                 Box::pin(linger(&worker, &mut client)).await;
                 break;
             }
+            After::Gone => break,
             After::Reset => {
                 client.writer.reset_on_close();
                 break;
@@ -63,44 +63,54 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
     }
 }
 
-/// Waits for a request and plans it. `None`: the connection is over.
-async fn next_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> Option<(Plan, Instant)> {
+/// Waits for the first bytes of a request. False: the connection is over.
+async fn arrival(worker: &Rc<Worker>, client: &mut Client<'_>) -> bool {
     let mut empty_since: Option<Instant> = None;
     loop {
         let Some(input) = &mut client.input else {
             let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
             let limit = match empty_since {
                 // Empty lines do not make the wait for a request any longer.
-                Some(since) => limit.checked_sub(since.elapsed())?,
+                Some(since) => limit.saturating_sub(since.elapsed()),
                 None => limit,
             };
-            let read = client.reader.fill(&worker.buffers, SMALL as u64);
-            let input = client.timer.wait(limit, read).await.ok()?.ok()?;
-            if input.is_empty() {
-                return None;
+            if limit.is_zero() {
+                return false;
             }
-            client.input = Some(input);
+            let read = client.reader.fill(&worker.buffers, SMALL as u64);
+            match client.timer.wait(limit, read).await {
+                Ok(Ok(input)) if !input.is_empty() => client.input = Some(input),
+                _ => return false,
+            }
             continue;
         };
         skip_empty_lines(input);
         if !input.is_empty() {
-            break;
+            return true;
         }
         client.input = None;
         empty_since.get_or_insert_with(Instant::now);
     }
+}
+
+/// Reads, plans and serves one request.
+async fn one_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> After {
     let started = Instant::now();
     worker.set_active(client.connection);
     let view = worker.view();
     let first = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
     if first.first() == Some(&TLS_HANDSHAKE) && client.connection.requests.get() == 0 {
         worker.counters.borrow_mut().rejected(client.connection.listener, crate::state::counters::Rejected::TlsOnPlain);
-        return None;
+        return After::Gone;
     }
-    if let Some(plan) = plan_now(worker, client, &view) {
-        return Some((plan, started));
-    }
-    Box::pin(rest_of_head(worker, client, view, started)).await
+    let mut plan = match plan_now(worker, client, &view) {
+        Some(plan) => plan,
+        None => match Box::pin(rest_of_head(worker, client, view, started)).await {
+            Some(plan) => plan,
+            None => return After::Gone,
+        },
+    };
+    serve_request(worker, client, &mut plan, started).await
 }
 
 /// RFC 9112 §2.2: empty lines before a request are ignored; old clients send one behind a body.
@@ -120,19 +130,14 @@ fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option
 }
 
 /// A head that came in pieces. It is parsed again only when it may be whole.
-async fn rest_of_head(
-    worker: &Rc<Worker>,
-    client: &mut Client<'_>,
-    view: Rc<View>,
-    started: Instant,
-) -> Option<(Plan, Instant)> {
+async fn rest_of_head(worker: &Rc<Worker>, client: &mut Client<'_>, view: Rc<View>, started: Instant) -> Option<Plan> {
     let config = &view.snapshot.config;
     loop {
         let input = client.input.as_mut()?;
         skip_empty_lines(input);
         let looked_at = input.len();
         if !input.grow(config.limits.header_bytes) {
-            return Some((plan::failed(&view, Failure::head(Refusal::TooLarge)), started));
+            return Some(plan::failed(&view, Failure::head(Refusal::TooLarge)));
         }
         // The whole head has one deadline, however it is dripped in.
         let left = config.timeouts.request_header.saturating_sub(started.elapsed());
@@ -146,48 +151,50 @@ async fn rest_of_head(
             Ok(_) => return None,
             Err(Elapsed) => {
                 let failure = Failure::new(FailureKind::HeadTimeout, "the request head took too long");
-                return Some((plan::failed(&view, failure), started));
+                return Some(plan::failed(&view, failure));
             }
         }
         if crate::wire::http1::request::ends_head(input.as_slice(), looked_at)
             && let Some(plan) = plan_now(worker, client, &view)
         {
-            return Some((plan, started));
+            return Some(plan);
         }
     }
 }
 
-async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, mut plan: Plan, started: Instant) -> After {
+async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, plan: &mut Plan, started: Instant) -> After {
     let connection = client.connection;
     connection.requests.set(connection.requests.get() + 1);
     let progress = Progress::new(worker.request_id(), started);
     client.body_taken = 0;
-    show(client, &plan);
-    let step = std::mem::replace(&mut plan.step, Step::Drop);
-    let mut outcome = match step {
-        Step::Forward(mut forward) => {
+    show(client, plan);
+    let mut step = std::mem::replace(&mut plan.step, Step::Drop);
+    let mut outcome = match &mut step {
+        Step::Forward(forward) => {
             connection.doing.set(Doing::Waiting);
-            let outcome = request::forward(worker, client, &plan, &mut forward, &progress).await;
+            let outcome = request::forward(worker, client, plan, forward, &progress).await;
             worker.buffers.keep_text(std::mem::take(&mut forward.head));
             outcome
         }
-        Step::Answer(answer) => own_answer(worker, client, &plan, &answer, &progress).await,
+        Step::Answer(answer) => Box::pin(own_answer(worker, client, plan, answer, &progress)).await,
         Step::Options => {
             let reply =
                 Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
-            send_reply(worker, client, &plan, reply, &progress).await
+            Box::pin(send_reply(worker, client, plan, reply, &progress)).await
         }
         Step::Drop => Outcome::of(After::Reset),
-        Step::Fail(failure) => Outcome::failed(failure),
+        Step::Fail(failure) => {
+            Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
+        }
     };
     if outcome.untold
         && let Some(failure) = &outcome.failure
     {
-        let told = tell(worker, client, &plan, failure, &progress).await;
+        let told = Box::pin(tell(worker, client, plan, failure, &progress)).await;
         (outcome.status, outcome.after, outcome.body_out) = (told.status, told.after, told.body_out);
     }
-    finish::finish(worker, client, &plan, &outcome, &progress);
-    next_input(client, &plan);
+    finish::finish(worker, client, plan, &outcome, &progress);
+    next_input(client, plan);
     outcome.after
 }
 

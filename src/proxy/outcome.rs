@@ -59,6 +59,8 @@ pub enum After {
     Close,
     /// It is closed when the client has stopped sending, so that it gets to read its answer.
     Linger,
+    /// It is over: nobody is left to be told anything.
+    Gone,
     /// It is reset: what the client has got is not the whole.
     Reset,
 }

@@ -43,54 +43,83 @@ pub enum Take {
     New,
 }
 
-pub async fn connect(
+/// A server, and whether there is a connection to it already.
+#[derive(Debug)]
+pub enum Picked {
+    Connected(Connected),
+    ToDial(Lease),
+}
+
+/// Chooses a server, and takes an idle connection to it where that will do and there is one.
+///
+/// # Errors
+/// When no server may be asked.
+pub fn pick(
     worker: &Worker,
     pool: &LivePool,
     key: Option<u64>,
     take: Take,
     tries: &mut Tries,
+) -> Result<Picked, Failure> {
+    let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
+    tries.count += 1;
+    tries.last = Some(lease.server().clone());
+    if take == Take::IdleOrNew
+        && let Some(stream) = worker.idle.take(lease.id(), lease.address())
+    {
+        worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
+        return Ok(Picked::Connected(Connected { lease, stream, reused: true, took: Duration::ZERO }));
+    }
+    Ok(Picked::ToDial(lease))
+}
+
+/// Connects to a server, or to another one where it cannot be reached.
+///
+/// # Errors
+/// The last server's, when no other may be tried.
+pub async fn connect(
+    worker: &Worker,
+    pool: &LivePool,
+    key: Option<u64>,
+    take: Take,
+    mut lease: Lease,
+    tries: &mut Tries,
     timer: &Timer,
 ) -> Result<Connected, Failure> {
-    let mut last = None;
     loop {
-        let lease = match pool.pick(key, &tries.failed) {
-            Ok(lease) => lease,
-            Err(none) => return Err(last.unwrap_or_else(|| no_server(pool, none))),
-        };
         let (server, address) = (lease.id(), lease.address());
-        if last.is_some() {
-            worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
-        }
-        tries.count += 1;
-        tries.last = Some(lease.server().clone());
-        if take == Take::IdleOrNew
-            && let Some(stream) = worker.idle.take(server, address)
-        {
-            worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
-            return Ok(Connected { lease, stream, reused: true, took: Duration::ZERO });
-        }
         let started = Instant::now();
-        match Box::pin(dial(address, timer, pool.config().timeouts.connect)).await {
+        let error = match dial(address, timer, pool.config().timeouts.connect).await {
             Ok(stream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, stream, reused: false, took: started.elapsed() });
             }
-            Err(error) => {
-                let (kind, result) = match &error {
-                    DialError::Refused => (FailureKind::Connect, ConnectResult::Refused),
-                    DialError::TimedOut => (FailureKind::ConnectTimeout, ConnectResult::Timeout),
-                    DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
-                };
-                worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
-                let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
-                let retry = &pool.config().retry;
-                if !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
-                    return Err(failure);
-                }
-                tries.failed.push(server);
-                last = Some(failure);
-            }
+            Err(error) => error,
+        };
+        let (kind, result) = match &error {
+            DialError::Refused => (FailureKind::Connect, ConnectResult::Refused),
+            DialError::TimedOut => (FailureKind::ConnectTimeout, ConnectResult::Timeout),
+            DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
+        };
+        worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
+        let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
+        let retry = &pool.config().retry;
+        if !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
+            return Err(failure);
         }
+        tries.failed.push(server);
+        // The failed server's place is free again before the next one is chosen.
+        drop(lease);
+        lease = match pick(worker, pool, key, take, tries) {
+            Ok(Picked::Connected(connected)) => {
+                worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+                return Ok(connected);
+            }
+            Ok(Picked::ToDial(lease)) => lease,
+            // What went wrong says more than that nobody is left.
+            Err(_) => return Err(failure),
+        };
+        worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
     }
 }
 

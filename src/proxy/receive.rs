@@ -63,14 +63,26 @@ enum Next {
     Final(Final),
 }
 
-pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
-    let mut buffer = first_bytes(&mut r).await?;
+/// What goes to the client at once, and how the rest of the answer follows.
+struct Begun {
+    out: Vec<u8>,
+    body: Framing,
+    /// Bytes of a body of known length that have not come yet.
+    left: u64,
+    chunks: ChunkedBody,
+    delivery: Delivery,
+    server_keeps: bool,
+}
+
+/// What is rare is boxed: the future of a request is as small as that of a plain answer.
+pub async fn receive(r: &mut Receive<'_, '_, '_>) -> Result<Received, Failure> {
+    let mut buffer = first_bytes(r).await?;
     let mut looked_at = 0;
     let mut interim = 0;
     let mut since = None;
     loop {
         let next = if looked_at == 0 || request::ends_head(buffer.as_slice(), looked_at) {
-            next(&r, &mut buffer)?
+            next(r, &mut buffer)?
         } else {
             Next::More
         };
@@ -80,14 +92,14 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
                 // The rest of the head has one deadline, however it is dripped in.
                 let since = since.get_or_insert_with(Instant::now);
                 let left = r.timeouts.response.saturating_sub(since.elapsed());
-                more(&mut r, &mut buffer, left).await?;
+                Box::pin(more(r, &mut buffer, left)).await?;
             }
             Next::Interim(head) => {
                 interim += 1;
                 if interim > MOST_INTERIM {
                     return Err(Failure::server_closed("the server sends interim answers without end"));
                 }
-                pass_interim(&mut r, head).await?;
+                Box::pin(pass_interim(r, head)).await?;
                 (looked_at, since) = (0, None);
                 if !r.progress.uploading.get() {
                     // A server that says so may take its time anew.
@@ -95,7 +107,7 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
                 }
                 if buffer.is_empty() {
                     drop(buffer);
-                    buffer = first_bytes(&mut r).await?;
+                    buffer = Box::pin(first_bytes(r)).await?;
                 }
             }
             Next::Switching(head) => {
@@ -103,10 +115,15 @@ pub async fn receive(mut r: Receive<'_, '_, '_>) -> Result<Received, Failure> {
                 r.progress.status.set(101);
                 r.progress.first_byte.set(Some(r.progress.started.elapsed()));
                 r.progress.heads_out.set(r.progress.heads_out.get() + head.len() as u64);
-                write(&mut r, head).await?;
+                write(r, head).await?;
                 return Ok(Received::Switching { from_server: buffer });
             }
-            Next::Final(last) => return deliver(r, last, buffer).await,
+            Next::Final(last) => {
+                let begun = begin(r, last, &mut buffer)?;
+                let all_here = begun.is_whole();
+                relay::write_all(r.to, &begun.out, r.timer, r.timeouts.client_write).await.map_err(downstream)?;
+                return if all_here { Ok(done(r, begun, &buffer)) } else { Box::pin(finish(r, begun, buffer)).await };
+            }
         }
     }
 }
@@ -218,8 +235,8 @@ async fn write(r: &mut Receive<'_, '_, '_>, text: Vec<u8>) -> Result<(), Failure
     result.map_err(downstream)
 }
 
-/// Sends the head with what there is of the body, then the rest of it.
-async fn deliver(mut r: Receive<'_, '_, '_>, last: Final, mut buffer: Buffer) -> Result<Received, Failure> {
+/// Puts what there is of the body behind the head, to be sent in one piece.
+fn begin(r: &Receive<'_, '_, '_>, last: Final, buffer: &mut Buffer) -> Result<Begun, Failure> {
     let Final { body, delivery, server_keeps, head: mut out } = last;
     let limits = &r.plan.view.snapshot.config.limits;
     r.progress.heads_out.set(r.progress.heads_out.get() + out.len() as u64);
@@ -248,30 +265,47 @@ async fn deliver(mut r: Receive<'_, '_, '_>, last: Final, mut buffer: Buffer) ->
     }
     r.progress.body_out.set((out.len() - before) as u64);
     r.progress.begun.set(true);
-    write(&mut r, out).await?;
+    Ok(Begun { out, body, left, chunks, delivery, server_keeps })
+}
+
+impl Begun {
+    /// Whether nothing of the body is still to come.
+    fn is_whole(&self) -> bool {
+        match self.body {
+            Framing::None => true,
+            Framing::Length(_) => self.left == 0,
+            Framing::Chunked => self.chunks.is_done(),
+            Framing::UntilClose => false,
+        }
+    }
+}
+
+fn done(r: &Receive<'_, '_, '_>, begun: Begun, buffer: &Buffer) -> Received {
+    r.worker.buffers.keep_text(begun.out);
+    // Bytes that nobody asked for: this server's connection carries no other request.
+    let reusable = begun.server_keeps && buffer.is_empty();
+    Received::Done { keep_alive: begun.delivery.keep_alive, reusable, uploaded: true }
+}
+
+/// Passes on the rest of the body.
+async fn finish(r: &mut Receive<'_, '_, '_>, mut begun: Begun, mut buffer: Buffer) -> Result<Received, Failure> {
+    r.worker.buffers.keep_text(std::mem::take(&mut begun.out));
+    let limits = &r.plan.view.snapshot.config.limits;
     let patience = Patience { read: r.timeouts.response_body, write: r.timeouts.client_write };
     let moved = &r.progress.body_out;
     let mut path = Path { from: r.from, to: r.to, timer: r.timer, patience, moved };
-    match body {
-        Framing::Length(_) if left > 0 => {
-            // The buffer is empty; whoever passes on the rest takes its own.
-            drop(buffer);
-            path.length(r.worker, left).await.map_err(upstream)?;
-            return Ok(Received::Done { keep_alive: delivery.keep_alive, reusable: server_keeps, uploaded: true });
-        }
-        Framing::Chunked if !chunks.is_done() => {
-            Box::pin(path.chunked(&mut chunks, &mut buffer, limits)).await.map_err(upstream)?;
-        }
-        Framing::UntilClose => {
-            drop(buffer);
-            path.until_close(r.worker).await.map_err(upstream)?;
-            return Ok(Received::Done { keep_alive: false, reusable: false, uploaded: true });
-        }
-        _ => {}
+    if begun.body == Framing::Chunked {
+        path.chunked(&mut begun.chunks, &mut buffer, limits).await.map_err(upstream)?;
+        return Ok(done(r, begun, &buffer));
     }
-    // Bytes that nobody asked for: this server's connection carries no other request.
-    let reusable = server_keeps && buffer.is_empty();
-    Ok(Received::Done { keep_alive: delivery.keep_alive, reusable, uploaded: true })
+    // The buffer is empty; whoever passes on the rest takes its own.
+    drop(buffer);
+    if begun.body == Framing::UntilClose {
+        path.until_close(r.worker).await.map_err(upstream)?;
+        return Ok(Received::Done { keep_alive: false, reusable: false, uploaded: true });
+    }
+    path.length(r.worker, begun.left).await.map_err(upstream)?;
+    Ok(Received::Done { keep_alive: begun.delivery.keep_alive, reusable: begun.server_keeps, uploaded: true })
 }
 
 /// An answer's body that did not get through.

@@ -57,8 +57,18 @@ pub struct Path<'p, 'f, 't> {
     pub moved: &'p Cell<u64>,
 }
 
-/// Writes all of `bytes`.
-pub async fn write_all(
+/// Writes all of `bytes`. Nearly always the kernel takes them at once; only where it does not is there
+/// anything to wait for.
+pub async fn write_all(to: &mut Writer<'_>, bytes: &[u8], timer: &Timer, limit: Duration) -> Result<(), RelayError> {
+    let sent = if bytes.is_empty() { 0 } else { to.write_now(bytes).map_err(|_| RelayError::Gone)? };
+    if sent == bytes.len() {
+        return Ok(());
+    }
+    Box::pin(write_rest(to, &bytes[sent..], timer, limit)).await
+}
+
+/// Writes all of `bytes`, for which the kernel has no room yet.
+pub async fn write_rest(
     to: &mut Writer<'_>,
     mut bytes: &[u8],
     timer: &Timer,

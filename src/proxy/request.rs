@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::failure::{Failure, FailureKind};
 use super::outcome::{After, Outcome, Progress};
-use super::pick::{self, Connected, Take, Tries};
+use super::pick::{self, Connected, Picked, Take, Tries};
 use super::plan::{Forward, Plan};
 use super::receive::{self, Receive, Received};
-use super::relay::{Path, Patience, RelayError};
+use super::relay::{self, Path, Patience, RelayError};
 use super::tunnel;
 use super::worker::Worker;
 use crate::net::{Buffer, Stream, Timer, idle};
@@ -37,10 +37,15 @@ enum Upload {
     /// Nothing: `Forward::head` holds the whole request.
     Done,
     Length(u64),
-    Chunked {
-        body: ChunkedBody,
-        buffer: Buffer,
-    },
+    Chunked(Box<Chunks>),
+}
+
+/// A chunked body on its way.
+#[derive(Debug)]
+struct Chunks {
+    body: ChunkedBody,
+    /// Read and not passed on.
+    buffer: Buffer,
 }
 
 /// One request on its way to a pool.
@@ -58,7 +63,8 @@ struct Exchange<'e> {
     body_begun: bool,
     /// Bytes of the server's address that stand in the head for want of a Host.
     host_length: usize,
-    outcome: Outcome,
+    /// Spent on reaching servers.
+    connect: Duration,
 }
 
 /// Forwards one request. The head stays at the front of the client's input until the end, for the log.
@@ -74,7 +80,6 @@ pub async fn forward(
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
-    let (tries, sent, outcome) = (Tries::default(), Cell::new(false), Outcome::of(After::Close));
     let mut exchange = Exchange {
         worker,
         plan,
@@ -82,21 +87,26 @@ pub async fn forward(
         progress,
         pool,
         upload,
-        tries,
-        sent,
+        tries: Tries::default(),
+        sent: Cell::new(false),
         body_begun: false,
         host_length: 0,
-        outcome,
+        connect: Duration::ZERO,
     };
-    let result = exchange.run(client).await;
-    let Exchange { pool, tries, mut outcome, .. } = exchange;
-    outcome.pool = Some(pool);
-    outcome.tries = tries.count;
-    outcome.server = tries.last;
-    outcome.status = progress.status.get();
-    outcome.first_byte = progress.first_byte.get();
-    outcome.body_in = progress.body_in.get();
-    outcome.body_out = progress.body_out.get();
+    // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
+    let result = Box::pin(exchange.run(client)).await;
+    let Exchange { pool, tries, connect, .. } = exchange;
+    let mut outcome = Outcome {
+        status: progress.status.get(),
+        server: tries.last,
+        pool: Some(pool),
+        tries: tries.count,
+        connect,
+        first_byte: progress.first_byte.get(),
+        body_in: progress.body_in.get(),
+        body_out: progress.body_out.get(),
+        ..Outcome::of(After::Close)
+    };
     match result {
         Ok(after) => outcome.after = after,
         Err(failure) => {
@@ -143,7 +153,7 @@ fn take_body(
                 return Ok(Upload::Done);
             }
             client.body_taken = taken;
-            Ok(Upload::Chunked { body, buffer })
+            Ok(Upload::Chunked(Box::new(Chunks { body, buffer })))
         }
     }
 }
@@ -154,9 +164,15 @@ impl Exchange<'_> {
         let mut take = Take::IdleOrNew;
         loop {
             let key = self.forward.key;
-            let connected = pick::connect(self.worker, &self.pool, key, take, &mut self.tries, client.timer).await?;
-            let Connected { lease, mut stream, reused, took } = connected;
-            self.outcome.connect += took;
+            let Connected { lease, mut stream, reused, took } =
+                match pick::pick(self.worker, &self.pool, key, take, &mut self.tries)? {
+                    Picked::Connected(connected) => connected,
+                    Picked::ToDial(lease) => {
+                        let tries = &mut self.tries;
+                        Box::pin(pick::connect(self.worker, &self.pool, key, take, lease, tries, client.timer)).await?
+                    }
+                };
+            self.connect += took;
             client.connection.server.set((self.forward.pool as u32, lease.id()));
             if let Some(at) = self.forward.host_at {
                 let address = lease.address().to_string().into_bytes();
@@ -201,7 +217,7 @@ impl Exchange<'_> {
     }
 
     fn keep(&self, lease: &Lease, stream: Stream) {
-        let until = idle::expiry(Instant::now(), self.pool.config().timeouts.server_keep_alive);
+        let until = idle::expiry(self.worker.lately(), self.pool.config().timeouts.server_keep_alive);
         let most = self.plan.view.snapshot.config.limits.idle_per_server;
         self.worker.idle.keep(lease.id(), lease.address(), stream, until, most);
     }
@@ -216,7 +232,7 @@ impl Exchange<'_> {
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
         progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
         let last = client.is_last(&plan.view.snapshot.config.limits);
-        let receive = Receive {
+        let mut receive = Receive {
             worker,
             plan,
             websocket: self.forward.websocket,
@@ -229,8 +245,8 @@ impl Exchange<'_> {
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
-            _ if written.is_err() => receive::receive(receive).await.map(not_uploaded),
-            Upload::Done => receive::receive(receive).await,
+            _ if written.is_err() => receive::receive(&mut receive).await.map(not_uploaded),
+            Upload::Done => receive::receive(&mut receive).await,
             upload => {
                 self.body_begun = true;
                 progress.uploading.set(true);
@@ -244,16 +260,15 @@ impl Exchange<'_> {
                     moved: &progress.body_in,
                 };
                 let limits = &plan.view.snapshot.config.limits;
-                let both = both_ways(pass_body(path, worker, upload, limits), receive::receive(receive), progress);
+                let both = both_ways(pass_body(path, worker, upload, limits), receive::receive(&mut receive), progress);
                 Box::pin(both).await
             }
         };
-        if let (Upload::Chunked { body, buffer }, Ok(Received::Done { uploaded: true, .. })) =
-            (&mut self.upload, &result)
-            && body.is_done()
+        if let (Upload::Chunked(chunks), Ok(Received::Done { uploaded: true, .. })) = (&mut self.upload, &result)
+            && chunks.body.is_done()
         {
             // What came behind the body is the next request.
-            client.next_input = Some(std::mem::replace(buffer, worker.buffers.small()));
+            client.next_input = Some(std::mem::replace(&mut chunks.buffer, worker.buffers.small()));
         }
         result
     }
@@ -266,6 +281,7 @@ fn not_uploaded(received: Received) -> Received {
     }
 }
 
+/// Sends the request, or as much of it as is here.
 async fn send(
     to: &mut crate::net::stream::Writer<'_>,
     bytes: &[u8],
@@ -273,18 +289,13 @@ async fn send(
     limit: Duration,
     sent: &Cell<bool>,
 ) -> Result<(), RelayError> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match timer.wait(limit, to.write(rest)).await {
-            Ok(Ok(count)) if count > 0 => {
-                sent.set(true);
-                rest = &rest[count..];
-            }
-            Ok(_) => return Err(RelayError::Gone),
-            Err(_) => return Err(RelayError::Stalled),
-        }
+    let count = to.write_now(bytes).map_err(|_| RelayError::Gone)?;
+    // Where nothing went out yet, some of it soon will have.
+    sent.set(true);
+    if count == bytes.len() {
+        return Ok(());
     }
-    Ok(())
+    Box::pin(relay::write_rest(to, &bytes[count..], timer, limit)).await
 }
 
 async fn pass_body(
@@ -296,7 +307,7 @@ async fn pass_body(
     match upload {
         Upload::Done => Ok(()),
         Upload::Length(length) => path.length(worker, *length).await,
-        Upload::Chunked { body, buffer } => path.chunked(body, buffer, limits).await,
+        Upload::Chunked(chunks) => path.chunked(&mut chunks.body, &mut chunks.buffer, limits).await,
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::MissedTickBehavior;
 
 use super::access_log::Sink;
 use super::connection;
@@ -20,6 +19,7 @@ use super::worker::Worker;
 use crate::net::deadline::TICK;
 use crate::state::Farm;
 use crate::state::commands::{Commands, ToWorker};
+use crate::sys::ticker::Ticker;
 
 /// What a worker starts with.
 pub struct Start {
@@ -42,7 +42,8 @@ const SHORT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// # Errors
 /// When the runtime cannot be made, or a socket not be handed to it.
 pub fn run(start: Start) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    // Without timers of the runtime's own: see `sys::ticker`.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let Start { number, farm, sockets, log, commands, connections } = start;
@@ -50,33 +51,36 @@ pub fn run(start: Start) -> io::Result<()> {
         for (listener, socket) in sockets {
             spawn_local(accept(worker.clone(), listener, tokio::net::TcpListener::from_std(socket)?));
         }
-        obey(&worker, commands).await;
+        spawn_local(obey(worker.clone(), commands));
+        // A task of its own: this one here is looked at whenever any of them has something to do.
+        let ticking = spawn_local(tick(worker.clone(), Ticker::new(TICK)?));
+        let ticked = ticking.await.map_err(io::Error::other)?;
         // The last lines go out with the last requests.
         worker.log.borrow_mut().take();
-        Ok(())
+        ticked
     })
 }
 
-/// Ticks and obeys until the worker has drained.
-async fn obey(worker: &Rc<Worker>, mut commands: Commands) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut commanded = true;
+/// Ticks until the worker has drained.
+async fn tick(worker: Rc<Worker>, ticker: Ticker) -> io::Result<()> {
     while !worker.is_drained() {
-        tokio::select! {
-            _ = tick.tick() => worker.tick(),
-            command = commands.recv(), if commanded => match command {
-                Some(ToWorker::Counters(reply)) => drop(reply.send(worker.counters.borrow().clone())),
-                Some(ToWorker::Connections { limit, reply }) => drop(reply.send(worker.list(limit))),
-                Some(ToWorker::Drain) => worker.begin_drain(),
-                // Nobody is left to command: the process is ending.
-                None => {
-                    commanded = false;
-                    worker.begin_drain();
-                }
-            },
+        ticker.beat().await?;
+        worker.tick();
+    }
+    Ok(())
+}
+
+/// Does what the worker is told, until nobody is left to tell it anything.
+async fn obey(worker: Rc<Worker>, mut commands: Commands) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            ToWorker::Counters(reply) => drop(reply.send(worker.counters.borrow().clone())),
+            ToWorker::Connections { limit, reply } => drop(reply.send(worker.list(limit))),
+            ToWorker::Drain => worker.begin_drain(),
         }
     }
+    // The process is ending.
+    worker.begin_drain();
 }
 
 /// Accepts on one socket until the worker drains; what is in the socket's queue by then is served too.
@@ -106,7 +110,8 @@ async fn accept(worker: Rc<Worker>, listener: u32, socket: tokio::net::TcpListen
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted; trying again");
-                tokio::time::sleep(SHORT_OF_DESCRIPTORS).await;
+                let pause = worker.wheel.timer();
+                let _ = pause.wait(SHORT_OF_DESCRIPTORS, std::future::pending::<()>()).await;
             }
         }
     }

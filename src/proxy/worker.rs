@@ -43,6 +43,8 @@ pub struct Worker {
     ids: Cell<u64>,
     date: RefCell<Rc<str>>,
     ticks: Cell<u64>,
+    /// When the last tick was.
+    lately: Cell<Instant>,
 }
 
 /// A connection that is open as long as this is held.
@@ -111,6 +113,7 @@ impl Worker {
             ids: Cell::new(seed & 0xff_ffff_ffff),
             date: RefCell::new(httpdate::fmt_http_date(now).into()),
             ticks: Cell::new(0),
+            lately: Cell::new(Instant::now()),
         }
     }
 
@@ -142,6 +145,11 @@ impl Worker {
         let id = self.ids.get();
         self.ids.set(id.wrapping_add(1));
         self.number << 48 | (id & 0xffff_ffff_ffff)
+    }
+
+    /// The time, at most a [`TICK`] old: for whatever does not need it more exactly.
+    pub(super) fn lately(&self) -> Instant {
+        self.lately.get()
     }
 
     /// The time as HTTP writes it, at most a second old.
@@ -220,6 +228,7 @@ impl Worker {
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
     pub(super) fn tick(&self) {
         let now = Instant::now();
+        self.lately.set(now);
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);

@@ -1,5 +1,6 @@
-//! The kernel: socket options, splice, limits of the process. The only floor where `unsafe` may stand.
+//! The kernel: socket options, splice, a timer, limits of the process. The only floor where `unsafe` may stand.
 
 pub mod process;
 pub mod socket;
 pub mod splice;
+pub mod ticker;
