@@ -1,7 +1,7 @@
 //! The layer-7 engine: one worker a core, each with its own listeners, connections and buffers.
 //!
-//! `connection` reads requests, `plan` decides each while its head is still borrowed, `request` is the
-//! recipe that carries the decision out, `finish` writes it down.
+//! `connection` finds out what a client speaks, `http1` reads its requests, `plan` decides each while its
+//! head is still borrowed, `request` is the recipe that carries the decision out, `finish` writes it down.
 
 pub mod access_log;
 mod answer;
@@ -10,6 +10,7 @@ mod connection;
 mod failure;
 mod finish;
 mod forward;
+mod http1;
 mod outcome;
 mod pick;
 mod plan;
