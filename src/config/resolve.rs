@@ -144,9 +144,17 @@ fn pools(file: &File, faults: &mut Vec<Fault>) -> Vec<Pool> {
         name: raw.name.clone(),
         scheduler: raw.scheduler.clone(),
         servers: raw.servers.clone(),
-        checks: raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults)).collect(),
+        checks: raw
+            .checks
+            .own
+            .iter()
+            .cloned()
+            .chain(shared_checks(&raw.checks.named, &file.checks, faults))
+            .map(|check| Check { protocol: raw.protocol, ..check })
+            .collect(),
         retry: raw.retry.clone(),
         timeouts: raw.timeouts.clone(),
+        protocol: raw.protocol,
         built: raw.built,
         place: raw.place.clone(),
     };

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Outcome;
-use crate::model::pool::{Check, Probe};
+use crate::model::pool::{Check, Probe, Protocol};
 
 /// As much of an answer's body is read; a health page is shorter, and the rest would say nothing more.
 const BODY: usize = 64 << 10;
@@ -39,8 +39,11 @@ async fn attempt(check: &Check, address: SocketAddr, named: &str) -> Result<Stri
     match &check.probe {
         Probe::Tcp => Ok("connected".to_owned()),
         Probe::Http { method, path, host, expect_status } => {
-            let request = request(method, path, host.as_deref().unwrap_or(named))?;
-            ask(stream, request, expect_status, &clock).await
+            let host = host.as_deref().unwrap_or(named);
+            match check.protocol {
+                Protocol::Http1 => ask(stream, request(method, path, host)?, expect_status, &clock).await,
+                Protocol::H2c => ask_http2(stream, request_http2(method, path, host)?, expect_status, &clock).await,
+            }
         }
     }
 }
@@ -98,6 +101,41 @@ async fn ask(
         // The connection is over; what it read before is still to be judged.
         _ = &mut connection => exchange.await,
     }
+}
+
+fn request_http2(method: &str, path: &str, host: &str) -> Result<Request<()>, String> {
+    let request =
+        Request::builder().method(method).uri(format!("http://{host}{path}")).header(USER_AGENT, "reeve-check");
+    request.body(()).map_err(|error| format!("the check cannot be sent: {error}"))
+}
+
+/// The head alone is waited for: its status is what a check is about.
+async fn ask_http2(
+    stream: TcpStream,
+    request: Request<()>,
+    expected: &[RangeInclusive<u16>],
+    clock: &Clock,
+) -> Result<String, String> {
+    let no_answer = |error: h2::Error| format!("no answer: {error}");
+    let (sender, connection) =
+        clock.within("connecting", async { h2::client::handshake(stream).await.map_err(no_answer) }).await?;
+    let answer = async {
+        let mut sender = sender.ready().await.map_err(no_answer)?;
+        let (answer, _) = sender.send_request(request, true).map_err(no_answer)?;
+        answer.await.map_err(no_answer)
+    };
+    let answer = clock.within("waiting for the answer", answer);
+    tokio::pin!(answer, connection);
+    let answer = tokio::select! {
+        biased;
+        told = &mut answer => told?,
+        _ = &mut connection => answer.await?,
+    };
+    let status = answer.status().as_u16();
+    if !expected.iter().any(|range| range.contains(&status)) {
+        return Err(format!("status {status}, expected {}", ranges(expected)));
+    }
+    Ok(format!("status {status}"))
 }
 
 async fn judge(answer: Response<Incoming>, expected: &[RangeInclusive<u16>]) -> Result<String, String> {

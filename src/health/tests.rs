@@ -109,6 +109,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         checks,
         retry: Retry::default(),
         timeouts: Timeouts::default(),
+        protocol: crate::model::pool::Protocol::Http1,
         built: true,
         place: place(),
     };

@@ -19,10 +19,19 @@ pub struct Pool {
     pub retry: Retry,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
-    /// False when its servers are spoken to in a way that is not built yet (TLS, HTTP/2, a PROXY
-    /// header): then no server of it is chosen, for nothing else may be said to them.
+    pub protocol: Protocol,
+    /// False when its servers are spoken to in a way that is not built yet (TLS, a PROXY header): then no server of it is chosen, for nothing else may be said to them.
     pub built: bool,
     pub place: Place,
+}
+
+/// What its servers are spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, which is known beforehand and not asked for (RFC 9113 §3.3).
+    H2c,
 }
 
 /// One machine and port.
@@ -103,11 +112,13 @@ pub struct Retry {
     pub attempts: u32,
     /// Whether a connection that could not be made is tried elsewhere. Nothing has been sent then.
     pub on_connect: bool,
+    /// Whether a request that a server of HTTP/2 says it has not looked at is tried again.
+    pub on_refused: bool,
 }
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { attempts: 2, on_connect: true }
+        Retry { attempts: 2, on_connect: true, on_refused: true }
     }
 }
 
@@ -127,6 +138,8 @@ pub struct Check {
     pub fall: u32,
     /// Port to probe, where it is not the server's own.
     pub port: Option<u16>,
+    /// What an HTTP probe speaks: what the pool's servers are spoken to in.
+    pub protocol: Protocol,
     pub place: Place,
 }
 
@@ -134,7 +147,17 @@ impl Check {
     /// What a check does that says only its probe.
     pub fn with(probe: Probe, place: Place) -> Check {
         let seconds = Duration::from_secs;
-        Check { probe, interval: seconds(2), jitter: 0.1, timeout: seconds(1), rise: 2, fall: 3, port: None, place }
+        Check {
+            probe,
+            interval: seconds(2),
+            jitter: 0.1,
+            timeout: seconds(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+            protocol: Protocol::Http1,
+            place,
+        }
     }
 }
 

@@ -254,6 +254,7 @@ fn the_view_is_that_of_the_farm() {
             checks: vec![Check::with(Probe::Tcp, place.clone())],
             retry: Retry::default(),
             timeouts: Default::default(),
+            protocol: crate::model::pool::Protocol::Http1,
             built: true,
             place: place.clone(),
         }],

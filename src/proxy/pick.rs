@@ -3,13 +3,16 @@
 //! Never a server that is down, full or draining, nor one that this request has already failed to
 //! reach. A connection that is idle is taken before a new one is made.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
+use crate::model::pool::Protocol;
 use crate::net::dial::{DialError, dial};
 use crate::net::{Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
@@ -19,10 +22,17 @@ use crate::state::{Lease, LivePool, LiveServer, NoServer};
 #[derive(Debug)]
 pub struct Connected {
     pub lease: Lease,
-    pub stream: Stream,
+    pub upstream: Upstream,
     /// It has served before, so that the server may be closing it this very moment.
     pub reused: bool,
     pub took: Duration,
+}
+
+/// What a server is spoken to over.
+#[derive(Debug)]
+pub enum Upstream {
+    Http1(Stream),
+    Http2(Place),
 }
 
 /// The servers one request has been at.
@@ -65,12 +75,32 @@ pub fn pick(
     tries.count += 1;
     tries.last = Some(lease.server().clone());
     if take == Take::IdleOrNew
-        && let Some(stream) = worker.idle.take(lease.id(), lease.address())
+        && let Some(upstream) = idle(worker, pool, &lease)
     {
         worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
-        return Ok(Picked::Connected(Connected { lease, stream, reused: true, took: Duration::ZERO }));
+        return Ok(Picked::Connected(Connected { lease, upstream, reused: true, took: Duration::ZERO }));
     }
     Ok(Picked::ToDial(lease))
+}
+
+#[inline]
+fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
+    match pool.config().protocol {
+        Protocol::Http1 => worker.idle.take(lease.id(), lease.address()).map(Upstream::Http1),
+        Protocol::H2c => worker.channels.take(lease.id(), lease.address()).map(Upstream::Http2),
+    }
+}
+
+async fn new(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Upstream, DialError> {
+    let timeouts = &pool.config().timeouts;
+    match pool.config().protocol {
+        Protocol::Http1 => dial(lease.address(), timer, timeouts.connect).await.map(Upstream::Http1),
+        Protocol::H2c => {
+            let (limit, keep_alive) = (timeouts.connect, timeouts.server_keep_alive);
+            let open = channels::open(worker, lease.id(), lease.address(), timer, limit, keep_alive);
+            Box::pin(open).await.map(Upstream::Http2)
+        }
+    }
 }
 
 /// Connects to a server, or to another one where it cannot be reached.
@@ -78,7 +108,7 @@ pub fn pick(
 /// # Errors
 /// The last server's, when no other may be tried.
 pub async fn connect(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     pool: &LivePool,
     key: Option<u64>,
     take: Take,
@@ -89,10 +119,10 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let error = match dial(address, timer, pool.config().timeouts.connect).await {
-            Ok(stream) => {
+        let error = match new(worker, pool, &lease, timer).await {
+            Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
-                return Ok(Connected { lease, stream, reused: false, took: started.elapsed() });
+                return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
             }
             Err(error) => error,
         };

@@ -7,7 +7,7 @@ use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{scheduler, server, settings, table_place, unbuilt};
-use crate::model::pool::{Retry, Scheduler, Server};
+use crate::model::pool::{Protocol, Retry, Scheduler, Server};
 use crate::model::{Fault, Place, Timeouts};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,7 @@ pub struct Pool {
     pub checks: Checks,
     pub retry: Retry,
     pub timeouts: Timeouts,
+    pub protocol: Protocol,
     pub built: bool,
     pub place: Place,
 }
@@ -36,6 +37,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         checks: Checks::default(),
         retry: Retry::default(),
         timeouts: general.clone(),
+        protocol: Protocol::Http1,
         built: true,
         place: table_place(walk, entry),
     };
@@ -59,16 +61,17 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
     }
-    pool.built = spoken_to(&mut fields, name);
+    (pool.protocol, pool.built) = spoken_to(&mut fields, name);
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
 }
 
-/// How servers are spoken to: all but plain HTTP/1 is not built yet. Returns whether it is that.
-fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> bool {
+/// How servers are spoken to, and whether that is built.
+fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> (Protocol, bool) {
     let walk = fields.walk;
     let mut plain = true;
+    let mut protocol = Protocol::Http1;
     let tls = fields.get("tls");
     if let Some(entry) = fields.get("protocol")
         && let Some(word) = walk.word(&entry.node, "protocol", &PROTOCOLS)
@@ -78,8 +81,12 @@ fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> bool {
             let fault = walk.error("R0125", &entry.node, "protocol \"h2\" needs \"tls\"");
             walk.push(fault.help("add tls = {}, or speak \"h2c\""));
         }
-        plain = false;
-        walk.not_built(&entry.node.origin, format_args!("pool.{name}: protocol \"{word}\""));
+        if word == "h2c" {
+            protocol = Protocol::H2c;
+        } else {
+            plain = false;
+            walk.not_built(&entry.node.origin, format_args!("pool.{name}: protocol \"{word}\""));
+        }
     }
     if let Some(entry) = tls {
         plain = false;
@@ -91,7 +98,7 @@ fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> bool {
         walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
         walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
     }
-    plain
+    (protocol, plain)
 }
 
 fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
@@ -120,7 +127,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         retry.attempts = u32::try_from(value).unwrap_or(retry.attempts);
     }
     if let Some(entry) = fields.get("on") {
-        retry.on_connect = on(walk, &entry.node, pool);
+        (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
     }
     if let Some(entry) = fields.get("budget") {
         walk.percent(&entry.node, "budget");
@@ -130,10 +137,10 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
     retry
 }
 
-/// The occasions for another try; answers whether `connect` is one.
-fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
+/// The occasions for another try; answers whether `connect` and `refused-stream` are.
+fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> (bool, bool) {
     const WORDS: [&str; 4] = ["connect", "refused-stream", "reset", "timeout"];
-    let mut connect = false;
+    let (mut connect, mut refused) = (false, false);
     let mut unbuilt: Vec<String> = Vec::new();
     for node in walk.list(node) {
         if let Value::Integer(Some(code)) = node.value {
@@ -144,6 +151,8 @@ fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
         let Some(text) = walk.string(node, "on") else { continue };
         if text == "connect" {
             connect = true;
+        } else if text == "refused-stream" {
+            refused = true;
         } else if WORDS.contains(&text) || is_status_word(text) {
             unbuilt.push(text.to_owned());
         } else {
@@ -156,5 +165,5 @@ fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
     if !unbuilt.is_empty() {
         walk.not_built(&node.origin, format_args!("pool.{pool}: retry on {}", unbuilt.join(", ")));
     }
-    connect
+    (connect, refused)
 }

@@ -1,6 +1,8 @@
 //! What the tests stand on: a folder, ports, the program under test, origins and a client.
 
 pub mod client;
+pub mod h2;
+pub mod h2_origin;
 pub mod origin;
 pub mod peer;
 pub mod ports;
