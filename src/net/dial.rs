@@ -33,7 +33,7 @@ pub async fn dial(address: SocketAddr, timer: &Timer, limit: Duration) -> Result
     let socket = socket.map_err(DialError::Other)?;
     socket.set_nodelay(true).map_err(DialError::Other)?;
     match timer.wait(limit, Box::pin(socket.connect(address))).await {
-        Ok(Ok(tcp)) => Ok(Stream::new(tcp)),
+        Ok(Ok(tcp)) => Ok(Stream::plain(tcp)),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialError::Refused),
         Ok(Err(error)) => Err(DialError::Other(error)),
         Err(_) => Err(DialError::TimedOut),

@@ -13,5 +13,5 @@ use crate::net::Stream;
 
 /// Serves a connection until its end.
 pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
-    http1::serve(worker, connection, Stream::new(tcp), None).await;
+    http1::serve(worker, connection, Stream::plain(tcp), None).await;
 }
