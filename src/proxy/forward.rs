@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::view::ListenerView;
 use crate::route::{self, Change};
+use crate::tls::Peer;
 use crate::wire::field::Field;
 use crate::wire::http1::request::{RequestHead, Version};
 use crate::wire::http1::{Framing, Known};
@@ -17,6 +18,7 @@ use crate::wire::http1::{Framing, Known};
 pub struct Incoming<'a, 'h> {
     pub listener: &'a ListenerView,
     pub peer: IpAddr,
+    pub tls: Option<&'a Peer>,
     pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
@@ -131,7 +133,8 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     }
     address(incoming.peer, out);
     if !has(Known::XForwardedProto) {
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http");
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(scheme(incoming));
     }
     if let Some(authority) = head.authority.filter(|_| !has(Known::XForwardedHost)) {
         out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
@@ -152,9 +155,20 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
             out.extend_from_slice(authority.text.as_bytes());
             out.push(b'"');
         }
-        out.extend_from_slice(b";proto=http");
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(scheme(incoming));
     }
     out.extend_from_slice(b"\r\n");
+    if let Some(certificate) = incoming.tls.and_then(|tls| tls.certificate.as_ref()) {
+        // No client's own field of these names comes this far, and no text of a certificate ends a line.
+        line(out, "X-Client-Cert-Subject", certificate.subject.as_bytes());
+        line(out, "X-Client-Cert-Fingerprint", certificate.fingerprint.as_bytes());
+        line(out, "X-Client-Cert-Verified", b"SUCCESS");
+    }
+}
+
+fn scheme(incoming: &Incoming<'_, '_>) -> &'static [u8] {
+    if incoming.tls.is_some() { b"https" } else { b"http" }
 }
 
 fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
