@@ -116,7 +116,7 @@ impl Way<'_> {
         loop {
             let (spoken, ended) = (self.spoken.get(), self.ended.get());
             let limit = if ended { self.limits.half } else { self.limits.idle };
-            let speaks = poll_fn(|cx| match from.poll_fill(cx, &self.worker.buffers, most) {
+            let speaks = poll_fn(|cx| match from.poll_fill(cx, &self.worker.buffers, most, 0) {
                 Poll::Ready(read) => Poll::Ready(Some(read)),
                 Poll::Pending if self.ended.get() != ended => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,

@@ -1,7 +1,7 @@
 //! What the connections of one worker share: buffers, idle connections, deadlines, counters. The request
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -188,6 +188,7 @@ impl Worker {
             server: Cell::new((u32::MAX, u32::MAX)),
             request: RefCell::default(),
             timer: self.wheel.timer(),
+            tls: OnceCell::new(),
         });
         let slot = self.connections.borrow_mut().add(connection.clone());
         Entered { worker: self.clone(), slot, connection }
