@@ -7,8 +7,6 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
@@ -16,7 +14,6 @@ use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
 use crate::route;
-use crate::wire::field::Field;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
 use crate::wire::http1::{Framing, Known, host};
 
@@ -108,7 +105,7 @@ pub fn plan(
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
-        head_bytes: head.length,
+        head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
         denied: false,
         seen: seen(&head, bytes),
@@ -158,13 +155,12 @@ fn decide(
         Ok(path) => path,
         Err(fault) => return Step::Fail(Failure::new(FailureKind::Path, fault.to_string())),
     };
-    let fields: SmallVec<[Field<'_>; 24]> = head.fields.iter().map(|(field, _)| *field).collect();
     let routed = route::Head {
         method: head.method,
         host,
         path,
         query,
-        fields: &fields,
+        fields: &head.fields,
         source: peer,
         listener: &listener.name,
         sni: tls.and_then(|tls| tls.sni.as_deref()),
@@ -236,7 +232,7 @@ fn seen(head: &RequestHead<'_>, bytes: &[u8]) -> Seen {
     if let Some(authority) = head.authority {
         seen.host = at(authority.text.as_bytes());
     }
-    for (field, known) in &head.fields {
+    for (field, known) in head.lines() {
         match known {
             Known::Accept => seen.accept = at(field.value),
             Known::RequestId => seen.request_id = at(field.value),
