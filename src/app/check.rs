@@ -28,10 +28,21 @@ pub struct Prepared {
 
 /// Reads the texts, compiles every rule set and runs its `expect` lines, and reads certificates and keys.
 pub fn prepare(request: &config::Request) -> Prepared {
+    let mut prepared = texts(request);
+    let load = &mut prepared.load;
+    if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
+        prepared.tls = tls::load(config, SystemTime::now(), &mut load.faults);
+        config::fault::sort(&mut load.faults);
+    }
+    prepared
+}
+
+/// As [`prepare`], without certificates and keys: who only asks where requests go need not be allowed to
+/// read them.
+pub fn texts(request: &config::Request) -> Prepared {
     let mut load = config::load(request);
     let mut tables = Vec::new();
     let mut failed_expects = 0;
-    let mut tls = tls::Loaded::default();
     // Rules are compiled and tested behind a fault of the configuration too: all faults in one run.
     if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
         let read = load.faults.len();
@@ -47,10 +58,9 @@ pub fn prepare(request: &config::Request) -> Prepared {
             }
             failed_expects = load.faults.len() - compiled;
         }
-        tls = tls::load(config, SystemTime::now(), &mut load.faults);
     }
     config::fault::sort(&mut load.faults);
-    Prepared { load, tables, tls, failed_expects }
+    Prepared { load, tables, tls: tls::Loaded::default(), failed_expects }
 }
 
 impl Prepared {

@@ -107,18 +107,18 @@ impl Session {
     }
 
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            // Nothing is taken while as much as may wait is waiting.
+        let nothing = parts.iter().all(|part| part.is_empty());
+        // Nothing is taken while as much as may wait is waiting: then once more, when it has gone.
+        for _ in 0..2 {
             let count = self.tls.writer().write_vectored(parts)?;
-            let flushed = self.poll_flush(cx);
-            if let Poll::Ready(Err(error)) = flushed {
-                return Poll::Ready(Err(error));
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                _ if count > 0 || nothing => return Poll::Ready(Ok(count)),
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return Poll::Pending,
             }
-            if count > 0 || parts.iter().all(|part| part.is_empty()) {
-                return Poll::Ready(Ok(count));
-            }
-            ready!(flushed)?;
         }
+        Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
     }
 
     /// Seals and sends what the kernel takes at once. Of what is counted some may still wait:
@@ -126,9 +126,12 @@ impl Session {
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut count = 0;
         while count < bytes.len() {
-            count += self.tls.writer().write(&bytes[count..])?;
-            if !self.send_now()? {
-                break;
+            let more = self.tls.writer().write(&bytes[count..])?;
+            count += more;
+            match self.send_now()? {
+                true if more == 0 => return Err(io::ErrorKind::WriteZero.into()),
+                true => {}
+                false => break,
             }
         }
         Ok(count)

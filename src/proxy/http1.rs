@@ -308,9 +308,8 @@ async fn send_reply(
 /// Says that nothing more will come, and reads what the client is still sending, for a while.
 async fn linger(worker: &Worker, client: &mut Client<'_>) {
     client.input = None;
-    if client.writer.shutdown().await.is_err() {
-        return;
-    }
+    // Over TLS it may have to wait for a client that reads nothing.
+    let Ok(Ok(())) = client.timer.wait(LINGER, client.writer.shutdown()).await else { return };
     let until = Instant::now() + LINGER;
     let mut read = 0;
     while read < LINGER_BYTES {

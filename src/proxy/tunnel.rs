@@ -100,7 +100,10 @@ impl Way<'_> {
             if buffer.is_empty() {
                 self.ended.set(true);
                 // The other side may have gone already, which ends the tunnel as well.
-                return to.shutdown().await.map_err(|_| RelayError::Gone);
+                return match timer.wait(self.limits.write, to.shutdown()).await {
+                    Ok(done) => done.map_err(|_| RelayError::Gone),
+                    Err(Elapsed) => Err(RelayError::Stalled),
+                };
             }
             // A full buffer means that more is waiting.
             most = if buffer.room() == 0 { LARGE } else { SMALL };

@@ -1,5 +1,6 @@
 //! What is demanded of the servers of a pool.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,9 +17,15 @@ use crate::model::{Fault, Limits};
 use crate::wire::certificate;
 
 /// Reads what a pool needs to speak to its servers.
-pub fn build(tls: &PoolTls, pool: &Pool, now: SystemTime, faults: &mut Vec<Fault>) -> Option<ClientConfig> {
+pub fn build(
+    tls: &PoolTls,
+    pool: &Pool,
+    system: &SystemRoots,
+    now: SystemTime,
+    faults: &mut Vec<Fault>,
+) -> Option<ClientConfig> {
     let before = faults.len();
-    let verifier = verifier(tls, pool, faults);
+    let verifier = verifier(tls, pool, system, faults);
     let own = tls.own.as_ref().map(|(certificate, key)| (pem::certificates(certificate), pem::key(key)));
     let own = match own {
         None => None,
@@ -54,21 +61,26 @@ pub fn build(tls: &PoolTls, pool: &Pool, now: SystemTime, faults: &mut Vec<Fault
     Some(config)
 }
 
-fn verifier(tls: &PoolTls, pool: &Pool, faults: &mut Vec<Fault>) -> Option<Arc<dyn ServerCertVerifier>> {
+fn verifier(
+    tls: &PoolTls,
+    pool: &Pool,
+    system: &SystemRoots,
+    faults: &mut Vec<Fault>,
+) -> Option<Arc<dyn ServerCertVerifier>> {
     if !tls.verify {
         return Some(Arc::new(Anybody { provider: provider() }));
     }
     let roots = match &tls.ca {
         Some(path) => match pem::roots(path) {
-            Ok((roots, _)) => roots,
+            Ok((roots, _)) => Arc::new(roots),
             Err(fault) => {
                 faults.push(*fault);
                 return None;
             }
         },
-        None => system_roots(),
+        None => system.get(),
     };
-    match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build() {
+    match WebPkiServerVerifier::builder_with_provider(roots, provider()).build() {
         Ok(verifier) => Some(verifier),
         Err(error) => {
             let message = format!("[pool.{}] trusts nobody: {error}", pool.name);
@@ -79,12 +91,21 @@ fn verifier(tls: &PoolTls, pool: &Pool, faults: &mut Vec<Fault>) -> Option<Arc<d
     }
 }
 
-/// Those whom the system trusts: `SSL_CERT_FILE`, `SSL_CERT_DIR` or the usual places.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    // Old stores hold certificates that nobody can use any more.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
+/// Those whom the system trusts, read when the first pool asks: `SSL_CERT_FILE`, `SSL_CERT_DIR` or the usual
+/// places.
+#[derive(Debug, Default)]
+pub struct SystemRoots(OnceCell<Arc<RootCertStore>>);
+
+impl SystemRoots {
+    fn get(&self) -> Arc<RootCertStore> {
+        let read = || {
+            let mut roots = RootCertStore::empty();
+            // Old stores hold certificates that nobody can use any more.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        };
+        self.0.get_or_init(read).clone()
+    }
 }
 
 /// The name that a server has to prove: the pool's `server-name`, else the host of its address. `None`

@@ -72,8 +72,9 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
         policies.push(policy);
     }
     let mut pools = Vec::new();
+    let system = client::SystemRoots::default();
     for pool in &config.pools {
-        let built = pool.tls.as_ref().and_then(|tls| client::build(tls, pool, now, faults));
+        let built = pool.tls.as_ref().and_then(|tls| client::build(tls, pool, &system, now, faults));
         pools.push(built.map(|config| Arc::new(ArcSwap::from_pointee(config))));
     }
     Loaded { listeners, policies, pools, ring }

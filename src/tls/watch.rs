@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::client::SystemRoots;
 use super::tickets::Policy;
 use super::{ClientSlot, Loaded, Ring, ServerSlot, client, server};
 use crate::model::pool::Pool;
@@ -125,9 +126,9 @@ impl What {
                 slot.store(Arc::new(built.0));
                 true
             }
-            What::Pool { tls, pool, slot } => {
-                client::build(tls, pool, now, faults).map(|config| slot.store(Arc::new(config))).is_some()
-            }
+            What::Pool { tls, pool, slot } => client::build(tls, pool, &SystemRoots::default(), now, faults)
+                .map(|config| slot.store(Arc::new(config)))
+                .is_some(),
         }
     }
 

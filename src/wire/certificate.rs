@@ -124,6 +124,19 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Whatever is read out of bytes can stand in a header field.
+///
+/// # Panics
+/// When the invariant is broken; that is its purpose.
+pub fn fuzz(bytes: &[u8]) {
+    if let Some(read) = parse(bytes) {
+        let texts = [&read.subject, &read.issuer, &read.fingerprint].into_iter().chain(&read.names);
+        for text in texts.chain(&read.common_name) {
+            assert!(text.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{text:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
