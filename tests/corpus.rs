@@ -47,3 +47,8 @@ fn rules() {
 fn config() {
     replay("config", targets::config);
 }
+
+#[test]
+fn certificate() {
+    replay("certificate", targets::certificate);
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Timeouts;
 use super::fault::Place;
 use super::rule::Key;
+use super::tls::PoolTls;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -19,8 +20,11 @@ pub struct Pool {
     pub retry: Retry,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
+    /// How its servers are spoken to in secret; `None`: in clear.
+    pub tls: Option<PoolTls>,
     pub protocol: Protocol,
-    /// False when its servers are spoken to in a way that is not built yet (TLS, a PROXY header): then no server of it is chosen, for nothing else may be said to them.
+    /// False when its servers are spoken to in a way that is not built yet (a PROXY header): then no server
+    /// of it is chosen, for nothing else may be said to them.
     pub built: bool,
     pub place: Place,
 }
@@ -32,6 +36,10 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS, which is known beforehand and not asked for (RFC 9113 §3.3).
     H2c,
+    /// HTTP/2 by TLS.
+    H2,
+    /// What the server chooses by TLS (ALPN); HTTP/1 in clear.
+    Auto,
 }
 
 /// One machine and port.

@@ -42,6 +42,8 @@ struct Inner {
     out: Vec<u8>,
     /// Bytes of `out` that are written.
     written: usize,
+    /// TLS holds some of what was written.
+    behind: bool,
     /// Written since the beginning.
     progress: u64,
     /// Read since the beginning.
@@ -58,6 +60,7 @@ impl Deferred {
             input,
             out: Vec::new(),
             written: 0,
+            behind: false,
             progress: 0,
             heard: 0,
             reads_left: READS_A_TURN,
@@ -78,13 +81,17 @@ impl Deferred {
     /// # Errors
     /// When the other side is gone.
     pub fn flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.borrow_mut().drain(cx, 0)
+        let inner = &mut *self.inner.borrow_mut();
+        ready!(inner.drain(cx, 0))?;
+        let flushed = Pin::new(&mut inner.stream).poll_flush(cx);
+        inner.behind = flushed.is_pending();
+        flushed
     }
 
     /// Bytes written since the beginning, while there are more that wait.
     pub fn stuck_at(&self) -> Option<u64> {
         let inner = self.inner.borrow();
-        (inner.out.len() > inner.written).then_some(inner.progress)
+        (inner.behind || inner.out.len() > inner.written).then_some(inner.progress)
     }
 
     /// Bytes read since the beginning.
@@ -109,7 +116,7 @@ impl Deferred {
 
     /// Makes the end of this connection a reset.
     pub fn reset_on_close(&self) {
-        self.inner.borrow().stream.reset_on_close();
+        self.inner.borrow_mut().stream.reset_on_close();
     }
 
     /// Reads and drops what the other side still sends; how many bytes, 0 at the end.

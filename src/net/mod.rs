@@ -8,6 +8,7 @@ pub mod dial;
 pub mod flood;
 pub mod idle;
 pub mod pipes;
+mod secure;
 pub mod stream;
 
 pub use buffers::{Buffer, Buffers};

@@ -6,7 +6,7 @@ use crate::model::Limits;
 use crate::wire::field::Field;
 use crate::wire::http1::request::Version;
 use crate::wire::http1::response::{self, Method};
-use crate::wire::http1::{Framing, Known, ResponseHead};
+use crate::wire::http1::{Framing, Known, ResponseHead, lines};
 use crate::wire::http2;
 
 /// A head that is ready to go, in the client's language.
@@ -100,14 +100,8 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 }
 
 fn fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    for (field, known) in &head.fields {
-        if passes(head, field, *known) {
-            out.extend_from_slice(field.name.as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(field.value);
-            out.extend_from_slice(b"\r\n");
-        }
-    }
+    let kept = head.fields.iter().zip(&head.known).filter(|(field, known)| passes(head, field, **known));
+    lines::copy(head.raw, kept.map(|(field, _)| field), out);
 }
 
 /// Whether a field goes on to the client: it ends here where it belongs to the connection.
@@ -149,7 +143,7 @@ pub fn final_fields(head: &ResponseHead<'_>, date: &str) -> (http::Response<()>,
 pub fn interim_fields(head: &ResponseHead<'_>) -> (http::Response<()>, usize) {
     let mut fields = HeaderMap::with_capacity(head.fields.len() + 2);
     let mut length = 13;
-    for (field, known) in head.fields.iter().filter(|(field, known)| passes(head, field, *known)) {
+    for (field, known) in head.fields.iter().zip(&head.known).filter(|(field, known)| passes(head, field, **known)) {
         // A name is a token and a value has no controls: both were parsed.
         let known_name =
             if *known == Known::Date { Ok(header::DATE) } else { HeaderName::from_bytes(field.name.as_bytes()) };
@@ -168,8 +162,8 @@ pub fn interim_fields(head: &ResponseHead<'_>) -> (http::Response<()>, usize) {
 /// The head that opens a WebSocket for a client of HTTP/2 (RFC 8441 §5), where the server has proved that
 /// it speaks the protocol (RFC 6455 §4.1): a client of HTTP/2 leaves that to us.
 pub fn connected_fields(head: &ResponseHead<'_>) -> Option<(http::Response<()>, usize)> {
-    let proof = head.fields.iter().find(|(field, _)| field.is("sec-websocket-accept"))?;
-    if proof.0.value != http2::WEBSOCKET_ACCEPT.as_bytes() {
+    let proof = head.fields.iter().find(|field| field.is("sec-websocket-accept"))?;
+    if proof.value != http2::WEBSOCKET_ACCEPT.as_bytes() {
         return None;
     }
     let (mut response, length) = interim_fields(head);

@@ -25,11 +25,13 @@ use http::Request;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
+use super::pick;
 use super::worker::Worker;
 use crate::model::Limits;
-use crate::net::dial::{DialError, dial};
+use crate::net::dial::DialError;
 use crate::net::flood::Side;
-use crate::net::{Deferred, Elapsed, Timer};
+use crate::net::{Deferred, Elapsed, Stream, Timer};
+use crate::state::{Lease, LivePool};
 
 /// A server that says nothing for so long while it owes answers is asked whether it is there. Once: gRPC
 /// servers take more than two such questions in a row for abuse.
@@ -59,6 +61,8 @@ pub struct Channel {
     send: SendRequest<Bytes>,
     io: Deferred,
     address: SocketAddr,
+    /// Not by TLS.
+    plain: bool,
     /// Requests under way.
     streams: Cell<usize>,
     /// It takes no more of them.
@@ -74,11 +78,14 @@ pub struct Place {
 
 impl Channels {
     /// A place on a connection that is there.
-    pub fn take(&self, server: u32, address: SocketAddr) -> Option<Place> {
+    pub fn take(&self, server: u32, address: SocketAddr, plain: bool) -> Option<Place> {
         let mut servers = self.servers.borrow_mut();
         let channels = &mut servers.get_mut(server as usize)?.channels;
         channels.retain(|channel| !channel.closed.get());
-        channels.iter().find(|channel| channel.address == address && channel.has_room()).map(Channel::enter)
+        channels
+            .iter()
+            .find(|channel| channel.address == address && channel.plain == plain && channel.has_room())
+            .map(Channel::enter)
     }
 
     fn with<T>(&self, server: u32, change: impl FnOnce(&mut Server) -> T) -> T {
@@ -105,24 +112,15 @@ impl Drop for Dialing<'_> {
     }
 }
 
-/// A place on a new connection, or on one that somebody else has made meanwhile; within `limit`.
+/// A place on a new connection, or on one that somebody else has made meanwhile.
 ///
 /// # Errors
 /// When the server was not reached.
-pub async fn open(
-    worker: &Rc<Worker>,
-    server: u32,
-    address: SocketAddr,
-    timer: &Timer,
-    limit: Duration,
-    keep_alive: Duration,
-) -> Result<Place, DialError> {
+pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Place, DialError> {
+    let (server, timeouts) = (lease.id(), &pool.config().timeouts);
+    let limit = timeouts.connect + timeouts.tls_handshake;
     let start = Instant::now();
     loop {
-        let left = limit.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Err(DialError::TimedOut);
-        }
         let waiting = worker.channels.with(server, |server| match &server.dialing {
             Some(waiting) => Some(waiting.clone()),
             None => {
@@ -130,32 +128,48 @@ pub async fn open(
                 None
             }
         });
-        if let Some(waiting) = waiting {
-            timer.wait(left, Box::pin(waiting.notified())).await.map_err(|_| DialError::TimedOut)?;
-            if let Some(place) = worker.channels.take(server, address) {
-                return Ok(place);
-            }
-            continue;
+        let Some(waiting) = waiting else {
+            let dialing = Dialing { worker, server };
+            let reached = pick::reach(pool, lease, timer).await?;
+            let place = add(worker, pool, lease, reached.stream).await;
+            drop(dialing);
+            return place;
+        };
+        let left = limit.saturating_sub(start.elapsed());
+        if left.is_zero() || timer.wait(left, Box::pin(waiting.notified())).await.is_err() {
+            return Err(DialError::TimedOut);
         }
-        let dialing = Dialing { worker, server };
-        let stream = dial(address, timer, left).await?;
-        let io = Deferred::new(stream, worker.buffers.clone(), None, Side::Client, Instant::now());
-        // This only writes; the server's settings are waited for by nobody (RFC 9113 §3.4).
-        let (send, connection) = builder().handshake(io.clone()).await.map_err(|_| DialError::Refused)?;
-        let channel = Rc::new(Channel {
-            send,
-            io,
-            address,
-            streams: Cell::new(0),
-            closed: Cell::new(false),
-            waker: RefCell::default(),
-        });
-        let place = Channel::enter(&channel);
-        worker.channels.with(server, |server| server.channels.push(channel.clone()));
-        spawn_local(drive(worker.clone(), server, channel, connection, keep_alive));
-        drop(dialing);
-        return Ok(place);
+        if let Some(place) = worker.channels.take(server, lease.address(), pool.config().tls.is_none()) {
+            return Ok(place);
+        }
     }
+}
+
+/// Makes a connection of HTTP/2 of one on which nothing has been said yet.
+///
+/// # Errors
+/// When it is not there any more.
+pub async fn add(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, stream: Stream) -> Result<Place, DialError> {
+    let plain = stream.is_plain();
+    let io = Deferred::new(stream, worker.buffers.clone(), None, Side::Client, Instant::now());
+    // This only writes; the server's settings are waited for by nobody (RFC 9113 §3.4).
+    let handshake = builder().handshake(io.clone()).await;
+    let (send, connection) = handshake.map_err(|error| DialError::Other(std::io::Error::other(error)))?;
+    let channel = Rc::new(Channel {
+        send,
+        io,
+        address: lease.address(),
+        plain,
+        streams: Cell::new(0),
+        closed: Cell::new(false),
+        waker: RefCell::default(),
+    });
+    let place = Channel::enter(&channel);
+    let server = lease.id();
+    worker.channels.with(server, |server| server.channels.push(channel.clone()));
+    let keep_alive = pool.config().timeouts.server_keep_alive;
+    spawn_local(drive(worker.clone(), server, channel, connection, keep_alive));
+    Ok(place)
 }
 
 fn builder() -> Builder {

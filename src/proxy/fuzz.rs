@@ -11,7 +11,6 @@ use super::view::ListenerView;
 use crate::model::Limits;
 use crate::model::rule::PathPolicy;
 use crate::route;
-use crate::wire::field::Field;
 use crate::wire::http1;
 use crate::wire::http1::request::{RequestHead, Target};
 use crate::wire::http2::WEBSOCKET_KEY;
@@ -33,18 +32,18 @@ pub fn http2_request(bytes: &[u8]) {
         key: WEBSOCKET_KEY,
     };
     let mut crumbs = Crumbs::new();
-    let Ok(head) = wire::head(&parts, around, &mut crumbs, &Limits::default()) else { return };
+    let Ok((head, _)) = wire::head(&parts, around, &mut crumbs, &Limits::default()) else { return };
     let Some(written) = written(&head) else { return };
     let limits = Limits { header_bytes: Limits::HEADER_BYTES_CEILING, target_bytes: 64 << 10, ..Limits::default() };
     let Some(again) = http1::request::parse(&written, &limits).expect("what is written is strictly valid") else {
         panic!("what is written is not whole");
     };
-    assert_eq!(again.length, written.len(), "one request, and nothing behind it");
+    assert_eq!(again.raw.len(), written.len(), "one request, and nothing behind it");
     assert_eq!((again.method, again.body, again.websocket), (head.method, head.body, head.websocket));
     assert_eq!(again.authority.map(|authority| authority.text), head.authority.map(|authority| authority.text));
     assert_eq!(again.query(), head.query());
     assert_eq!(again.takes_trailers, head.takes_trailers && !head.websocket);
-    let cookies = |head: &RequestHead<'_>| head.fields.iter().filter(|(field, _)| field.is("cookie")).count();
+    let cookies = |head: &RequestHead<'_>| head.fields.iter().filter(|field| field.is("cookie")).count();
     assert!(cookies(&again) <= 1, "crumbs are joined");
 }
 
@@ -73,9 +72,8 @@ fn written(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     };
     let mut scratch = String::new();
     let path = route::path::normalise(raw, PathPolicy::default(), &mut scratch).ok()?;
-    let fields: Vec<Field<'_>> = head.fields.iter().map(|(field, _)| *field).collect();
     // A few of our own are added; the parser's table has an end.
-    if fields.len() + 16 > Limits::HEADER_COUNT_CEILING {
+    if head.fields.len() + 16 > Limits::HEADER_COUNT_CEILING {
         return None;
     }
     let listener = ListenerView::plain("fuzz");
@@ -85,15 +83,16 @@ fn written(head: &RequestHead<'_>) -> Option<Vec<u8>> {
         host: "",
         path,
         query,
-        fields: &fields,
+        fields: &head.fields,
         source: peer,
         listener: "fuzz",
         sni: None,
         alpn: None,
+        certificate: None,
         no_tls: false,
     };
     let mut out = Vec::new();
-    let host_at = forward::write(&Incoming { listener: &listener, peer, head, routed }, None, &mut out);
+    let host_at = forward::write(&Incoming { listener: &listener, peer, tls: None, head, routed }, None, &mut out);
     assert!(host_at.is_none(), "a request of HTTP/2 has a host");
     Some(out)
 }

@@ -309,7 +309,10 @@ fn plan(shared: &Shared, parts: &http::request::Parts, ends: bool, quoted: &mut 
     let around = Around { ends, protocol, key: WEBSOCKET_KEY };
     let mut crumbs = worker.buffers.text();
     let plan = match wire::head(parts, around, &mut crumbs, &view.snapshot.config.limits) {
-        Ok(head) => plan::plan_quoted(worker, listener, &view, shared.entered.peer.ip(), &head, quoted),
+        Ok((head, length)) => {
+            let plan = plan::plan_quoted(worker, listener, &view, &shared.entered, &head, quoted);
+            Plan { head_bytes: length, ..plan }
+        }
         Err(refusal) => plan::failed(&view, Failure::head(refusal)),
     };
     worker.buffers.keep_text(crumbs);

@@ -14,9 +14,10 @@ use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
 use crate::model::pool::Protocol;
 use crate::net::dial::{DialError, dial};
-use crate::net::{Stream, Timer};
+use crate::net::{Elapsed, Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
 use crate::state::{Lease, LivePool, LiveServer, NoServer};
+use crate::tls;
 
 /// A server with a connection to it.
 #[derive(Debug)]
@@ -85,21 +86,28 @@ pub fn pick(
 
 #[inline]
 fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
+    // What was connected before a reload may be less than what is asked for now.
+    let plain = pool.config().tls.is_none();
+    let stream = || worker.idle.take(lease.id(), lease.address()).filter(|stream| stream.is_plain() == plain);
+    let place = || worker.channels.take(lease.id(), lease.address(), plain).map(Upstream::Http2);
     match pool.config().protocol {
-        Protocol::Http1 => worker.idle.take(lease.id(), lease.address()).map(Upstream::Http1),
-        Protocol::H2c => worker.channels.take(lease.id(), lease.address()).map(Upstream::Http2),
+        Protocol::Http1 => stream().map(Upstream::Http1),
+        Protocol::H2c | Protocol::H2 => place(),
+        Protocol::Auto => place().or_else(|| stream().map(Upstream::Http1)),
     }
 }
 
 async fn new(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Upstream, DialError> {
-    let timeouts = &pool.config().timeouts;
     match pool.config().protocol {
-        Protocol::Http1 => dial(lease.address(), timer, timeouts.connect).await.map(Upstream::Http1),
-        Protocol::H2c => {
-            let (limit, keep_alive) = (timeouts.connect, timeouts.server_keep_alive);
-            let open = channels::open(worker, lease.id(), lease.address(), timer, limit, keep_alive);
-            Box::pin(open).await.map(Upstream::Http2)
+        Protocol::Http1 => reach(pool, lease, timer).await.map(|reached| Upstream::Http1(reached.stream)),
+        Protocol::Auto => {
+            let reached = reach(pool, lease, timer).await?;
+            if !reached.http2 {
+                return Ok(Upstream::Http1(reached.stream));
+            }
+            Box::pin(channels::add(worker, pool, lease, reached.stream)).await.map(Upstream::Http2)
         }
+        Protocol::H2c | Protocol::H2 => Box::pin(channels::open(worker, pool, lease, timer)).await.map(Upstream::Http2),
     }
 }
 
@@ -129,6 +137,7 @@ pub async fn connect(
         let (kind, result) = match &error {
             DialError::Refused => (FailureKind::Connect, ConnectResult::Refused),
             DialError::TimedOut => (FailureKind::ConnectTimeout, ConnectResult::Timeout),
+            DialError::Tls(_) => (FailureKind::Connect, ConnectResult::Tls),
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
@@ -150,6 +159,38 @@ pub async fn connect(
             Err(_) => return Err(failure),
         };
         worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+    }
+}
+
+/// A new connection, and what the server has chosen to speak there.
+#[derive(Debug)]
+pub struct Reached {
+    pub stream: Stream,
+    pub http2: bool,
+}
+
+/// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
+pub async fn reach(pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Reached, DialError> {
+    let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
+    let tcp = dial(lease.address(), timer, timeouts.connect).await?;
+    let Some(tls) = &pool.config().tls else {
+        return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
+    };
+    let name = tls::server_name(tls, &lease.configured_address());
+    let (Some(name), Some(config)) = (name, pool.tls()) else {
+        return Err(DialError::Tls("TLS: there is no name or no authority to judge the server by".to_owned()));
+    };
+    let handshake = Box::pin(tls::connect(tcp, config.load_full(), name));
+    match timer.wait(timeouts.tls_handshake, handshake).await {
+        Ok(Ok((tcp, session))) => {
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            if !http2 && matches!(protocol, Protocol::H2 | Protocol::H2c) {
+                return Err(DialError::Tls("TLS: the server does not choose HTTP/2".to_owned()));
+            }
+            Ok(Reached { stream: Stream::tls(tcp, session), http2 })
+        }
+        Ok(Err(why)) => Err(DialError::Tls(why)),
+        Err(Elapsed) => Err(DialError::Tls("TLS: the handshake took too long".to_owned())),
     }
 }
 

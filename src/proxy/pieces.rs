@@ -89,7 +89,7 @@ impl Source<'_, '_> {
         match self {
             Source::Length(_, 0) => Poll::Ready(Ok(Piece::End(None))),
             Source::Length(from, left) => {
-                let buffer = ready!(from.poll_fill(cx, &way.worker.buffers, *left)).map_err(cut)?;
+                let buffer = ready!(from.poll_fill(cx, &way.worker.buffers, *left, 0)).map_err(cut)?;
                 if buffer.is_empty() {
                     return Poll::Ready(Err(RelayError::Cut(None)));
                 }
@@ -98,7 +98,7 @@ impl Source<'_, '_> {
             }
             Source::Chunked(from, body, buffer) => poll_chunked(cx, from, body, buffer, way.limits),
             Source::UntilClose(from) => {
-                let buffer = ready!(from.poll_fill(cx, &way.worker.buffers, LARGE as u64)).map_err(cut)?;
+                let buffer = ready!(from.poll_fill(cx, &way.worker.buffers, LARGE as u64, 0)).map_err(cut)?;
                 Poll::Ready(Ok(match buffer.is_empty() {
                     true => Piece::End(None),
                     false => Piece::Data(Bytes::copy_from_slice(buffer.as_slice()), false),

@@ -175,7 +175,7 @@ async fn first_bytes(r: &mut Receive<'_, '_, '_, '_>) -> Result<Buffer, Failure>
     loop {
         let left = time_left(r);
         let FromServer::Http1(from) = &mut r.from else { return Err(timeout()) };
-        let answer = poll_fn(|cx| match from.poll_fill(cx, &r.worker.buffers, SMALL as u64) {
+        let answer = poll_fn(|cx| match from.poll_fill(cx, &r.worker.buffers, SMALL as u64, 0) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
             Poll::Pending => r.to.poll_given_up(cx).map(|()| None),
         });
@@ -332,7 +332,7 @@ fn next(r: &Receive<'_, '_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failur
         Ok(None) => return Ok(Next::More),
         Err(fault) => return Err(Failure::new(FailureKind::Response(fault), fault.detail())),
     };
-    let bytes = head.bytes;
+    let bytes = head.raw.len();
     let next = match head.status {
         101 if r.websocket && head.websocket => Next::Switching(switching(r, &head)?),
         101 => {

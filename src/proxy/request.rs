@@ -37,7 +37,7 @@ use crate::net::stream::Writer;
 use crate::net::{Stream, Timer, idle};
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
-use crate::wire::http1::Refusal;
+use crate::wire::http1::{Framing, Refusal};
 use crate::wire::http2;
 
 /// One request on its way to a pool.
@@ -57,6 +57,7 @@ struct Exchange<'e> {
     trailers: Option<Box<HeaderMap>>,
     /// Bytes of `Forward::head` that are the head.
     head: usize,
+    framed: Framed,
     /// A server said that it did not look at the request; how often.
     unprocessed: u32,
     /// Bytes of the server's address that stand in the head for want of a Host.
@@ -77,7 +78,7 @@ pub async fn forward(
     let head = forward.head.len();
     let framed = match pool.config().protocol {
         Protocol::Http1 => Framed::Chunks,
-        Protocol::H2c => Framed::Bare,
+        Protocol::H2c | Protocol::H2 | Protocol::Auto => Framed::Bare,
     };
     let mut trailers = None;
     let upload = match upload::take_body(worker, client, plan, forward, progress, framed, &mut trailers) {
@@ -96,6 +97,7 @@ pub async fn forward(
         body_begun: false,
         trailers,
         head,
+        framed,
         unprocessed: 0,
         host_length: 0,
         connect: Duration::ZERO,
@@ -149,7 +151,17 @@ impl Exchange<'_> {
                 self.forward.head.splice(at..at + before, address);
             }
             let attempted = match &mut upstream {
-                Upstream::Http1(stream) => self.attempt(client, stream).await,
+                Upstream::Http1(stream) => {
+                    if self.framed == Framed::Bare && self.plan.body == Framing::Chunked {
+                        let done = matches!(self.upload, Upload::Done);
+                        upload::frame(self.forward, self.head, done, self.trailers.as_deref());
+                        // From here on it is as if it had been so from the beginning.
+                        self.framed = Framed::Chunks;
+                    }
+                    self.attempt(client, stream).await
+                }
+                // It was put into chunks for a server that has meanwhile learnt another language.
+                Upstream::Http2(_) if self.framed == Framed::Chunks => Err(Failure::server_closed("another protocol")),
                 Upstream::Http2(place) => Box::pin(self.attempt_stream(client, place)).await,
             };
             match attempted {
@@ -346,7 +358,7 @@ async fn send(
     let count = to.write_now(bytes).map_err(|_| RelayError::Gone)?;
     // Where nothing went out yet, some of it soon will have.
     sent.set(true);
-    if count == bytes.len() {
+    if count == bytes.len() && !to.is_behind() {
         return Ok(());
     }
     Box::pin(relay::write_rest(to, &bytes[count..], timer, limit)).await

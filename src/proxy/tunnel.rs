@@ -126,7 +126,7 @@ impl Said {
 impl From<'_, '_> {
     fn poll_some(&mut self, cx: &mut Context<'_>, worker: &Worker, most: u64) -> Poll<io::Result<Said>> {
         match self {
-            From::Reader(reader) => reader.poll_fill(cx, &worker.buffers, most).map_ok(Said::Read),
+            From::Reader(reader) => reader.poll_fill(cx, &worker.buffers, most, 0).map_ok(Said::Read),
             From::Frames(stream) => loop {
                 match ready!(stream.poll_data(cx)) {
                     None => return Poll::Ready(Ok(Said::Frame(Bytes::new()))),
@@ -189,7 +189,10 @@ impl Way<'_> {
             if length == 0 {
                 self.ended.set(true);
                 // The other side may have gone already, which ends the tunnel as well.
-                return to.end().await;
+                return match timer.wait(self.limits.write, Box::pin(to.end())).await {
+                    Ok(done) => done,
+                    Err(Elapsed) => Err(RelayError::Stalled),
+                };
             }
             most = if some.is_full() { LARGE } else { SMALL };
             self.spoken.set(self.spoken.get() + 1);

@@ -44,6 +44,7 @@ pub struct Chunks {
     pub body: ChunkedBody,
     /// Read and not passed on.
     pub buffer: Buffer,
+    framed: Framed,
 }
 
 /// Moves what has come of the body behind the head, to be sent in one piece.
@@ -86,7 +87,7 @@ pub fn take_body(
                 return Ok(Upload::Done);
             }
             client.body_taken = taken;
-            Ok(Upload::Chunked(Box::new(Chunks { body, buffer })))
+            Ok(Upload::Chunked(Box::new(Chunks { body, buffer, framed })))
         }
     }
 }
@@ -103,11 +104,12 @@ fn take_frames(
     if plan.body == Framing::None {
         return Ok(Upload::Done);
     }
-    let chunked = plan.body == Framing::Chunked && framed == Framed::Chunks;
+    let chunked = plan.body == Framing::Chunked;
+    let in_chunks = chunked && framed == Framed::Chunks;
     let mut taken = 0;
     let ended = pieces::at_once(stream, &plan.view.snapshot.config.limits, |data| {
         taken += data.len();
-        if chunked {
+        if in_chunks {
             pieces::chunk(data, &mut forward.head);
         } else {
             forward.head.extend_from_slice(data);
@@ -117,7 +119,7 @@ fn take_frames(
     progress.body_in.set(taken as u64);
     match ended {
         Some(late) => {
-            if chunked {
+            if in_chunks {
                 pieces::last_chunk(late.as_ref(), &mut forward.head);
             } else {
                 *trailers = late.map(Box::new);
@@ -139,6 +141,15 @@ pub fn body_failure(error: &RelayError) -> Failure {
     }
 }
 
+/// Puts what is here of a bare body into chunks, for a server that has turned out to speak HTTP/1.
+pub fn frame(forward: &mut Forward, head: usize, done: bool, trailers: Option<&HeaderMap>) {
+    let early = forward.head.split_off(head);
+    pieces::chunk(&early, &mut forward.head);
+    if done {
+        pieces::last_chunk(trailers, &mut forward.head);
+    }
+}
+
 /// Where a request's body goes.
 pub enum ToServer<'p, 't> {
     Http1(&'p mut Writer<'t>),
@@ -155,6 +166,9 @@ pub async fn pass_body(
     let (source, sink) = match (from, upload, to) {
         (FromClient::Http1(from), Upload::Length(length), ToServer::Http1(to)) => {
             return Path { from, to, timer, patience, moved }.length(way.worker, *length).await;
+        }
+        (FromClient::Http1(from), Upload::Chunked(chunks), ToServer::Http1(to)) if chunks.framed == Framed::Bare => {
+            (Source::Chunked(from, &mut chunks.body, &mut chunks.buffer), Sink::Chunks(to))
         }
         (FromClient::Http1(from), Upload::Chunked(chunks), ToServer::Http1(to)) => {
             let mut path = Path { from, to, timer, patience, moved };

@@ -26,7 +26,7 @@ pub struct Around<'a> {
     pub key: &'a str,
 }
 
-/// Makes a head of a request's fields. `crumbs` is overwritten.
+/// Makes a head of a request's fields, and says how many bytes they took. `crumbs` is overwritten.
 ///
 /// # Errors
 /// When it is malformed (RFC 9113 §8.1.1), over a limit, or asks for what is not done.
@@ -35,7 +35,7 @@ pub fn head<'a>(
     around: Around<'a>,
     crumbs: &'a mut Crumbs,
     limits: &Limits,
-) -> Result<RequestHead<'a>, Refusal> {
+) -> Result<(RequestHead<'a>, usize), Refusal> {
     let cookies = join(parts, crumbs);
     let crumbs: &'a Crumbs = crumbs;
     let websocket = match (parts.method.as_str(), around.protocol) {
@@ -65,6 +65,7 @@ pub fn head<'a>(
         target,
         authority,
         fields: SmallVec::new(),
+        known: SmallVec::new(),
         body: Framing::None,
         keep_alive: true,
         expects_continue: false,
@@ -72,16 +73,16 @@ pub fn head<'a>(
         takes_trailers: false,
         nominated: SmallVec::new(),
         max_forwards: None,
-        length: 0,
+        raw: b"",
     };
     if parts.headers.len() - cookies.saturating_sub(1) > limits.header_count {
         return Err(Refusal::TooManyFields);
     }
-    read(&mut head, parts, around, crumbs, cookies)?;
-    if head.length > limits.header_bytes {
+    let length = read(&mut head, parts, around, crumbs, cookies)?;
+    if length > limits.header_bytes {
         return Err(Refusal::TooLarge);
     }
-    Ok(head)
+    Ok((head, length))
 }
 
 /// RFC 9113 §8.2.3: crumbs are put together again with `; `. Returns how many there were; one alone is
@@ -107,14 +108,14 @@ fn read<'a>(
     around: Around<'a>,
     crumbs: &'a [u8],
     cookies: usize,
-) -> Result<(), Refusal> {
+) -> Result<usize, Refusal> {
     let mut seen = Seen::default();
     let mut joined = false;
-    head.length = head.method.len() + parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let mut length = head.method.len() + parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
     for (name, value) in &parts.headers {
         let field = Field { name: name.as_str(), value: value.as_bytes() };
         // What a request takes here is counted as it came: crumbs are bytes.
-        head.length += field.name.len() + field.value.len() + 4;
+        length += field.name.len() + field.value.len() + 4;
         // RFC 9113 §8.2.1: a value neither begins nor ends with a blank.
         if field.value.first().is_some_and(is_blank) || field.value.last().is_some_and(is_blank) {
             return Err(Refusal::Value);
@@ -130,7 +131,8 @@ fn read<'a>(
             Known::WebSocketKey if head.websocket => continue,
             Known::Other if cookies > 1 && field.name == "cookie" => {
                 if !std::mem::replace(&mut joined, true) {
-                    head.fields.push((Field { name: "cookie", value: crumbs }, known));
+                    head.fields.push(Field { name: "cookie", value: crumbs });
+                    head.known.push(known);
                 }
                 continue;
             }
@@ -138,7 +140,8 @@ fn read<'a>(
         }
         read_field(head, &mut seen, field, known)?;
     }
-    conclude(head, &seen, around)
+    conclude(head, &seen, around)?;
+    Ok(length)
 }
 
 fn conclude<'a>(head: &mut RequestHead<'a>, seen: &Seen<'a>, around: Around<'a>) -> Result<(), Refusal> {
@@ -155,7 +158,8 @@ fn conclude<'a>(head: &mut RequestHead<'a>, seen: &Seen<'a>, around: Around<'a>)
         if !seen.websocket_version || seen.length.is_some_and(|length| length > 0) || around.ends {
             return Err(Refusal::Connect);
         }
-        head.fields.push((Field { name: "sec-websocket-key", value: around.key.as_bytes() }, Known::WebSocketKey));
+        head.fields.push(Field { name: "sec-websocket-key", value: around.key.as_bytes() });
+        head.known.push(Known::WebSocketKey);
         return Ok(());
     }
     head.body = match (seen.length, around.ends) {

@@ -23,6 +23,7 @@ pub fn head<'a>(parts: &'a Parts, ends: bool, limits: &Limits) -> Result<Respons
             .ok_or(ResponseFault::Status)?,
         reason: parts.status.canonical_reason().unwrap_or(""),
         fields: SmallVec::new(),
+        known: SmallVec::new(),
         body: Framing::None,
         length: None,
         chunked: false,
@@ -30,11 +31,12 @@ pub fn head<'a>(parts: &'a Parts, ends: bool, limits: &Limits) -> Result<Respons
         websocket: false,
         dated: false,
         nominated: SmallVec::new(),
-        bytes: 0,
+        raw: b"",
     };
+    let mut bytes = 0;
     for (name, value) in &parts.headers {
         let field = Field { name: name.as_str(), value: value.as_bytes().trim_ascii() };
-        head.bytes += field.name.len() + field.value.len() + 4;
+        bytes += field.name.len() + field.value.len() + 4;
         let known = known(field.name);
         match known {
             Known::ContentLength => {
@@ -50,9 +52,10 @@ pub fn head<'a>(parts: &'a Parts, ends: bool, limits: &Limits) -> Result<Respons
             Known::Date => head.dated = true,
             _ => {}
         }
-        head.fields.push((field, known));
+        head.fields.push(field);
+        head.known.push(known);
     }
-    if head.bytes > limits.header_bytes || head.fields.len() > Limits::HEADER_COUNT_CEILING {
+    if bytes > limits.header_bytes || head.fields.len() > Limits::HEADER_COUNT_CEILING {
         return Err(ResponseFault::TooLarge);
     }
     head.body = match head.length {

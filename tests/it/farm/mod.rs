@@ -1,5 +1,6 @@
 //! What the tests stand on: a folder, ports, the program under test, origins and a client.
 
+pub mod authority;
 pub mod client;
 pub mod h2;
 pub mod h2_origin;
@@ -10,6 +11,7 @@ pub mod process;
 pub mod reeve;
 pub mod watch;
 
+pub use authority::{Authority, Issued};
 pub use client::{Answer, Client, get};
 pub use origin::Origin;
 pub use reeve::Reeve;

@@ -21,8 +21,8 @@ fn crumbs_become_one_cookie_and_framing_follows_the_frames() {
     let parts = parts("POST", "http://t.example/p?q", &fields);
     let mut crumbs = Crumbs::new();
     let around = Around { ends: false, protocol: None, key: "" };
-    let head = head(&parts, around, &mut crumbs, &Limits::default()).unwrap();
-    let lines: Vec<_> = head.fields.iter().map(|(field, _)| (field.name, field.value)).collect();
+    let (head, _) = head(&parts, around, &mut crumbs, &Limits::default()).unwrap();
+    let lines: Vec<_> = head.fields.iter().map(|field| (field.name, field.value)).collect();
     assert!(lines.contains(&("cookie", b"a=1; b=2")) && lines.len() == 3, "{lines:?}");
     assert_eq!((head.body, head.takes_trailers), (Framing::Chunked, true));
     assert_eq!(head.target, Target::Path { path: "/p", query: Some("q") });
@@ -77,9 +77,9 @@ fn a_websocket_becomes_a_handshake() {
     let parts = parts("CONNECT", "http://t.example/ws", &fields);
     let mut crumbs = Crumbs::new();
     let around = Around { ends: false, protocol: Some("websocket"), key: "dGhlIHNhbXBsZSBub25jZQ==" };
-    let head = head(&parts, around, &mut crumbs, &Limits::default()).unwrap();
+    let (head, _) = head(&parts, around, &mut crumbs, &Limits::default()).unwrap();
     assert!(head.method == "GET" && head.websocket && head.body == Framing::None);
-    let keys: Vec<_> = head.fields.iter().filter(|(_, known)| *known == Known::WebSocketKey).collect();
+    let keys: Vec<_> = head.lines().filter(|(_, known)| *known == Known::WebSocketKey).collect();
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].0.value, around.key.as_bytes());
     assert_eq!(refusal(&parts_of_version("8"), false, Some("websocket")), Some(Refusal::Connect));
