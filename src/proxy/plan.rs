@@ -8,15 +8,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
 use crate::route;
-use crate::wire::field::Field;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
 use crate::wire::http1::{Framing, Known, host};
 
@@ -102,7 +99,7 @@ pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpA
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
-        head_bytes: head.length,
+        head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
         denied: false,
         seen: seen(&head, bytes),
@@ -145,13 +142,12 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
         Ok(path) => path,
         Err(fault) => return Step::Fail(Failure::new(FailureKind::Path, fault.to_string())),
     };
-    let fields: SmallVec<[Field<'_>; 24]> = head.fields.iter().map(|(field, _)| *field).collect();
     let routed = route::Head {
         method: head.method,
         host,
         path,
         query,
-        fields: &fields,
+        fields: &head.fields,
         source: peer,
         listener: &listener.name,
         sni: None,
@@ -222,7 +218,7 @@ fn seen(head: &RequestHead<'_>, bytes: &[u8]) -> Seen {
     if let Some(authority) = head.authority {
         seen.host = at(authority.text.as_bytes());
     }
-    for (field, known) in &head.fields {
+    for (field, known) in head.lines() {
         match known {
             Known::Accept => seen.accept = at(field.value),
             Known::RequestId => seen.request_id = at(field.value),
