@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Outcome;
-use crate::model::pool::{Check, Probe};
+use crate::model::pool::{Check, Probe, ProxyVersion};
+use crate::wire::proxy_header;
 
 /// As much of an answer's body is read; a health page is shorter, and the rest would say nothing more.
 const BODY: usize = 64 << 10;
@@ -36,6 +37,9 @@ async fn attempt(check: &Check, address: SocketAddr, named: &str) -> Result<Stri
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
     let clock = Clock { whole: check.timeout, end: Instant::now() + check.timeout.min(LONGEST) };
     let stream = clock.within("connecting", connect(address)).await?;
+    if let Some(version) = check.send_proxy {
+        clock.within("sending the PROXY header", announce(&stream, version)).await?;
+    }
     match &check.probe {
         Probe::Tcp => Ok("connected".to_owned()),
         Probe::Http { method, path, host, expect_status } => {
@@ -65,6 +69,23 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
         Ok(stream) => Ok(stream),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Err("connect refused".to_owned()),
         Err(error) => Err(format!("connect failed: {error}")),
+    }
+}
+
+/// Says that this connection is our own and no client's.
+async fn announce(stream: &TcpStream, version: ProxyVersion) -> Result<(), String> {
+    let mut header = Vec::new();
+    match version {
+        ProxyVersion::V1 => proxy_header::write_v1(None, &mut header),
+        ProxyVersion::V2 => proxy_header::write_v2(None, std::iter::empty(), &mut header),
+    }
+    let broken = |error: std::io::Error| format!("the PROXY header was not taken: {error}");
+    stream.writable().await.map_err(broken)?;
+    // The kernel takes it whole: it is the first thing in an empty buffer.
+    match stream.try_write(&header) {
+        Ok(count) if count == header.len() => Ok(()),
+        Ok(_) => Err("the PROXY header was not taken".to_owned()),
+        Err(error) => Err(broken(error)),
     }
 }
 

@@ -109,6 +109,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         checks,
         retry: Retry::default(),
         timeouts: Timeouts::default(),
+        send_proxy: None,
         built: true,
         place: place(),
     };

@@ -19,10 +19,21 @@ pub struct Pool {
     pub retry: Retry,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
-    /// False when its servers are spoken to in a way that is not built yet (TLS, HTTP/2, a PROXY
-    /// header): then no server of it is chosen, for nothing else may be said to them.
+    /// Each connection to its servers begins with a PROXY header of this version.
+    pub send_proxy: Option<ProxyVersion>,
+    /// False when its servers are spoken to in a way that is not built yet (TLS, HTTP/2): then no server
+    /// of it is chosen, for nothing else may be said to them.
     pub built: bool,
     pub place: Place,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// Binary, and it carries more than addresses.
+    V2,
 }
 
 /// One machine and port.
@@ -127,6 +138,9 @@ pub struct Check {
     pub fall: u32,
     /// Port to probe, where it is not the server's own.
     pub port: Option<u16>,
+    /// The PROXY header that begins each probe, as it begins every other connection to these servers.
+    /// Not where `port` names another port: who listens there expects none.
+    pub send_proxy: Option<ProxyVersion>,
     pub place: Place,
 }
 
@@ -134,7 +148,17 @@ impl Check {
     /// What a check does that says only its probe.
     pub fn with(probe: Probe, place: Place) -> Check {
         let seconds = Duration::from_secs;
-        Check { probe, interval: seconds(2), jitter: 0.1, timeout: seconds(1), rise: 2, fall: 3, port: None, place }
+        Check {
+            probe,
+            interval: seconds(2),
+            jitter: 0.1,
+            timeout: seconds(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+            send_proxy: None,
+            place,
+        }
     }
 }
 

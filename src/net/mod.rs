@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod deadline;
 pub mod dial;
 pub mod idle;
+pub mod peek;
 pub mod pipes;
 pub mod stream;
 

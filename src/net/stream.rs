@@ -91,16 +91,18 @@ impl Reader<'_> {
 
     /// Moves at most `most` bytes into an empty pipe; 0 is the end.
     pub fn splice(&self, pipe: &Pipe, most: u64) -> impl Future<Output = io::Result<usize>> + Unpin {
-        poll_fn(move |cx| {
-            let tcp: &TcpStream = self.half.as_ref();
-            loop {
-                ready!(tcp.poll_read_ready(cx))?;
-                match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, most)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return Poll::Ready(result),
-                }
+        poll_fn(move |cx| self.poll_splice(cx, pipe, most))
+    }
+
+    pub fn poll_splice(&self, cx: &mut Context<'_>, pipe: &Pipe, most: u64) -> Poll<io::Result<usize>> {
+        let tcp: &TcpStream = self.half.as_ref();
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
             }
-        })
+        }
     }
 }
 

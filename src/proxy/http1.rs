@@ -41,6 +41,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream, 
         input,
         body_taken: 0,
         next_input: None,
+        own: Vec::new(),
     };
     while arrival(&worker, &mut client).await {
         match Box::pin(one_request(&worker, &mut client)).await {
@@ -120,7 +121,7 @@ fn skip_empty_lines(input: &mut Buffer) {
 fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
     let input = client.input.as_ref()?;
     match view.listener(client.connection.listener) {
-        Some(listener) => plan::plan(worker, listener, view, client.connection.peer.ip(), input.as_slice()),
+        Some(listener) => plan::plan(worker, listener, view, client.connection.client.get().ip(), input.as_slice()),
         // The listener is configured no more; its connections end with their next request.
         None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
     }

@@ -1,9 +1,11 @@
 //! The layer-7 engine: one worker a core, each with its own listeners, connections and buffers.
 //!
-//! `connection` finds out what a client speaks, `http1` reads its requests, `plan` decides each while its
+//! `connection` finds out what a client speaks, after `announced` has learnt whose connection it is. What
+//! is passed on unread is `opaque`'s; else `http1` reads requests, `plan` decides each while its
 //! head is still borrowed, `request` is the recipe that carries the decision out, `finish` writes it down.
 
 pub mod access_log;
+mod announced;
 mod answer;
 mod client;
 mod connection;
@@ -11,6 +13,7 @@ mod failure;
 mod finish;
 mod forward;
 mod http1;
+mod opaque;
 mod outcome;
 mod pick;
 mod plan;

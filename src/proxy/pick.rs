@@ -64,7 +64,9 @@ pub fn pick(
     let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
     tries.count += 1;
     tries.last = Some(lease.server().clone());
+    // Where servers are told whose connection it is, an idle one is somebody's: see `Client::own`.
     if take == Take::IdleOrNew
+        && pool.config().send_proxy.is_none()
         && let Some(stream) = worker.idle.take(lease.id(), lease.address())
     {
         worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
@@ -73,7 +75,8 @@ pub fn pick(
     Ok(Picked::ToDial(lease))
 }
 
-/// Connects to a server, or to another one where it cannot be reached.
+/// Connects to a server, or to another one where it cannot be reached. `greeting` is said first on a new
+/// connection: a PROXY header, or nothing.
 ///
 /// # Errors
 /// The last server's, when no other may be tried.
@@ -83,13 +86,14 @@ pub async fn connect(
     key: Option<u64>,
     take: Take,
     mut lease: Lease,
+    greeting: &[u8],
     tries: &mut Tries,
     timer: &Timer,
 ) -> Result<Connected, Failure> {
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let error = match dial(address, timer, pool.config().timeouts.connect).await {
+        let error = match dial(address, greeting, timer, pool.config().timeouts.connect).await {
             Ok(stream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, stream, reused: false, took: started.elapsed() });

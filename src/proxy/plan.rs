@@ -151,7 +151,7 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
         source: peer,
         listener: &listener.name,
         sni: None,
-        alpn: None,
+        alpn: &[],
         no_tls: false,
     };
     let incoming = Incoming { listener, peer, head, routed };

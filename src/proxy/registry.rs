@@ -1,10 +1,11 @@
 //! What is known of a worker's client connections from outside of their tasks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::announced::Announced;
 use crate::net::Timer;
 use crate::state::connections::{Doing, REQUEST_SHOWN};
 
@@ -45,7 +46,10 @@ impl Connections {
 pub struct Connection {
     pub id: u64,
     pub listener: u32,
-    pub peer: SocketAddr,
+    /// Whose connection it is: the peer, or whom the peer says it speaks for.
+    pub client: Cell<SocketAddr>,
+    /// Filled where a server may have to be told, or a PROXY header came.
+    pub announced: OnceCell<Box<Announced>>,
     pub since: Instant,
     pub doing: Cell<Doing>,
     pub requests: Cell<u64>,

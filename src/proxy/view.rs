@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::listener::Protocol;
+use crate::model::listener::{AcceptProxy, Protocol};
 use crate::model::pool::Scheduler;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
@@ -18,12 +18,17 @@ pub struct View {
     listeners: Vec<Option<ListenerView>>,
     /// By pool: what its scheduler hashes.
     pub keys: Vec<Option<Key>>,
+    /// Some pool's servers are told whose connection it is.
+    pub announces: bool,
 }
 
 /// A listener's settings, with names resolved.
 #[derive(Debug)]
 pub struct ListenerView {
     pub name: Arc<str>,
+    pub protocol: Protocol,
+    /// Peers that say whose connection it is.
+    pub accept_proxy: Option<AcceptProxy>,
     /// Position in the snapshot's tables.
     pub table: usize,
     /// Position in the snapshot's pools.
@@ -37,7 +42,7 @@ impl View {
         let config = &snapshot.config;
         let mut listeners = Vec::new();
         for (listener, id) in config.listeners.iter().zip(&snapshot.listeners) {
-            if !listener.built || listener.protocol != Protocol::Http {
+            if !listener.built {
                 continue;
             }
             let at = id.0 as usize;
@@ -47,6 +52,8 @@ impl View {
             let pool = listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name));
             listeners[at] = Some(ListenerView {
                 name: listener.name.clone(),
+                protocol: listener.protocol,
+                accept_proxy: listener.accept_proxy.clone(),
                 table: listener.rules,
                 pool,
                 forwarded: listener.forwarded,
@@ -61,7 +68,8 @@ impl View {
                 _ => None,
             })
             .collect();
-        View { listeners, keys, snapshot }
+        let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        View { listeners, keys, announces, snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {

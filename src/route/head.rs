@@ -14,7 +14,7 @@ use super::path::hex_pair;
 pub struct Head<'a> {
     /// As sent; methods are case-sensitive (RFC 9110 §9.1).
     pub method: &'a str,
-    /// In lower case, without port and trailing dot.
+    /// In lower case, without port and trailing dot; of a `tcp` section, what the client asks for by SNI.
     pub host: &'a str,
     /// Normalised by the section's policy (`path::normalise`).
     pub path: &'a str,
@@ -27,7 +27,8 @@ pub struct Head<'a> {
     pub listener: &'a str,
     /// In lower case.
     pub sni: Option<&'a str>,
-    pub alpn: Option<&'a str>,
+    /// The protocol that was agreed on; of a connection that stays sealed, all that the client offers.
+    pub alpn: &'a [&'a [u8]],
     /// `tls-passthrough` only: no ClientHello came.
     pub no_tls: bool,
 }
@@ -159,7 +160,7 @@ mod tests {
             source: IpAddr::from([0, 0, 0, 0]),
             listener: "",
             sni: None,
-            alpn: None,
+            alpn: &[],
             no_tls: false,
         }
     }

@@ -110,8 +110,11 @@ fn too_long<'a>(bytes: &[u8]) -> Result<Option<ClientHello<'a>>, HelloFault> {
     if bytes.len() >= Limits::HELLO_BYTES { Err(HelloFault::TooLong) } else { Ok(None) }
 }
 
-/// The fragment in the record that begins `bytes`, and what follows it; `None` while it is not whole.
-fn record(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, HelloFault> {
+/// The fragment in a record, and what follows it.
+type Fragment<'a> = (&'a [u8], &'a [u8]);
+
+/// Of the record that begins `bytes`; `None` while it is not whole.
+fn record(bytes: &[u8]) -> Result<Option<Fragment<'_>>, HelloFault> {
     if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) {
         return Err(HelloFault::Record);
     }

@@ -7,7 +7,7 @@ use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{scheduler, server, settings, table_place, unbuilt};
-use crate::model::pool::{Retry, Scheduler, Server};
+use crate::model::pool::{ProxyVersion, Retry, Scheduler, Server};
 use crate::model::{Fault, Place, Timeouts};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,7 @@ pub struct Pool {
     pub checks: Checks,
     pub retry: Retry,
     pub timeouts: Timeouts,
+    pub send_proxy: Option<ProxyVersion>,
     pub built: bool,
     pub place: Place,
 }
@@ -36,6 +37,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         checks: Checks::default(),
         retry: Retry::default(),
         timeouts: general.clone(),
+        send_proxy: None,
         built: true,
         place: table_place(walk, entry),
     };
@@ -58,6 +60,13 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     }
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
+    }
+    if let Some(entry) = fields.get("send-proxy-protocol") {
+        pool.send_proxy = match walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]) {
+            Some("v1") => Some(ProxyVersion::V1),
+            Some(_) => Some(ProxyVersion::V2),
+            None => None,
+        };
     }
     pool.built = spoken_to(&mut fields, name);
     not_built_yet(&mut fields, name);
@@ -85,11 +94,6 @@ fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> bool {
         plain = false;
         unbuilt::pool_tls(walk, &entry.node, &format!("[pool.{name}] tls"));
         walk.not_built(&entry.key_origin, format_args!("pool.{name}: tls"));
-    }
-    if let Some(entry) = fields.get("send-proxy-protocol") {
-        plain = false;
-        walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
     }
     plain
 }

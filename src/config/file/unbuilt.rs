@@ -33,17 +33,6 @@ pub fn pool_tls(walk: &Walk<'_>, node: &Node, title: &str) {
     fields.finish();
 }
 
-pub fn accept_proxy_protocol(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    if let Some(entry) = fields.require("from", "the peers that send the header, for example from = [\"10.0.0.0/8\"]") {
-        for node in walk.list(&entry.node) {
-            walk.net(node, "from");
-        }
-    }
-    word(&mut fields, "mode", &["required", "optional"]);
-    fields.finish();
-}
-
 pub fn affinity(walk: &Walk<'_>, node: &Node, title: &str) {
     let Some(mut fields) = Fields::of(walk, node, title) else { return };
     let kinds = ["cookie", "source", "header", "tls-session"];
