@@ -6,27 +6,32 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::args::{CheckArguments, Format};
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::config::{self, Load};
 use crate::model::{Config, Fault, Severity};
 use crate::route::{self, Table};
+use crate::tls;
 
 /// Texts that were read, and what they were compiled to.
 pub struct Prepared {
     pub load: Load,
     /// One for each of `Config::rule_sets`, in their order.
     pub tables: Vec<Arc<Table>>,
+    /// Certificates and keys, as far as they are good.
+    pub tls: tls::Loaded,
     /// `expect` lines that do not hold. Each is among the faults.
     pub failed_expects: usize,
 }
 
-/// Reads the texts, compiles every rule set and runs its `expect` lines.
+/// Reads the texts, compiles every rule set and runs its `expect` lines, and reads certificates and keys.
 pub fn prepare(request: &config::Request) -> Prepared {
     let mut load = config::load(request);
     let mut tables = Vec::new();
     let mut failed_expects = 0;
+    let mut tls = tls::Loaded::default();
     // Rules are compiled and tested behind a fault of the configuration too: all faults in one run.
     if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
         let read = load.faults.len();
@@ -42,9 +47,10 @@ pub fn prepare(request: &config::Request) -> Prepared {
             }
             failed_expects = load.faults.len() - compiled;
         }
+        tls = tls::load(config, SystemTime::now(), &mut load.faults);
     }
     config::fault::sort(&mut load.faults);
-    Prepared { load, tables, failed_expects }
+    Prepared { load, tables, tls, failed_expects }
 }
 
 impl Prepared {

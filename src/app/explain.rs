@@ -108,6 +108,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         listener: &listener.name,
         sni: None,
         alpn: &[],
+        certificate: None,
         no_tls: false,
     };
     let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();

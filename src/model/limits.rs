@@ -38,6 +38,12 @@ impl Limits {
     /// A PROXY header. Version 1 has 107 bytes at most; in version 2 a client certificate is the largest
     /// thing that proxies put in, of some KiB, and other receivers end at 4 or 16 KiB.
     pub const PROXY_HEADER_BYTES: usize = 16 << 10;
+    /// TLS sessions kept in memory: of a listener's clients that take no tickets (few, and old), and of the
+    /// names a pool's servers go by. A few hundred bytes each, some KiB with a client's certificate.
+    pub const TLS_SESSIONS: usize = 4096;
+    /// A session in a ticket. A client's chain of certificates is the most of it, 6 KiB when it is long;
+    /// beyond, clients shake hands anew.
+    pub const TLS_TICKET: usize = 16 << 10;
 }
 
 impl Default for Limits {

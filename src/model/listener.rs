@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::fault::Place;
+use super::tls::ListenerTls;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -22,6 +23,8 @@ pub struct Listener {
     pub forwarded: bool,
     /// Peers that say in a PROXY header whose connection it is.
     pub accept_proxy: Option<AcceptProxy>,
+    /// `None`: it speaks in clear.
+    pub tls: Option<ListenerTls>,
     /// False when the listener needs a part that is not built yet: it is then not opened at all.
     pub built: bool,
     pub place: Place,

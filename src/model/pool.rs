@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Timeouts;
 use super::fault::Place;
 use super::rule::Key;
+use super::tls::PoolTls;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -21,8 +22,10 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// Each connection to its servers begins with a PROXY header of this version.
     pub send_proxy: Option<ProxyVersion>,
-    /// False when its servers are spoken to in a way that is not built yet (TLS, HTTP/2): then no server
-    /// of it is chosen, for nothing else may be said to them.
+    /// How its servers are spoken to in secret; `None`: in clear.
+    pub tls: Option<PoolTls>,
+    /// False when its servers are spoken to in a way that is not built yet (HTTP/2): then no server of it
+    /// is chosen, for nothing else may be said to them.
     pub built: bool,
     pub place: Place,
 }

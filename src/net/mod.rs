@@ -7,6 +7,7 @@ pub mod dial;
 pub mod idle;
 pub mod peek;
 pub mod pipes;
+mod secure;
 pub mod stream;
 
 pub use buffers::{Buffer, Buffers};

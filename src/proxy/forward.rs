@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::view::ListenerView;
 use crate::route::{self, Change};
+use crate::tls::Peer;
 use crate::wire::field::Field;
 use crate::wire::http1::request::{RequestHead, Version};
 use crate::wire::http1::{Framing, Known, lines};
@@ -17,6 +18,7 @@ use crate::wire::http1::{Framing, Known, lines};
 pub struct Incoming<'a, 'h> {
     pub listener: &'a ListenerView,
     pub peer: IpAddr,
+    pub tls: Option<&'a Peer>,
     pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
@@ -128,7 +130,8 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     }
     address(incoming.peer, out);
     if !has(Known::XForwardedProto) {
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http");
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(scheme(incoming));
     }
     if let Some(authority) = head.authority.filter(|_| !has(Known::XForwardedHost)) {
         out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
@@ -149,9 +152,20 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
             out.extend_from_slice(authority.text.as_bytes());
             out.push(b'"');
         }
-        out.extend_from_slice(b";proto=http");
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(scheme(incoming));
     }
     out.extend_from_slice(b"\r\n");
+    if let Some(certificate) = incoming.tls.and_then(|tls| tls.certificate.as_ref()) {
+        // No client's own field of these names comes this far, and no text of a certificate ends a line.
+        lines::write("X-Client-Cert-Subject", certificate.subject.as_bytes(), out);
+        lines::write("X-Client-Cert-Fingerprint", certificate.fingerprint.as_bytes(), out);
+        lines::write("X-Client-Cert-Verified", b"SUCCESS", out);
+    }
+}
+
+fn scheme(incoming: &Incoming<'_, '_>) -> &'static [u8] {
+    if incoming.tls.is_some() { b"https" } else { b"http" }
 }
 
 /// An address as text; IPv4 without the formatting machinery, for it stands in every request.

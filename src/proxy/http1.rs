@@ -97,7 +97,8 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> After {
     worker.set_active(client.connection);
     let view = worker.view();
     let first = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
-    if first.first() == Some(&TLS_HANDSHAKE) && client.connection.requests.get() == 0 {
+    let in_clear = client.connection.tls.get().is_none();
+    if first.first() == Some(&TLS_HANDSHAKE) && in_clear && client.connection.requests.get() == 0 {
         worker.counters.borrow_mut().rejected(client.connection.listener, crate::state::counters::Rejected::TlsOnPlain);
         return After::Gone;
     }
@@ -121,7 +122,7 @@ fn skip_empty_lines(input: &mut Buffer) {
 fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
     let input = client.input.as_ref()?;
     match view.listener(client.connection.listener) {
-        Some(listener) => plan::plan(worker, listener, view, client.connection.client.get().ip(), input.as_slice()),
+        Some(listener) => plan::plan(worker, listener, view, client.connection, input.as_slice()),
         // The listener is configured no more; its connections end with their next request.
         None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
     }

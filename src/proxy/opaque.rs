@@ -178,6 +178,7 @@ impl Session<'_> {
             listener: &listener.name,
             sni: self.sni.as_deref(),
             alpn: &alpn,
+            certificate: None,
             no_tls: self.protocol == Protocol::TlsPassthrough && !self.tls,
         };
         let mut dice = || self.worker.dice();

@@ -3,13 +3,13 @@
 //!
 //! Parse, check, route, write the rewritten head: no step of it waits.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
+use super::registry::Connection;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
@@ -85,7 +85,13 @@ pub struct Forward {
 }
 
 /// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
-pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpAddr, bytes: &[u8]) -> Option<Plan> {
+pub fn plan(
+    worker: &Worker,
+    listener: &ListenerView,
+    view: &Rc<View>,
+    connection: &Connection,
+    bytes: &[u8],
+) -> Option<Plan> {
     let head = match request::parse(bytes, &view.snapshot.config.limits) {
         Ok(Some(head)) => head,
         Ok(None) => return None,
@@ -104,7 +110,7 @@ pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpA
         denied: false,
         seen: seen(&head, bytes),
     };
-    plan.step = decide(worker, listener, peer, &head, &mut plan);
+    plan.step = decide(worker, listener, connection, &head, &mut plan);
     Some(plan)
 }
 
@@ -124,7 +130,15 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
     }
 }
 
-fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &RequestHead<'_>, plan: &mut Plan) -> Step {
+fn decide(
+    worker: &Worker,
+    listener: &ListenerView,
+    connection: &Connection,
+    head: &RequestHead<'_>,
+    plan: &mut Plan,
+) -> Step {
+    let (peer, tls) = (connection.client.get().ip(), connection.tls.get().map(|tls| &**tls));
+    let alpn = tls.and_then(|tls| tls.alpn.as_deref()).map(str::as_bytes);
     if head.max_forwards == Some(0) {
         return Step::Options;
     }
@@ -150,11 +164,12 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
         fields: &head.fields,
         source: peer,
         listener: &listener.name,
-        sni: None,
-        alpn: &[],
+        sni: tls.and_then(|tls| tls.sni.as_deref()),
+        alpn: alpn.as_slice(),
+        certificate: tls.and_then(|tls| tls.certificate.as_ref()),
         no_tls: false,
     };
-    let incoming = Incoming { listener, peer, head, routed };
+    let incoming = Incoming { listener, peer, tls, head, routed };
     let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
         return match listener.pool {
             Some(pool) => forward_to(worker, &plan.view, pool, None, &incoming),

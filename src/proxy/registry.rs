@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::announced::Announced;
 use crate::net::Timer;
 use crate::state::connections::{Doing, REQUEST_SHOWN};
+use crate::tls::Peer;
 
 /// The open connections of one worker.
 #[derive(Debug, Default)]
@@ -60,6 +61,8 @@ pub struct Connection {
     /// Method and path of the request in progress, as far as they are shown.
     pub request: RefCell<Shown>,
     pub timer: Timer,
+    /// Once its handshake is done; for ever empty on a connection in clear.
+    pub tls: OnceCell<Box<Peer>>,
 }
 
 /// The beginning of a request, kept for whoever asks what a connection is doing.

@@ -192,7 +192,8 @@ impl Way<'_> {
                     pace = match (buffer.room(), pace) {
                         (0, Pace::Small) => Pace::Large,
                         // A full large buffer means that there is a stream.
-                        (0, _) => Pace::Bulk(0),
+                        (0, _) if from.is_plain() && to.is_plain() => Pace::Bulk(0),
+                        (0, _) => Pace::Large,
                         _ => Pace::Small,
                     };
                     relay::write_all(to, buffer.as_slice(), timer, self.limits.write).await
@@ -256,6 +257,6 @@ impl Way<'_> {
                 Err(_) => LARGE,
             },
         };
-        from.poll_fill(cx, &self.worker.buffers, most as u64).map(|read| read.map(Piece::Copied))
+        from.poll_fill(cx, &self.worker.buffers, most as u64, 0).map(|read| read.map(Piece::Copied))
     }
 }

@@ -192,6 +192,7 @@ impl Worker {
             server: Cell::new((u32::MAX, u32::MAX)),
             request: RefCell::default(),
             timer: self.wheel.timer(),
+            tls: OnceCell::new(),
         });
         let slot = self.connections.borrow_mut().add(connection.clone());
         Entered { worker: self.clone(), slot, connection }

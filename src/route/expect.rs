@@ -93,6 +93,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         listener: listener.unwrap_or_default(),
         sni: sni.as_deref(),
         alpn: &alpn,
+        certificate: None,
         no_tls: facts.no_tls,
     };
     let mut dice = || roll();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use memchr::memchr;
 use smallvec::SmallVec;
 
+use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
 
 use super::path::hex_pair;
@@ -29,6 +30,8 @@ pub struct Head<'a> {
     pub sni: Option<&'a str>,
     /// The protocol that was agreed on; of a connection that stays sealed, all that the client offers.
     pub alpn: &'a [&'a [u8]],
+    /// The client's, verified.
+    pub certificate: Option<&'a Certificate>,
     /// `tls-passthrough` only: no ClientHello came.
     pub no_tls: bool,
 }
@@ -161,6 +164,7 @@ mod tests {
             listener: "",
             sni: None,
             alpn: &[],
+            certificate: None,
             no_tls: false,
         }
     }

@@ -32,6 +32,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         retry: Retry::default(),
         timeouts: Timeouts::default(),
         send_proxy: None,
+        tls: None,
         built: true,
         place: Place::file("test"),
     }

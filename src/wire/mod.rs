@@ -1,5 +1,6 @@
 //! Bytes to types and back; everything here is fuzzed and none of it waits.
 
+pub mod certificate;
 pub mod client_hello;
 pub mod field;
 pub mod http1;

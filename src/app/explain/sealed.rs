@@ -47,6 +47,7 @@ pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Resu
         listener: &listener.name,
         sni: asked.sni.as_deref(),
         alpn: &alpn,
+        certificate: None,
         no_tls: asked.no_tls,
     };
     let section = table.section(Kind::Tcp, "");

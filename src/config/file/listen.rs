@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use super::super::node::{Entry, Node};
 use super::walk::{Fields, Walk};
-use super::{Named, Taken, table_place, unbuilt};
+use super::{Named, Taken, table_place, tls};
 use crate::model::listener::{AcceptProxy, HeaderMode, Protocol};
+use crate::model::tls::ListenerTls;
 use crate::model::{Fault, Place};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,7 @@ pub struct Listen {
     pub trusted: Vec<IpNet>,
     pub forwarded: bool,
     pub accept_proxy: Option<AcceptProxy>,
+    pub tls: Option<ListenerTls>,
     pub built: bool,
     pub place: Place,
 }
@@ -39,6 +41,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         trusted: Vec::new(),
         forwarded: false,
         accept_proxy: None,
+        tls: None,
         built: true,
         place: table_place(walk, entry),
     };
@@ -65,8 +68,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         listen.forwarded = walk.boolean(&entry.node, "forwarded").unwrap_or_default();
     }
     if let Some(entry) = fields.get("tls") {
-        listen.built = false;
-        unbuilt::listener_tls(walk, &entry.node, &format!("[listen.{name}] tls"));
+        listen.tls = tls::listener(walk, &entry.node, &format!("[listen.{name}] tls"));
         if listen.protocol == Protocol::TlsPassthrough {
             let fault = Fault::error(
                 "R0124",
@@ -75,7 +77,6 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
             );
             walk.push(fault.help("take one of the two away"));
         }
-        walk.not_built(&entry.key_origin, format_args!("listen.{name}: tls"));
     }
     if let Some(entry) = fields.get("accept-proxy-protocol") {
         listen.accept_proxy = accept_proxy(walk, &entry.node, &format!("[listen.{name}] accept-proxy-protocol"));

@@ -25,15 +25,16 @@ pub(super) fn finish(session: &Session<'_>, ending: Ending) {
 fn entry<'s>(session: &'s Session<'_>, ending: Ending) -> Entry<'s> {
     let connection = session.connection;
     let snapshot = &session.view.snapshot;
+    let terminated = connection.tls.get().and_then(|tls| tls.sni.as_deref());
     Entry {
         unix_ms: session.worker.unix_ms(session.started),
         id: session.id,
         listener: session.view.listener(connection.listener).map_or("-", |listener| &*listener.name),
         client: connection.client.get(),
         proto: if session.tls { "TLS" } else { "TCP" },
-        // Which version the two agree on is said behind the hello.
-        tls: None,
-        sni: session.sni.as_deref().map(str::as_bytes),
+        // Of a sealed connection, the version that the two agree on is said behind the hello.
+        tls: connection.tls.get().map(|tls| tls.version),
+        sni: session.sni.as_deref().or(terminated).map(str::as_bytes),
         method: b"",
         host: None,
         path: b"",
