@@ -44,15 +44,15 @@ pub async fn run(
     progress.body_in.set(progress.body_in.get() + early.len() as u64);
     progress.body_out.set(from_server.len() as u64);
     let mut to_client = match &mut client.to {
-        ToClient::Http1(writer) => To::Writer(writer),
+        ToClient::Http1(writer) => Outlet::Writer(writer),
         ToClient::Http2(respond) => match respond.rest() {
-            Some(stream) => To::Frames(stream),
+            Some(stream) => Outlet::Frames(stream),
             None => return Ok(After::Close),
         },
     };
     let from_client = match &mut client.from {
-        FromClient::Http1(reader) => From::Reader(reader),
-        FromClient::Http2(stream) => From::Frames(stream),
+        FromClient::Http1(reader) => Inlet::Reader(reader),
+        FromClient::Http2(stream) => Inlet::Frames(stream),
     };
     if !from_server.is_empty() {
         to_client.write(Said::Read(from_server), client.timer, limits.write).await.map_err(downstream)?;
@@ -66,8 +66,8 @@ pub async fn run(
     let timer = worker.wheel.timer();
     let up = Way { worker, limits, spoken: &spoken, ended: &ended, moved: &progress.body_in };
     let down = Way { worker, limits, spoken: &spoken, ended: &ended, moved: &progress.body_out };
-    let mut up = pin!(up.pass(from_client, To::Writer(&mut server_writer), &timer));
-    let mut down = pin!(down.pass(From::Reader(&mut server_reader), to_client, client.timer));
+    let mut up = pin!(up.pass(from_client, Outlet::Writer(&mut server_writer), &timer));
+    let mut down = pin!(down.pass(Inlet::Reader(&mut server_reader), to_client, client.timer));
     let (mut up_done, mut down_done) = (false, false);
     let whole = poll_fn(|cx| {
         if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {
@@ -92,13 +92,13 @@ pub async fn run(
 }
 
 /// One end that is read.
-enum From<'a, 's> {
+enum Inlet<'a, 's> {
     Reader(&'a mut Reader<'s>),
     Frames(&'a mut RecvStream),
 }
 
 /// One end that is written.
-enum To<'a, 's> {
+enum Outlet<'a, 's> {
     Writer(&'a mut Writer<'s>),
     Frames(&'a mut SendStream<Bytes>),
 }
@@ -123,11 +123,11 @@ impl Said {
     }
 }
 
-impl From<'_, '_> {
+impl Inlet<'_, '_> {
     fn poll_some(&mut self, cx: &mut Context<'_>, worker: &Worker, most: u64) -> Poll<io::Result<Said>> {
         match self {
-            From::Reader(reader) => reader.poll_fill(cx, &worker.buffers, most, 0).map_ok(Said::Read),
-            From::Frames(stream) => loop {
+            Inlet::Reader(reader) => reader.poll_fill(cx, &worker.buffers, most, 0).map_ok(Said::Read),
+            Inlet::Frames(stream) => loop {
                 match ready!(stream.poll_data(cx)) {
                     None => return Poll::Ready(Ok(Said::Frame(Bytes::new()))),
                     // A frame without data says nothing, or that it was the last.
@@ -139,25 +139,27 @@ impl From<'_, '_> {
     }
 }
 
-impl To<'_, '_> {
+impl Outlet<'_, '_> {
     async fn write(&mut self, said: Said, timer: &Timer, limit: Duration) -> Result<(), RelayError> {
         match (self, said) {
-            (To::Writer(writer), Said::Read(buffer)) => relay::write_all(writer, buffer.as_slice(), timer, limit).await,
-            (To::Writer(writer), Said::Frame(bytes)) => relay::write_all(writer, &bytes, timer, limit).await,
-            (To::Frames(stream), Said::Read(buffer)) => {
+            (Outlet::Writer(writer), Said::Read(buffer)) => {
+                relay::write_all(writer, buffer.as_slice(), timer, limit).await
+            }
+            (Outlet::Writer(writer), Said::Frame(bytes)) => relay::write_all(writer, &bytes, timer, limit).await,
+            (Outlet::Frames(stream), Said::Read(buffer)) => {
                 let bytes = Bytes::copy_from_slice(buffer.as_slice());
                 drop(buffer);
                 pieces::send(stream, bytes, false, timer, limit).await
             }
-            (To::Frames(stream), Said::Frame(bytes)) => pieces::send(stream, bytes, false, timer, limit).await,
+            (Outlet::Frames(stream), Said::Frame(bytes)) => pieces::send(stream, bytes, false, timer, limit).await,
         }
     }
 
     /// Says that nothing more will come.
     async fn end(&mut self) -> Result<(), RelayError> {
         match self {
-            To::Writer(writer) => writer.shutdown().await.map_err(|_| RelayError::Gone),
-            To::Frames(stream) => stream.send_data(Bytes::new(), true).map_err(|_| RelayError::Gone),
+            Outlet::Writer(writer) => writer.shutdown().await.map_err(|_| RelayError::Gone),
+            Outlet::Frames(stream) => stream.send_data(Bytes::new(), true).map_err(|_| RelayError::Gone),
         }
     }
 }
@@ -181,7 +183,7 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    async fn pass(&self, mut from: From<'_, '_>, mut to: To<'_, '_>, timer: &Timer) -> Result<(), RelayError> {
+    async fn pass(&self, mut from: Inlet<'_, '_>, mut to: Outlet<'_, '_>, timer: &Timer) -> Result<(), RelayError> {
         let mut most = SMALL;
         loop {
             let some = self.wait(&mut from, timer, most as u64).await?;
@@ -198,7 +200,7 @@ impl Way<'_> {
             self.spoken.set(self.spoken.get() + 1);
             self.moved.set(self.moved.get() + length as u64);
             to.write(some, timer, self.limits.write).await?;
-            if let From::Frames(stream) = &mut from {
+            if let Inlet::Frames(stream) = &mut from {
                 pieces::release(stream, length);
             }
         }
@@ -206,7 +208,7 @@ impl Way<'_> {
 
     /// Waits until this side speaks, as long as either of them does. The time is another one from the
     /// moment on that the other side has ended.
-    async fn wait(&self, from: &mut From<'_, '_>, timer: &Timer, most: u64) -> Result<Said, RelayError> {
+    async fn wait(&self, from: &mut Inlet<'_, '_>, timer: &Timer, most: u64) -> Result<Said, RelayError> {
         loop {
             let (spoken, ended) = (self.spoken.get(), self.ended.get());
             let limit = if ended { self.limits.half } else { self.limits.idle };
