@@ -94,9 +94,14 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
         draining = true;
         connection.graceful_shutdown();
     }
+    let mut view = worker.view();
+    let mut waited = Wait::Idle;
     loop {
-        let config = worker.view().snapshot.config.clone();
         let wait = shared.waits(&io);
+        if wait != std::mem::replace(&mut waited, wait) {
+            view = worker.view();
+        }
+        let config = &view.snapshot.config;
         let limit = wait.limit(&config.timeouts);
         let event = poll_fn(|cx| {
             if !draining && drain.as_mut().poll(cx).is_ready() {

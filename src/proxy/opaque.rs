@@ -21,7 +21,7 @@ use super::announced;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::relay;
-use super::tunnel::{self, Broken, End, To};
+use super::tunnel::{self, Broken, End, Inlet, Outlet};
 use super::view::View;
 use super::worker::{Entered, Worker};
 use crate::model::listener::Protocol;
@@ -142,10 +142,10 @@ impl Session<'_> {
             written.map_err(|_| Ending::from(Broken::By(Side::Upstream)))?;
         }
         let client =
-            End { reader: tunnel::From::Reader(reader), writer: To::Writer(writer), timer: &self.connection.timer };
+            End { reader: Inlet::Reader(reader), writer: Outlet::Writer(writer), timer: &self.connection.timer };
         let server = End {
-            reader: tunnel::From::Reader(&mut server_reader),
-            writer: To::Writer(&mut server_writer),
+            reader: Inlet::Reader(&mut server_reader),
+            writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
         let joined = tunnel::join(self.worker, client, server, limits, &moved).await;

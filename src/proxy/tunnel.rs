@@ -48,15 +48,15 @@ pub async fn run(
     progress.body_in.set(progress.body_in.get() + early.len() as u64);
     progress.body_out.set(from_server.len() as u64);
     let mut to_client = match &mut client.to {
-        ToClient::Http1(writer) => To::Writer(writer),
+        ToClient::Http1(writer) => Outlet::Writer(writer),
         ToClient::Http2(respond) => match respond.rest() {
-            Some(stream) => To::Frames(stream),
+            Some(stream) => Outlet::Frames(stream),
             None => return Ok(After::Close),
         },
     };
     let from_client = match &mut client.from {
-        FromClient::Http1(reader) => From::Reader(reader),
-        FromClient::Http2(stream) => From::Frames(stream),
+        FromClient::Http1(reader) => Inlet::Reader(reader),
+        FromClient::Http2(stream) => Inlet::Frames(stream),
     };
     if !from_server.is_empty() {
         to_client.write(Said::Read(from_server), worker, client.timer, limits.write).await.map_err(downstream)?;
@@ -67,7 +67,8 @@ pub async fn run(
     drop(early);
     let timer = worker.wheel.timer();
     let up = End { reader: from_client, writer: to_client, timer: client.timer };
-    let down = End { reader: From::Reader(&mut server_reader), writer: To::Writer(&mut server_writer), timer: &timer };
+    let down =
+        End { reader: Inlet::Reader(&mut server_reader), writer: Outlet::Writer(&mut server_writer), timer: &timer };
     let add = |cell: &Cell<u64>, count: u64| cell.set(cell.get() + count);
     let moved = |side, count| add(if side == Side::Downstream { &progress.body_in } else { &progress.body_out }, count);
     let whole = join(worker, up, down, limits, &moved).await.is_ok();
@@ -86,8 +87,8 @@ pub struct Limits {
 
 /// One of the two connections.
 pub struct End<'a, 's> {
-    pub reader: From<'a, 's>,
-    pub writer: To<'a, 's>,
+    pub reader: Inlet<'a, 's>,
+    pub writer: Outlet<'a, 's>,
     pub timer: &'a Timer,
 }
 
@@ -178,13 +179,13 @@ const THIN: usize = 16 << 10;
 const THIN_PIECES: u32 = 4;
 
 /// One end that is read.
-pub enum From<'a, 's> {
+pub enum Inlet<'a, 's> {
     Reader(&'a mut Reader<'s>),
     Frames(&'a mut RecvStream),
 }
 
 /// One end that is written.
-pub enum To<'a, 's> {
+pub enum Outlet<'a, 's> {
     Writer(&'a mut Writer<'s>),
     Frames(&'a mut SendStream<Bytes>),
 }
@@ -206,15 +207,15 @@ impl Said {
     }
 }
 
-impl From<'_, '_> {
+impl Inlet<'_, '_> {
     fn is_plain(&self) -> bool {
-        matches!(self, From::Reader(reader) if reader.is_plain())
+        matches!(self, Inlet::Reader(reader) if reader.is_plain())
     }
 
     fn poll_some(&mut self, cx: &mut Context<'_>, worker: &Worker, pace: Pace) -> Poll<io::Result<Said>> {
         let reader = match self {
-            From::Reader(reader) => reader,
-            From::Frames(stream) => loop {
+            Inlet::Reader(reader) => reader,
+            Inlet::Frames(stream) => loop {
                 match ready!(stream.poll_data(cx)) {
                     None => return Poll::Ready(Ok(Said::Frame(Bytes::new()))),
                     // A frame without data says nothing, or that it was the last.
@@ -245,42 +246,44 @@ impl From<'_, '_> {
     }
 }
 
-impl To<'_, '_> {
+impl Outlet<'_, '_> {
     fn is_plain(&self) -> bool {
-        matches!(self, To::Writer(writer) if writer.is_plain())
+        matches!(self, Outlet::Writer(writer) if writer.is_plain())
     }
 
     async fn write(&mut self, said: Said, worker: &Worker, timer: &Timer, limit: Duration) -> Result<(), RelayError> {
         match (self, said) {
-            (To::Writer(writer), Said::Piped(pipe, count)) => {
+            (Outlet::Writer(writer), Said::Piped(pipe, count)) => {
                 relay::drain(writer, &pipe, count, timer, limit).await?;
                 worker.pipes.keep(pipe);
                 Ok(())
             }
-            (To::Writer(writer), Said::Read(buffer)) => relay::write_all(writer, buffer.as_slice(), timer, limit).await,
-            (To::Writer(writer), Said::Frame(bytes)) => relay::write_all(writer, &bytes, timer, limit).await,
-            (To::Frames(stream), Said::Read(buffer)) => {
+            (Outlet::Writer(writer), Said::Read(buffer)) => {
+                relay::write_all(writer, buffer.as_slice(), timer, limit).await
+            }
+            (Outlet::Writer(writer), Said::Frame(bytes)) => relay::write_all(writer, &bytes, timer, limit).await,
+            (Outlet::Frames(stream), Said::Read(buffer)) => {
                 let bytes = Bytes::copy_from_slice(buffer.as_slice());
                 drop(buffer);
                 pieces::send(stream, bytes, false, timer, limit).await
             }
-            (To::Frames(stream), Said::Frame(bytes)) => pieces::send(stream, bytes, false, timer, limit).await,
+            (Outlet::Frames(stream), Said::Frame(bytes)) => pieces::send(stream, bytes, false, timer, limit).await,
             // What is piped goes from one plain connection to another.
-            (To::Frames(_), Said::Piped(..)) => Err(RelayError::Gone),
+            (Outlet::Frames(_), Said::Piped(..)) => Err(RelayError::Gone),
         }
     }
 
     /// Says that nothing more will come.
     async fn end(&mut self) -> Result<(), RelayError> {
         match self {
-            To::Writer(writer) => writer.shutdown().await.map_err(|_| RelayError::Gone),
-            To::Frames(stream) => stream.send_data(Bytes::new(), true).map_err(|_| RelayError::Gone),
+            Outlet::Writer(writer) => writer.shutdown().await.map_err(|_| RelayError::Gone),
+            Outlet::Frames(stream) => stream.send_data(Bytes::new(), true).map_err(|_| RelayError::Gone),
         }
     }
 }
 
 impl Way<'_> {
-    async fn pass(&self, mut from: From<'_, '_>, mut to: To<'_, '_>, timer: &Timer) -> Result<(), Broken> {
+    async fn pass(&self, mut from: Inlet<'_, '_>, mut to: Outlet<'_, '_>, timer: &Timer) -> Result<(), Broken> {
         let mut pace = Pace::Small;
         loop {
             let said = self.wait(&mut from, timer, pace).await?;
@@ -300,7 +303,7 @@ impl Way<'_> {
             (self.moved)(self.from, count as u64);
             pace = next_pace(pace, &said, from.is_plain() && to.is_plain());
             to.write(said, self.worker, timer, self.limits.write).await.map_err(|error| self.broken(&error))?;
-            if let From::Frames(stream) = &mut from {
+            if let Inlet::Frames(stream) = &mut from {
                 pieces::release(stream, count);
             }
         }
@@ -315,7 +318,7 @@ impl Way<'_> {
 
     /// Waits until this side speaks, as long as either of them does. The time is another one from the
     /// moment on that the other side has ended.
-    async fn wait(&self, from: &mut From<'_, '_>, timer: &Timer, pace: Pace) -> Result<Said, Broken> {
+    async fn wait(&self, from: &mut Inlet<'_, '_>, timer: &Timer, pace: Pace) -> Result<Said, Broken> {
         loop {
             let (spoken, ended) = (self.spoken.get(), self.ended.get());
             let limit = if ended { self.limits.half } else { self.limits.idle };
