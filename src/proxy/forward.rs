@@ -158,9 +158,9 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
     if let Some(certificate) = incoming.tls.and_then(|tls| tls.certificate.as_ref()) {
         // No client's own field of these names comes this far, and no text of a certificate ends a line.
-        line(out, "X-Client-Cert-Subject", certificate.subject.as_bytes());
-        line(out, "X-Client-Cert-Fingerprint", certificate.fingerprint.as_bytes());
-        line(out, "X-Client-Cert-Verified", b"SUCCESS");
+        lines::write("X-Client-Cert-Subject", certificate.subject.as_bytes(), out);
+        lines::write("X-Client-Cert-Fingerprint", certificate.fingerprint.as_bytes(), out);
+        lines::write("X-Client-Cert-Verified", b"SUCCESS", out);
     }
 }
 
