@@ -89,8 +89,8 @@ fn listener(listen: Listen, rules: usize, base: &Path) -> Listener {
         trusted: listen.trusted,
         forwarded: listen.forwarded,
         tls: listen.tls.map(|tls| ListenerTls {
-            certificates: base.join(tls.certificates),
-            client_ca: tls.client_ca.map(|path| base.join(path)),
+            certificates: tls.certificates.below(base),
+            client_ca: tls.client_ca.map(|file| file.below(base)),
             ..tls
         }),
         built: listen.built,
@@ -154,8 +154,8 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
         retry: raw.retry.clone(),
         timeouts: raw.timeouts.clone(),
         tls: raw.tls.clone().map(|tls| PoolTls {
-            ca: tls.ca.map(|path| base.join(path)),
-            own: tls.own.map(|(certificate, key)| (base.join(certificate), base.join(key))),
+            ca: tls.ca.map(|file| file.below(base)),
+            own: tls.own.map(|(certificate, key)| (certificate.below(base), key.below(base))),
             ..tls
         }),
         built: raw.built,

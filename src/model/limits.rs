@@ -32,6 +32,8 @@ impl Limits {
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
     pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+    /// Certificates in one folder: a hoster's customers are tens of thousands, and each takes some KiB.
+    pub const CERTIFICATES: usize = 100_000;
     /// TLS sessions kept in memory: of a listener's clients that take no tickets (few, and old), and of the
     /// names a pool's servers go by. A few hundred bytes each, some KiB with a client's certificate.
     pub const TLS_SESSIONS: usize = 4096;

@@ -437,6 +437,30 @@ fn check_tells_of_certificates_and_touches_nothing() {
     assert_eq!(check(&site).0, 0);
     site.folder.write("certs/site.key", other.key);
     let (code, _, said) = check(&site);
-    assert!(code == 2 && said.contains("certs/site.key: error: the key does not belong to"), "{code}: {said}");
+    assert!(code == 2 && said.contains("certs/site.key does not belong to the certificate in"), "{code}: {said}");
     assert!(!Path::new(&site.folder.path().join("state")).exists(), "check writes nothing");
+}
+
+#[test]
+fn without_a_place_for_its_keys_it_serves_and_says_so() {
+    let _turn = among_others();
+    let origin = Origin::start("web");
+    let port = Port::free();
+    let config = pool("web", "rr", &[("web", origin.address())])
+        + &format!(
+            "\n[listen.secure]\naddress = \"{}\"\npool = \"web\"\ntls = {{ certificates = \"certs\" }}\n\
+             \n[state]\npath = \"reeve.toml/state\"\n",
+            port.address()
+        );
+    let site = Site::write("stateless", &config, RULES);
+    let authority = Authority::new("any");
+    site_certificate(&authority).write(&site.folder, "certs/site");
+    let reeve = Reeve::run(site);
+    let client = Arc::new(authority.client());
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut client = Client::secure(&port.address(), "localhost", &client).expect("a handshake");
+        assert_eq!(client.session().handshake_kind(), Some(kind));
+        assert_eq!(client.request("GET", "/", &[]).expect("an answer").status, 200);
+    }
+    assert!(reeve.process.stderr().contains("the keys of TLS sessions cannot be kept"), "{}", reeve.process.stderr());
 }
