@@ -91,8 +91,8 @@ fn listener(listen: Listen, rules: usize, base: &Path) -> Listener {
         forwarded: listen.forwarded,
         accept_proxy: listen.accept_proxy,
         tls: listen.tls.map(|tls| ListenerTls {
-            certificates: base.join(tls.certificates),
-            client_ca: tls.client_ca.map(|path| base.join(path)),
+            certificates: tls.certificates.below(base),
+            client_ca: tls.client_ca.map(|file| file.below(base)),
             ..tls
         }),
         built: listen.built,
@@ -164,8 +164,8 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             timeouts: raw.timeouts.clone(),
             send_proxy: raw.send_proxy,
             tls: raw.tls.clone().map(|tls| PoolTls {
-                ca: tls.ca.map(|path| base.join(path)),
-                own: tls.own.map(|(certificate, key)| (base.join(certificate), base.join(key))),
+                ca: tls.ca.map(|file| file.below(base)),
+                own: tls.own.map(|(certificate, key)| (certificate.below(base), key.below(base))),
                 ..tls
             }),
             protocol: raw.protocol,

@@ -38,6 +38,8 @@ impl Limits {
     /// A PROXY header. Version 1 has 107 bytes at most; in version 2 a client certificate is the largest
     /// thing that proxies put in, of some KiB, and other receivers end at 4 or 16 KiB.
     pub const PROXY_HEADER_BYTES: usize = 16 << 10;
+    /// Certificates in one folder: a hoster's customers are tens of thousands, and each takes some KiB.
+    pub const CERTIFICATES: usize = 100_000;
     /// TLS sessions kept in memory: of a listener's clients that take no tickets (few, and old), and of the
     /// names a pool's servers go by. A few hundred bytes each, some KiB with a client's certificate.
     pub const TLS_SESSIONS: usize = 4096;

@@ -1,6 +1,6 @@
 //! How connections are sealed, towards clients and towards servers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Place;
@@ -34,16 +34,29 @@ impl ClientCertificate {
     }
 }
 
+/// A file, and where the configuration names it: faults of the file are told there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileAt {
+    pub path: PathBuf,
+    pub place: Place,
+}
+
+impl FileAt {
+    /// The same file below a folder, where its path is relative.
+    pub fn below(self, base: &Path) -> FileAt {
+        FileAt { path: base.join(self.path), ..self }
+    }
+}
+
 /// `tls` of a listener. Paths start at the base folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
     /// The folder of its certificates.
-    pub certificates: PathBuf,
+    pub certificates: FileAt,
     pub minimum: TlsVersion,
     /// Who signs the certificates of clients.
-    pub client_ca: Option<PathBuf>,
+    pub client_ca: Option<FileAt>,
     pub client_certificate: ClientCertificate,
-    pub place: Place,
 }
 
 /// `tls` of a pool: towards its servers. Paths start at the base folder.
@@ -52,9 +65,9 @@ pub struct PoolTls {
     /// False: whoever answers is believed.
     pub verify: bool,
     /// Who signs the certificates of the servers; `None`: those whom the system trusts.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<FileAt>,
     /// Certificate and key that are shown to servers that ask.
-    pub own: Option<(PathBuf, PathBuf)>,
+    pub own: Option<(FileAt, FileAt)>,
     /// The name that servers have to prove; `None`: each the host of its address.
     pub server_name: Option<Arc<str>>,
     pub minimum: TlsVersion,

@@ -5,7 +5,7 @@
 //! for all others.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,11 +14,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, SignatureScheme};
 
 use super::{pem, provider};
-use crate::model::{Fault, Place};
+use crate::model::tls::FileAt;
+use crate::model::{Fault, Limits};
 use crate::wire::certificate;
-
-/// Certificates of one folder; a folder of all a hoster's customers has thousands.
-const MOST: usize = 100_000;
 
 /// Which certificate a name gets.
 #[derive(Debug)]
@@ -41,13 +39,13 @@ struct Found {
 struct Files {
     /// What they are called, for the choice of the one that answers when no name matches.
     stem: String,
-    chain: PathBuf,
-    key: PathBuf,
+    chain: FileAt,
+    key: FileAt,
 }
 
-/// Reads a folder. `place` is where the configuration names it. Every fault is told; where one is an error,
-/// there may be an answer all the same.
-pub fn load(folder: &Path, place: &Place, now: SystemTime, faults: &mut Vec<Fault>) -> Option<Certificates> {
+/// Reads a folder. Every fault is told; where one is an error, there is no answer.
+pub fn load(folder: &FileAt, now: SystemTime, faults: &mut Vec<Fault>) -> Option<Certificates> {
+    let place = &folder.place;
     let files = match list(folder, faults) {
         Ok(files) => files,
         Err(error) => {
@@ -55,15 +53,20 @@ pub fn load(folder: &Path, place: &Place, now: SystemTime, faults: &mut Vec<Faul
                 std::io::ErrorKind::NotFound => "there is no such folder".to_owned(),
                 _ => error.to_string(),
             };
-            let message = format!("the certificates in {} cannot be read: {why}", folder.display());
+            let message = format!("the certificates in {} cannot be read: {why}", folder.path.display());
             faults.push(Fault::error("R0133", place.clone(), message));
             return None;
         }
     };
     if files.is_empty() {
-        let message = format!("{} holds no certificate with its key", folder.display());
+        let message = format!("{} holds no certificate with its key", folder.path.display());
         let help = "put NAME.pem (the chain, leaf first) and NAME.key there; certs/README.md shows how";
         faults.push(Fault::error("R0133", place.clone(), message).help(help));
+        return None;
+    }
+    if files.len() > Limits::CERTIFICATES {
+        let message = format!("{} holds more than {} certificates", folder.path.display(), Limits::CERTIFICATES);
+        faults.push(Fault::error("R0133", place.clone(), message));
         return None;
     }
     let before = faults.len();
@@ -84,12 +87,13 @@ pub fn load(folder: &Path, place: &Place, now: SystemTime, faults: &mut Vec<Faul
 }
 
 /// The pairs of files, by name.
-fn list(folder: &Path, faults: &mut Vec<Fault>) -> std::io::Result<Vec<Files>> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)?
-        .take(4 * MOST)
+fn list(folder: &FileAt, faults: &mut Vec<Fault>) -> std::io::Result<Vec<Files>> {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(&folder.path)?
+        .take(4 * Limits::CERTIFICATES)
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<std::io::Result<_>>()?;
     entries.sort();
+    let at = |path: PathBuf| FileAt { path, place: folder.place.clone() };
     let mut files = Vec::new();
     for path in &entries {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -99,15 +103,16 @@ fn list(folder: &Path, faults: &mut Vec<Fault>) -> std::io::Result<Vec<Files>> {
         if path.is_dir() {
             let (chain, key) = (path.join("fullchain.pem"), path.join("privkey.pem"));
             if chain.exists() && key.exists() {
-                files.push(Files { stem: name, chain, key });
+                files.push(Files { stem: name, chain: at(chain), key: at(key) });
             }
         } else if let Some(stem) = name.strip_suffix(".key") {
             let chain = [path.with_extension("pem"), path.with_extension("crt")].into_iter().find(|path| path.exists());
             match chain {
-                Some(chain) => files.push(Files { stem: stem.to_owned(), chain, key: path.clone() }),
+                Some(chain) => files.push(Files { stem: stem.to_owned(), chain: at(chain), key: at(path.clone()) }),
                 None => {
-                    let message = format!("there is neither {stem}.pem nor {stem}.crt beside this key: it is left out");
-                    faults.push(Fault::warning("R0158", pem::place(path), message));
+                    let what = format!("has neither {stem}.pem nor {stem}.crt beside it: it is left out");
+                    let message = format!("{} {what}", path.display());
+                    faults.push(Fault::warning("R0158", folder.place.clone(), message));
                 }
             }
         } else if matches!(path.extension().and_then(|e| e.to_str()), Some("pem" | "crt"))
@@ -116,7 +121,6 @@ fn list(folder: &Path, faults: &mut Vec<Fault>) -> std::io::Result<Vec<Files>> {
             tracing::debug!(file = %path.display(), "a certificate without its key is left out");
         }
     }
-    files.truncate(MOST);
     Ok(files)
 }
 
@@ -130,7 +134,7 @@ fn read(files: &Files, now: SystemTime, faults: &mut Vec<Fault>) -> Option<Found
     };
     let leaf = chain.first()?.clone();
     let Some(known) = certificate::parse(&leaf) else {
-        faults.push(pem::fault("R0131", &files.chain, "its first certificate cannot be understood"));
+        faults.push(pem::fault("R0131", &files.chain, "begins with a certificate that cannot be understood"));
         return None;
     };
     let key = match provider().key_provider.load_private_key(key) {
@@ -140,7 +144,7 @@ fn read(files: &Files, now: SystemTime, faults: &mut Vec<Fault>) -> Option<Found
                 Error::General(why) => why,
                 error => error.to_string(),
             };
-            faults.push(pem::fault("R0131", &files.key, format!("the key cannot be used: {why}")));
+            faults.push(pem::fault("R0131", &files.key, format!("cannot be used: {why}")));
             return None;
         }
     };
@@ -161,10 +165,10 @@ fn read(files: &Files, now: SystemTime, faults: &mut Vec<Fault>) -> Option<Found
 fn mismatch(files: &Files, error: &Error) -> Fault {
     match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            let message = format!("the key does not belong to the certificate in {}", files.chain.display());
+            let what = format!("does not belong to the certificate in {}", files.chain.path.display());
             let help =
                 "the leaf has to come first in the chain; `openssl pkey -pubout` and `openssl x509 -pubkey` compare";
-            pem::fault("R0132", &files.key, message).help(help)
+            pem::fault("R0132", &files.key, what).help(help)
         }
         error => pem::fault("R0131", &files.chain, format!("cannot be used: {error}")),
     }

@@ -42,15 +42,15 @@ pub fn build(
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions(tls.minimum)).ok()?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier?);
     let mut config = match (own, &tls.own) {
-        (Some((chain, key)), Some((certificate_path, key_path))) => {
+        (Some((chain, key)), Some((certificate_file, key_file))) => {
             if let Some(known) = chain.first().and_then(|leaf| certificate::parse(leaf)) {
-                pem::warn_of_age(certificate_path, &known, now, faults);
+                pem::warn_of_age(certificate_file, &known, now, faults);
             }
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| {
-                    let message = format!("does not go with {}: {error}", certificate_path.display());
-                    faults.push(pem::fault("R0132", key_path, message));
+                    let what = format!("does not go with {}: {error}", certificate_file.path.display());
+                    faults.push(pem::fault("R0132", key_file, what));
                 })
                 .ok()?
         }
@@ -75,7 +75,7 @@ fn verifier(
         return Some(Arc::new(Anybody { provider: provider() }));
     }
     let roots = match &tls.ca {
-        Some(path) => match pem::roots(path) {
+        Some(file) => match pem::roots(file) {
             Ok((roots, _)) => Arc::new(roots),
             Err(fault) => {
                 faults.push(*fault);

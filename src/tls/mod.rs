@@ -33,6 +33,10 @@ pub use handshake::{Accepted, Peer, Refused, accept, connect};
 pub use tickets::Ring;
 pub use watch::run as watch;
 
+use watch::Stamp;
+
+use crate::model::listener::Listener;
+use crate::model::pool::Pool;
 use crate::model::tls::TlsVersion;
 use crate::model::{Config, Fault};
 
@@ -48,6 +52,9 @@ pub struct Loaded {
     pub listeners: Vec<Option<ServerSlot>>,
     /// Who is let in at each of them.
     policies: Vec<Option<tickets::Policy>>,
+    /// The files of listeners and of pools as they were before they were read: what changes meanwhile is
+    /// seen to have changed.
+    stamps: [Vec<Stamp>; 2],
     /// In the order of `Config::pools`.
     pub pools: Vec<Option<ClientSlot>>,
     /// The keys of session tickets, random until they are taken from a file.
@@ -65,6 +72,10 @@ impl Loaded {
 pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded {
     let ring = Arc::new(Ring::new(now));
     let (mut listeners, mut policies) = (Vec::new(), Vec::new());
+    let stamp = |listener: &Listener| listener.tls.as_ref().map(Stamp::of_listener).unwrap_or_default();
+    let of_listeners = config.listeners.iter().map(stamp).collect();
+    let stamp = |pool: &Pool| pool.tls.as_ref().map(Stamp::of_pool).unwrap_or_default();
+    let stamps = [of_listeners, config.pools.iter().map(stamp).collect()];
     for listener in &config.listeners {
         let built = listener.tls.as_ref().and_then(|tls| server::build(tls, &listener.name, &ring, None, now, faults));
         let (config, policy) = built.unzip();
@@ -77,7 +88,7 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
         let built = pool.tls.as_ref().and_then(|tls| client::build(tls, pool, &system, now, faults));
         pools.push(built.map(|config| Arc::new(ArcSwap::from_pointee(config))));
     }
-    Loaded { listeners, policies, pools, ring }
+    Loaded { listeners, policies, stamps, pools, ring }
 }
 
 /// aws-lc, with X25519MLKEM768 before the classical groups: what is recorded today is to stay closed

@@ -32,7 +32,7 @@ pub fn build(
     now: SystemTime,
     faults: &mut Vec<Fault>,
 ) -> Option<(ServerConfig, Policy)> {
-    let certificates = certificates::load(&tls.certificates, &tls.place, now, faults);
+    let certificates = certificates::load(&tls.certificates, now, faults);
     let clients = match clients(tls, listener) {
         Ok(clients) => Some(clients),
         Err(fault) => {
@@ -63,8 +63,8 @@ fn clients(tls: &ListenerTls, listener: &str) -> Result<(Arc<dyn ClientCertVerif
     policy.update(&[0]);
     policy.update(tls.client_certificate.word().as_bytes());
     let mut verifier = WebPkiClientVerifier::no_client_auth();
-    if let Some(path) = tls.client_ca.as_ref().filter(|_| tls.client_certificate != ClientCertificate::None) {
-        let (roots, all) = pem::roots(path)?;
+    if let Some(file) = tls.client_ca.as_ref().filter(|_| tls.client_certificate != ClientCertificate::None) {
+        let (roots, all) = pem::roots(file)?;
         for certificate in &all {
             policy.update(&(certificate.len() as u64).to_be_bytes());
             policy.update(certificate);
@@ -74,7 +74,7 @@ fn clients(tls: &ListenerTls, listener: &str) -> Result<(Arc<dyn ClientCertVerif
             ClientCertificate::Optional => builder.allow_unauthenticated(),
             _ => builder,
         };
-        verifier = builder.build().map_err(|error| pem::fault("R0131", path, error.to_string()))?;
+        verifier = builder.build().map_err(|error| pem::fault("R0131", file, format!("cannot be used: {error}")))?;
     }
     Ok((verifier, Policy::of(policy.finish().as_ref())))
 }

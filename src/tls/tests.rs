@@ -8,7 +8,7 @@ use rustls::SignatureScheme;
 
 use super::*;
 use crate::model::listener::{Listener, Protocol};
-use crate::model::tls::{ClientCertificate, ListenerTls};
+use crate::model::tls::{ClientCertificate, FileAt, ListenerTls};
 use crate::model::{Place, Severity};
 
 /// A folder that goes with its test.
@@ -38,12 +38,12 @@ impl Folder {
 
     fn listener(&self, client_certificate: ClientCertificate) -> Config {
         let place = Place::file("reeve.toml");
+        let at = |name: &str| FileAt { path: self.0.join(name), place: Place::file(name) };
         let tls = ListenerTls {
-            certificates: self.0.join("certs"),
+            certificates: at("certs"),
             minimum: TlsVersion::Tls12,
-            client_ca: (client_certificate != ClientCertificate::None).then(|| self.0.join("ca.pem")),
+            client_ca: (client_certificate != ClientCertificate::None).then(|| at("ca.pem")),
             client_certificate,
-            place: place.clone(),
         };
         let listener = Listener {
             name: "web".into(),
@@ -76,13 +76,14 @@ fn made(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String,
     (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
 }
 
-/// What is said of the folder: severity, code, the file's name and the message.
+/// What is said of the folder: severity, code, the key that names the file, and the message from the file on.
 fn said(config: &Config) -> (Loaded, Vec<(Severity, &'static str, String, String)>) {
     let mut faults = Vec::new();
     let loaded = load(config, SystemTime::now(), &mut faults);
     let short = |fault: Fault| {
-        let file = fault.place.file.rsplit('/').next().unwrap_or_default().to_owned();
-        (fault.severity, fault.code, file, fault.message)
+        let (path, what) = fault.message.split_once(' ').unwrap_or_default();
+        let message = format!("{} {what}", path.rsplit('/').next().unwrap_or_default());
+        (fault.severity, fault.code, fault.place.file.to_string(), message)
     };
     (loaded, faults.into_iter().map(short).collect())
 }
@@ -90,8 +91,8 @@ fn said(config: &Config) -> (Loaded, Vec<(Severity, &'static str, String, String
 /// The leaf that a name gets.
 fn leaf(folder: &Folder, name: Option<&str>) -> Vec<u8> {
     let mut faults = Vec::new();
-    let place = Place::file("x");
-    let all = certificates::load(&folder.0.join("certs"), &place, SystemTime::now(), &mut faults).expect("good");
+    let certs = FileAt { path: folder.0.join("certs"), place: Place::file("x") };
+    let all = certificates::load(&certs, SystemTime::now(), &mut faults).expect("good");
     all.find(name, &[SignatureScheme::ECDSA_NISTP256_SHA256]).cert[0].to_vec()
 }
 
@@ -146,8 +147,8 @@ fn of_two_for_a_name_the_valid_one_answers() {
     let (loaded, said) = said(&folder.listener(ClientCertificate::None));
     assert!(loaded.serves());
     assert_eq!(said.len(), 1);
-    assert_eq!((said[0].0, said[0].1, &*said[0].2), (Severity::Warning, "R0157", "a.pem"));
-    assert_eq!(said[0].3, "the certificate expired on Fri, 01 Jan 2021 00:00:00 GMT");
+    assert_eq!((said[0].0, said[0].1, &*said[0].2), (Severity::Warning, "R0157", "certs"));
+    assert_eq!(said[0].3, "a.pem expired on Fri, 01 Jan 2021 00:00:00 GMT");
 }
 
 #[test]
@@ -155,10 +156,11 @@ fn every_fault_is_told_with_its_file() {
     let folder = Folder::new("faults");
     let config = folder.listener(ClientCertificate::Required);
     let codes = |said: &[(Severity, &'static str, String, String)]| -> Vec<String> {
-        said.iter().map(|(_, code, file, _)| format!("{code} {file}")).collect()
+        let file = |message: &str| message.split(' ').next().unwrap_or_default().to_owned();
+        said.iter().map(|(_, code, key, message)| format!("{code} {key} {}", file(message))).collect()
     };
     let (_, nothing) = said(&config);
-    assert_eq!(codes(&nothing), ["R0133 reeve.toml", "R0131 ca.pem"]);
+    assert_eq!(codes(&nothing), ["R0133 certs the", "R0131 ca.pem ca.pem"]);
 
     folder.write("certs/alone.key", "x");
     folder.write("certs/damaged.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n");
@@ -179,13 +181,13 @@ fn every_fault_is_told_with_its_file() {
     assert_eq!(
         codes(&wrong),
         [
-            "R0158 alone.key",
-            "R0131 damaged.pem",
-            "R0131 empty.pem",
-            "R0131 empty.key",
-            "R0132 mixed.key",
-            "R0131 sealed.key",
-            "R0131 ca.pem"
+            "R0158 certs alone.key",
+            "R0131 certs damaged.pem",
+            "R0131 certs empty.pem",
+            "R0131 certs empty.key",
+            "R0132 certs mixed.key",
+            "R0131 certs sealed.key",
+            "R0131 ca.pem ca.pem"
         ],
         "{wrong:#?}"
     );

@@ -19,18 +19,18 @@ use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Severity};
 
 const PERIOD: Duration = Duration::from_secs(1);
+/// Folders of very many files are looked at less often: this much later for each file.
+const A_FILE: Duration = Duration::from_micros(200);
 
 /// Watches what `loaded` was made from, and turns the ring of ticket keys, until `stop` says so.
 pub async fn run(config: Arc<Config>, loaded: Loaded, mut stop: watch::Receiver<bool>) {
     let mut watched = watched(&config, &loaded);
     let ring = loaded.ring.clone();
-    let mut beat = tokio::time::interval(PERIOD);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut complained = false;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            _ = beat.tick() => {}
+            () = tokio::time::sleep(PERIOD + A_FILE * count(&watched)) => {}
         }
         let ring = ring.clone();
         // Disks may be slow, and the control thread has others to serve.
@@ -53,19 +53,25 @@ pub async fn run(config: Arc<Config>, loaded: Loaded, mut stop: watch::Receiver<
     }
 }
 
+fn count(watched: &[Watched]) -> u32 {
+    watched.iter().map(|one| one.seen.0.len() as u32).sum()
+}
+
 fn watched(config: &Config, loaded: &Loaded) -> Vec<Watched> {
     let mut all = Vec::new();
-    for ((listener, slot), policy) in config.listeners.iter().zip(&loaded.listeners).zip(&loaded.policies) {
+    let [of_listeners, of_pools] = &loaded.stamps;
+    let listeners = config.listeners.iter().zip(&loaded.listeners).zip(&loaded.policies).zip(of_listeners);
+    for (((listener, slot), policy), stamp) in listeners {
         if let (Some(tls), Some(slot), Some(policy)) = (&listener.tls, slot, policy) {
             let (name, slot) = (listener.name.clone(), slot.clone());
             let what = What::Listener { tls: tls.clone(), name, slot, policy: *policy };
-            all.push(Watched::new(format!("listen.{}", listener.name), what));
+            all.push(Watched::new(format!("listen.{}", listener.name), what, stamp));
         }
     }
-    for (pool, slot) in config.pools.iter().zip(&loaded.pools) {
+    for ((pool, slot), stamp) in config.pools.iter().zip(&loaded.pools).zip(of_pools) {
         if let (Some(tls), Some(slot)) = (&pool.tls, slot) {
             let what = What::Pool { tls: tls.clone(), pool: Box::new(pool.clone()), slot: slot.clone() };
-            all.push(Watched::new(format!("pool.{}", pool.name), what));
+            all.push(Watched::new(format!("pool.{}", pool.name), what, stamp));
         }
     }
     all
@@ -87,9 +93,8 @@ enum What {
 }
 
 impl Watched {
-    fn new(label: String, what: What) -> Watched {
-        let seen = what.stamp();
-        Watched { label, what, read: seen.clone(), seen }
+    fn new(label: String, what: What, read: &Stamp) -> Watched {
+        Watched { label, what, read: read.clone(), seen: read.clone() }
     }
 
     fn look(&mut self, ring: &Arc<Ring>, now: SystemTime) {
@@ -133,35 +138,45 @@ impl What {
     }
 
     fn stamp(&self) -> Stamp {
-        let mut stamp = Stamp::default();
         match self {
-            What::Listener { tls, .. } => {
-                stamp.folder(&tls.certificates, true);
-                tls.client_ca.iter().for_each(|path| stamp.file(path));
-            }
-            What::Pool { tls, .. } => {
-                tls.ca.iter().for_each(|path| stamp.file(path));
-                if let Some((certificate, key)) = &tls.own {
-                    stamp.file(certificate);
-                    stamp.file(key);
-                }
-            }
+            What::Listener { tls, .. } => Stamp::of_listener(tls),
+            What::Pool { tls, .. } => Stamp::of_pool(tls),
         }
-        stamp.0.sort();
-        stamp
     }
 }
 
 fn told(fault: &Fault) -> String {
     let word = if fault.severity == Severity::Error { "error" } else { "warning" };
-    format!("{}: {word}: {} [{}]", fault.place.file, fault.message, fault.code)
+    format!("{word}: {} [{}]", fault.message, fault.code)
 }
 
 /// Names, times and lengths of files: other when one of them is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Stamp(Vec<(PathBuf, SystemTime, u64)>);
+pub struct Stamp(Vec<(PathBuf, SystemTime, u64)>);
 
 impl Stamp {
+    pub fn of_listener(tls: &ListenerTls) -> Stamp {
+        let mut stamp = Stamp::default();
+        stamp.folder(&tls.certificates.path, true);
+        tls.client_ca.iter().for_each(|file| stamp.file(&file.path));
+        stamp.sorted()
+    }
+
+    pub fn of_pool(tls: &PoolTls) -> Stamp {
+        let mut stamp = Stamp::default();
+        tls.ca.iter().for_each(|file| stamp.file(&file.path));
+        if let Some((certificate, key)) = &tls.own {
+            stamp.file(&certificate.path);
+            stamp.file(&key.path);
+        }
+        stamp.sorted()
+    }
+
+    fn sorted(mut self) -> Stamp {
+        self.0.sort();
+        self
+    }
+
     fn file(&mut self, path: &Path) {
         if let Ok(data) = std::fs::metadata(path) {
             self.0.push((path.to_owned(), data.modified().unwrap_or(SystemTime::UNIX_EPOCH), data.len()));

@@ -264,7 +264,7 @@ fn client_certificates_are_asked_for_verified_and_told() {
     let old = shown(clients.expired("joe", &["joe@ops.example"]), "old");
     let wrong = shown(Authority::new("clients").issue("joe", &["joe@ops.example"]), "wrong");
     let none = Vec::new();
-    let forged = ["X-Client-Cert-Subject: CN=root", "x-client-cert-verified: SUCCESS", "X-CLIENT-CERT-FINGERPRINT: 00"];
+    let forged = ["X-Client-Cert-Subject: CN=root", "x-client-cert-verified: SUCCESS", "X-CLIENT_CERT-FINGERPRINT: 00"];
     let forged: Vec<&str> = forged.iter().flat_map(|field| ["--header", *field]).collect();
     let ask = |at: usize, own: &[String], version: &str, path: &str| {
         let own = own.iter().map(String::as_str);
@@ -291,7 +291,7 @@ fn client_certificates_are_asked_for_verified_and_told() {
                 continue;
             }
             let head = ask(at, own, version, "/head").expect("an answer").to_ascii_lowercase();
-            let fields: Vec<&str> = head.lines().filter(|line| line.starts_with("x-client-cert-")).collect();
+            let fields: Vec<&str> = head.lines().filter(|line| line.starts_with("x-client")).collect();
             match expected {
                 Some("nobody") => assert!(fields.is_empty(), "{fields:?}"),
                 _ => {
@@ -309,7 +309,7 @@ fn client_certificates_are_asked_for_verified_and_told() {
     // The fields are removed from clients in clear too.
     let forged = [("X-Client-Cert-Subject", "CN=root"), ("X-Client-Cert-Verified", "SUCCESS")];
     let head = get(&secure.reeve.address(), "/head", &forged).text().to_ascii_lowercase();
-    assert!(!head.contains("x-client-cert"), "{head}");
+    assert!(!head.contains("x-client"), "{head}");
     crossing(&secure, &joe);
 }
 
@@ -475,6 +475,30 @@ fn check_tells_of_certificates_and_touches_nothing() {
     assert_eq!(check(&site).0, 0);
     site.folder.write("certs/site.key", other.key);
     let (code, _, said) = check(&site);
-    assert!(code == 2 && said.contains("certs/site.key: error: the key does not belong to"), "{code}: {said}");
+    assert!(code == 2 && said.contains("certs/site.key does not belong to the certificate in"), "{code}: {said}");
     assert!(!Path::new(&site.folder.path().join("state")).exists(), "check writes nothing");
+}
+
+#[test]
+fn without_a_place_for_its_keys_it_serves_and_says_so() {
+    let _turn = among_others();
+    let origin = Origin::start("web");
+    let port = Port::free();
+    let config = pool("web", "rr", &[("web", origin.address())])
+        + &format!(
+            "\n[listen.secure]\naddress = \"{}\"\npool = \"web\"\ntls = {{ certificates = \"certs\" }}\n\
+             \n[state]\npath = \"reeve.toml/state\"\n",
+            port.address()
+        );
+    let site = Site::write("stateless", &config, RULES);
+    let authority = Authority::new("any");
+    site_certificate(&authority).write(&site.folder, "certs/site");
+    let reeve = Reeve::run(site);
+    let client = Arc::new(authority.client());
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut client = Client::secure(&port.address(), "localhost", &client).expect("a handshake");
+        assert_eq!(client.session().handshake_kind(), Some(kind));
+        assert_eq!(client.request("GET", "/", &[]).expect("an answer").status, 200);
+    }
+    assert!(reeve.process.stderr().contains("the keys of TLS sessions cannot be kept"), "{}", reeve.process.stderr());
 }

@@ -5,21 +5,20 @@
 
 use std::path::PathBuf;
 
-use super::super::node::Node;
+use super::super::node::{Entry, Node};
 use super::address::is_host_name;
 use super::walk::{Fields, Walk};
 use crate::model::Fault;
-use crate::model::tls::{ClientCertificate, ListenerTls, PoolTls, TlsVersion};
+use crate::model::tls::{ClientCertificate, FileAt, ListenerTls, PoolTls, TlsVersion};
 
 /// `tls` of a listener.
 pub fn listener(walk: &Walk<'_>, node: &Node, title: &str) -> Option<ListenerTls> {
     let mut fields = Fields::of(walk, node, title)?;
     let certificates = fields.require("certificates", "a folder, for example certificates = \"certs\"");
-    let place = certificates.map_or_else(|| walk.value_place(node), |entry| walk.value_place(&entry.node));
-    let certificates = certificates.and_then(|entry| walk.text(&entry.node, "certificates"));
+    let certificates = certificates.and_then(|entry| file(walk, entry));
     let minimum = minimum(&mut fields);
     let ca_entry = fields.get("client-ca");
-    let client_ca = ca_entry.and_then(|entry| walk.text(&entry.node, "client-ca"));
+    let client_ca = ca_entry.and_then(|entry| file(walk, entry));
     let asked = fields.get("client-certificate");
     let word = asked.and_then(|entry| walk.word(&entry.node, "client-certificate", &["none", "optional", "required"]));
     let client_certificate = match word {
@@ -43,13 +42,7 @@ pub fn listener(walk: &Walk<'_>, node: &Node, title: &str) -> Option<ListenerTls
         _ => {}
     }
     fields.finish();
-    Some(ListenerTls {
-        certificates: PathBuf::from(certificates?),
-        minimum,
-        client_ca: client_ca.map(PathBuf::from),
-        client_certificate,
-        place,
-    })
+    Some(ListenerTls { certificates: certificates?, minimum, client_ca, client_certificate })
 }
 
 /// `tls` of a pool: towards its servers.
@@ -57,11 +50,11 @@ pub fn pool(walk: &Walk<'_>, node: &Node, title: &str) -> Option<PoolTls> {
     let mut fields = Fields::of(walk, node, title)?;
     let place = walk.value_place(node);
     let ca_entry = fields.get("ca");
-    let ca = ca_entry.and_then(|entry| walk.text(&entry.node, "ca"));
+    let ca = ca_entry.and_then(|entry| file(walk, entry));
     let certificate_entry = fields.get("certificate");
-    let certificate = certificate_entry.and_then(|entry| walk.text(&entry.node, "certificate"));
+    let certificate = certificate_entry.and_then(|entry| file(walk, entry));
     let key_entry = fields.get("key");
-    let key = key_entry.and_then(|entry| walk.text(&entry.node, "key"));
+    let key = key_entry.and_then(|entry| file(walk, entry));
     match (certificate_entry, key_entry) {
         (Some(entry), None) => walk.push(walk.error("R0125", &entry.node, "certificate needs its \"key\"")),
         (None, Some(entry)) => walk.push(walk.error("R0125", &entry.node, "key needs its \"certificate\"")),
@@ -89,8 +82,12 @@ pub fn pool(walk: &Walk<'_>, node: &Node, title: &str) -> Option<PoolTls> {
         }
     }
     fields.finish();
-    let own = certificate.zip(key).map(|(certificate, key)| (PathBuf::from(certificate), PathBuf::from(key)));
-    Some(PoolTls { verify, ca: ca.map(PathBuf::from), own, server_name, minimum, place })
+    Some(PoolTls { verify, ca, own: certificate.zip(key), server_name, minimum, place })
+}
+
+fn file(walk: &Walk<'_>, entry: &Entry) -> Option<FileAt> {
+    let path = walk.text(&entry.node, &entry.key)?;
+    Some(FileAt { path: PathBuf::from(path), place: walk.value_place(&entry.node) })
 }
 
 fn minimum(fields: &mut Fields<'_, '_, '_>) -> TlsVersion {

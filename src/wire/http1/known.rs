@@ -31,6 +31,12 @@ pub enum Known {
 /// Looks a name up by its length first: most fields are settled by one or two comparisons.
 pub fn known(name: &str) -> Known {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
+    // Behind CGI and its kin nobody can tell `_` from `-`.
+    let folds = |other: &str| {
+        name.bytes()
+            .zip(other.bytes())
+            .all(|(own, other)| own.eq_ignore_ascii_case(&other) || (own, other) == (b'_', b'-'))
+    };
     match name.len() {
         2 if is("te") => Known::Te,
         3 if is("via") => Known::Via,
@@ -53,9 +59,9 @@ pub fn known(name: &str) -> Known {
         17 if is("x-forwarded-proto") => Known::XForwardedProto,
         17 if is("sec-websocket-key") => Known::WebSocketKey,
         21 if is("sec-websocket-version") => Known::WebSocketVersion,
-        21 if is("x-client-cert-subject") => Known::ClientCertificate,
-        22 if is("x-client-cert-verified") => Known::ClientCertificate,
-        25 if is("x-client-cert-fingerprint") => Known::ClientCertificate,
+        21 if folds("x-client-cert-subject") => Known::ClientCertificate,
+        22 if folds("x-client-cert-verified") => Known::ClientCertificate,
+        25 if folds("x-client-cert-fingerprint") => Known::ClientCertificate,
         _ => Known::Other,
     }
 }
