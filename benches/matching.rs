@@ -161,6 +161,7 @@ fn decide(table: &Table, (path, tenant, cookie): &(String, String, String)) -> O
         listener: "main",
         sni: None,
         alpn: None,
+        certificate: None,
         no_tls: false,
     };
     let rule = table.section(Kind::Http, black_box(head.host))?.decide(&head, &mut || 0)?;

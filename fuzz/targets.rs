@@ -63,3 +63,8 @@ fn lies_in(text: &str, fault: &Fault) {
     assert!(place.column <= place.end, "it ends before it begins: {fault:?}");
     assert!(!fault.message.is_empty() && fault.code.starts_with('R'), "{fault:?}");
 }
+
+/// A certificate in DER, as clients show it.
+pub fn certificate(bytes: &[u8]) {
+    reeve::wire::certificate::fuzz(bytes);
+}

@@ -8,7 +8,7 @@
 //!                   |
 //!    4  engines    proxy   health   monitor     never import each other; they meet in state
 //!                   |
-//!    3  plumbing   state   net                  what is alive, and the pipes
+//!    3  plumbing   state   tls   net            what is alive, and the pipes
 //!                   |
 //!    2  choices    route   balance              pure and deterministic: input, `now` -> answer
 //!                   |
@@ -31,4 +31,5 @@ pub mod proxy;
 pub mod route;
 pub mod state;
 pub mod sys;
+pub mod tls;
 pub mod wire;

@@ -42,3 +42,8 @@ fn rules() {
 fn config() {
     replay("config", targets::config);
 }
+
+#[test]
+fn certificate() {
+    replay("certificate", targets::certificate);
+}

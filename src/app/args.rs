@@ -54,7 +54,7 @@ pub enum Command {
     )]
     Run(RunArguments),
     /// Try Reeve: small origins of its own, Reeve in front of them, and what to try printed.
-    #[command(after_help = "Example: reeve demo --for 10s\n\nUses ports 8080 and 9901 of 127.0.0.1, or free \
+    #[command(after_help = "Example: reeve demo --for 10s\n\nUses ports 8080, 8443 and 9901 of 127.0.0.1, or free \
                             ones where these are taken. Its files are in a temporary folder that is removed at the end.")]
     Demo(DemoArguments),
     /// Check the configuration, the rules and their `expect` lines; opens nothing, changes nothing.

@@ -6,24 +6,40 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::args::{CheckArguments, Format};
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::config::{self, Load};
 use crate::model::{Config, Fault, Severity};
 use crate::route::{self, Table};
+use crate::tls;
 
 /// Texts that were read, and what they were compiled to.
 pub struct Prepared {
     pub load: Load,
     /// One for each of `Config::rule_sets`, in their order.
     pub tables: Vec<Arc<Table>>,
+    /// Certificates and keys, as far as they are good.
+    pub tls: tls::Loaded,
     /// `expect` lines that do not hold. Each is among the faults.
     pub failed_expects: usize,
 }
 
-/// Reads the texts, compiles every rule set and runs its `expect` lines.
+/// Reads the texts, compiles every rule set and runs its `expect` lines, and reads certificates and keys.
 pub fn prepare(request: &config::Request) -> Prepared {
+    let mut prepared = texts(request);
+    let load = &mut prepared.load;
+    if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
+        prepared.tls = tls::load(config, SystemTime::now(), &mut load.faults);
+        config::fault::sort(&mut load.faults);
+    }
+    prepared
+}
+
+/// As [`prepare`], without certificates and keys: who only asks where requests go need not be allowed to
+/// read them.
+pub fn texts(request: &config::Request) -> Prepared {
     let mut load = config::load(request);
     let mut tables = Vec::new();
     let mut failed_expects = 0;
@@ -44,7 +60,7 @@ pub fn prepare(request: &config::Request) -> Prepared {
         }
     }
     config::fault::sort(&mut load.faults);
-    Prepared { load, tables, failed_expects }
+    Prepared { load, tables, tls: tls::Loaded::default(), failed_expects }
 }
 
 impl Prepared {

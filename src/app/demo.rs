@@ -3,6 +3,7 @@
 //! Starts origins, writes a configuration and rules for them into a temporary folder and then does
 //! what `reeve run` does with these texts. There is no second way to serve.
 
+mod certificates;
 mod content;
 mod folder;
 mod origins;
@@ -24,6 +25,7 @@ use crate::config;
 
 /// The ports that are taken when they are free.
 const HTTP: u16 = 8080;
+const HTTPS: u16 = 8443;
 const METRICS: u16 = 9901;
 
 /// Runs the demonstration until it is told to stop.
@@ -59,9 +61,10 @@ impl Stage {
     fn set() -> io::Result<Stage> {
         let origins = Origins::start()?;
         let folder = Folder::new()?;
-        let (http, metrics) = addresses()?;
+        let addresses = addresses()?;
+        certificates::write(&folder)?;
         folder.write("rules/demo.rules", texts::RULES)?;
-        let text = texts::configuration(http, metrics, folder.path(), &origins.servers);
+        let text = texts::configuration(&addresses, folder.path(), &origins.servers);
         let configuration = folder.write("config/reeve.toml", &text)?;
         Ok(Stage { _origins: origins, folder, configuration })
     }
@@ -72,14 +75,22 @@ impl Stage {
     }
 }
 
-/// The usual addresses, or free ones in their place. Both are held until both are known, so that they
-/// cannot be the same.
-fn addresses() -> io::Result<(SocketAddr, SocketAddr)> {
+/// Where the demonstration listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    http: SocketAddr,
+    https: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// The usual addresses, or free ones in their place. All are held until all are known, so that no two
+/// can be the same.
+fn addresses() -> io::Result<Addresses> {
     let hold = |port: u16| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
     };
-    let (http, metrics) = (hold(HTTP)?, hold(METRICS)?);
-    Ok((http.local_addr()?, metrics.local_addr()?))
+    let (http, https, metrics) = (hold(HTTP)?, hold(HTTPS)?, hold(METRICS)?);
+    Ok(Addresses { http: http.local_addr()?, https: https.local_addr()?, metrics: metrics.local_addr()? })
 }
 
 /// What is told about a demonstration that runs.
@@ -98,15 +109,23 @@ impl Sights {
 
     /// One line for scripts.
     fn json(&self, started: &Started) -> String {
-        let http = http(started);
-        let plain = texts::TRIES.iter().filter(|one| one.plain);
+        let (http, https) = (http(started), https(started));
+        let plain = || texts::TRIES.iter().filter(|one| one.plain).map(|one| one.path);
+        let tries = plain().map(|path| format!("{http}{path}")).chain(plain().map(|path| format!("{https}{path}")));
         let value = serde_json::json!({
             "http": http,
+            "https": https,
+            "ca": self.authority().to_string_lossy(),
             "metrics": metrics(started),
-            "try": plain.map(|one| format!("{http}{}", one.path)).collect::<Vec<_>>(),
+            "try": tries.collect::<Vec<_>>(),
             "socket": started.socket.as_deref().map(Path::to_string_lossy),
         });
         format!("{value}\n")
+    }
+
+    /// Whose certificates the demonstration has.
+    fn authority(&self) -> PathBuf {
+        self.folder.join(certificates::AUTHORITY)
     }
 
     /// A page for people.
@@ -119,6 +138,9 @@ impl Sights {
                 (format!("curl {options}{http}{}", one.path), one.shows)
             })
             .collect();
+        let authority = self.authority();
+        let line = format!("curl --cacert {} {}/api/time", authority.display(), https(started));
+        lines.push((line, "the same by https, with a certificate of its own authority"));
         if let Some(metrics) = metrics(started) {
             lines.push((format!("curl {metrics}/metrics"), "what Reeve counts, for Prometheus"));
         }
@@ -150,7 +172,16 @@ fn program(file: Option<PathBuf>, folder: Option<PathBuf>) -> String {
 }
 
 fn http(started: &Started) -> String {
-    started.listeners.iter().map(|(_, address)| format!("http://{address}")).next().unwrap_or_default()
+    url(started, texts::LISTENER, "http")
+}
+
+fn https(started: &Started) -> String {
+    url(started, texts::SECURE_LISTENER, "https")
+}
+
+fn url(started: &Started, listener: &str, scheme: &str) -> String {
+    let found = started.listeners.iter().find(|(name, _)| **name == *listener);
+    found.map(|(_, address)| format!("{scheme}://{address}")).unwrap_or_default()
 }
 
 fn metrics(started: &Started) -> Option<String> {
@@ -163,7 +194,10 @@ mod tests {
 
     fn started() -> Started {
         Started {
-            listeners: vec![("demo".into(), "127.0.0.1:8080".parse().unwrap())],
+            listeners: vec![
+                ("demo".into(), "127.0.0.1:8080".parse().unwrap()),
+                ("demo-tls".into(), "127.0.0.1:8443".parse().unwrap()),
+            ],
             metrics: vec!["127.0.0.1:9901".parse().unwrap()],
             socket: Some("/tmp/x/reeve.sock".into()),
         }
@@ -187,7 +221,7 @@ mod tests {
             config::fault::text(&prepared.load.faults, &prepared.load.sources)
         );
         let config = prepared.load.config.unwrap();
-        assert_eq!((config.listeners.len(), config.pools.len(), config.rule_sets.len()), (1, 4, 1));
+        assert_eq!((config.listeners.len(), config.pools.len(), config.rule_sets.len()), (2, 4, 1));
         assert_eq!(config.rule_sets[0].expects.len(), 10);
         // Each rule has something to try; `TRIES` says which paths a script may rely on.
         assert!(texts::TRIES.len() >= config.rule_sets[0].sections[0].rules.len());
@@ -200,11 +234,14 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["http"], "http://127.0.0.1:8080");
+        assert_eq!(value["https"], "https://127.0.0.1:8443");
+        assert_eq!(value["ca"], "/tmp/x/authority.pem");
         assert_eq!(value["metrics"], "http://127.0.0.1:9901");
         assert_eq!(value["socket"], "/tmp/x/reeve.sock");
         let tries = value["try"].as_array().unwrap();
-        assert!(tries.len() >= 5);
-        assert!(tries.iter().all(|one| one.as_str().unwrap().starts_with("http://127.0.0.1:8080/")));
+        let count = |start: &str| tries.iter().filter(|one| one.as_str().unwrap().starts_with(start)).count();
+        let (plain, secure) = (count("http://127.0.0.1:8080/"), count("https://127.0.0.1:8443/"));
+        assert!(plain >= 5 && secure == plain && plain + secure == tries.len());
     }
 
     #[test]
@@ -231,8 +268,8 @@ mod tests {
     #[test]
     fn taken_ports_are_left_alone() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, HTTP));
-        let (http, metrics) = addresses().unwrap();
-        assert_ne!(http, metrics);
+        let Addresses { http, https, metrics } = addresses().unwrap();
+        assert!(http != metrics && http != https && https != metrics);
         // Whoever holds the usual port, this test or another program, keeps it.
         if taken.is_ok() {
             assert_ne!(http.port(), HTTP);

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use self::asked::Asked;
 use self::report::{Outcome, Report, SectionReport, Step, Winner};
 use super::args::{ExplainArguments, Format};
-use super::check::{self, Prepared, prepare};
+use super::check::{self, Prepared};
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::model::Config;
 use crate::model::fault::Place;
@@ -24,7 +24,7 @@ use crate::wire::field::Field;
 
 /// `reeve explain METHOD URL`.
 pub fn main(arguments: &ExplainArguments) -> ExitCode {
-    let prepared = prepare(&request(arguments.texts.clone()));
+    let prepared = check::texts(&request(arguments.texts.clone()));
     if !prepared.is_usable() {
         check::tell(&prepared);
         return prepared.exit_code();
@@ -100,6 +100,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         listener: &listener.name,
         sni: None,
         alpn: None,
+        certificate: None,
         no_tls: false,
     };
     let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();

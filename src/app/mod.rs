@@ -9,6 +9,7 @@ mod explain;
 mod output;
 mod servers;
 pub mod start;
+mod state_folder;
 mod status;
 mod table;
 

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::check::Prepared;
-use super::{START_FAILED, output};
+use super::{START_FAILED, output, state_folder};
 use crate::model::config::{AccessLog, Config, LogTarget};
 use crate::model::listener::Protocol;
 use crate::model::{Limits, Severity};
@@ -26,8 +26,8 @@ use crate::proxy::access_log::Log;
 use crate::proxy::{self, Start};
 use crate::state::commands::Workers;
 use crate::state::tallies::Tallies;
-use crate::state::{Farm, ListenerId};
-use crate::{health, sys};
+use crate::state::{Farm, ListenerId, Secured};
+use crate::{health, sys, tls};
 
 /// How a run differs from the next.
 pub struct RunOptions {
@@ -101,7 +101,7 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
     let notes = prepared.load.faults.iter().filter(|fault| fault.severity == Severity::Note).count() as u64;
     let Some(config) = prepared.load.config else { return ExitCode::from(START_FAILED) };
-    match start(Arc::new(config), prepared.tables, notes, options) {
+    match start(Arc::new(config), prepared.tables, prepared.tls, notes, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format!("reeve: {error}\n"));
@@ -113,6 +113,7 @@ pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
 fn start(
     config: Arc<Config>,
     tables: Vec<Arc<crate::route::Table>>,
+    tls: tls::Loaded,
     notes: u64,
     options: RunOptions,
 ) -> Result<(), StartError> {
@@ -122,7 +123,11 @@ fn start(
     let descriptors = sys::process::raise_descriptor_limit();
     let count =
         config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let farm = Farm::new(config.clone(), tables);
+    let secured = Secured { listeners: tls.listeners.clone(), pools: tls.pools.clone() };
+    let farm = Farm::secured(config.clone(), tables, secured);
+    if tls.serves() {
+        keep_ticket_keys(&config, &tls);
+    }
     let (mut sockets, listeners) = open_listeners(&farm, count)?;
     let metrics = open_metrics(&config)?;
     let control = open_control(&config);
@@ -149,7 +154,7 @@ fn start(
     warm_up(&farm)?;
     let source = Source::new(farm.clone(), tallies.clone(), workers.clone());
     let ends = Ends { workers, tallies, threads, signals, stop_after: options.stop_after };
-    runtime.block_on(control_thread(farm, source, control, metrics, ends));
+    runtime.block_on(control_thread(farm, tls, source, control, metrics, ends));
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if log.is_some_and(|log| !log.close(LAST_LINES)) {
@@ -157,6 +162,18 @@ fn start(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Without a place for them sessions end with the process, which is worth a word and no more.
+fn keep_ticket_keys(config: &Config, tls: &tls::Loaded) {
+    let kept = state_folder::open(config).and_then(|folder| tls.ring.keep_in(&folder, SystemTime::now()));
+    if let Err(error) = kept {
+        let folder = state_folder::path(config);
+        tracing::warn!(
+            folder = %folder.display(), %error,
+            "the keys of TLS sessions cannot be kept: after a restart every client shakes hands anew; set [state] path"
+        );
+    }
 }
 
 fn start_log(access: &AccessLog) -> Result<Log, StartError> {
@@ -280,6 +297,7 @@ struct Ends {
 /// Everything that is not on the request path, until a signal ends it.
 async fn control_thread(
     farm: Arc<Farm>,
+    tls: tls::Loaded,
     source: Source,
     control: Option<ControlSocket>,
     metrics: Vec<TcpListener>,
@@ -288,6 +306,7 @@ async fn control_thread(
     let Ends { workers, tallies, threads, mut signals, stop_after } = ends;
     let (stop, stopped) = watch::channel(false);
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
+    let certificates = tokio::spawn(tls::watch(farm.snapshot().config.clone(), tls, stopped.clone()));
     let monitor = tokio::spawn(async move {
         if let Err(error) = monitor::run(source, control, metrics, stopped).await {
             tracing::error!(%error, "the control socket and the metrics page are gone");
@@ -306,7 +325,7 @@ async fn control_thread(
     }
     stop.send_replace(true);
     // Both end at once; what they were doing matters no more.
-    let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, monitor) }).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(health, certificates, monitor) }).await;
 }
 
 /// The signals that are heard, from before the process says that it is ready.

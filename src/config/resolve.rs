@@ -14,6 +14,7 @@ use crate::model::config::{Log, LogTarget};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Check, Pool};
 use crate::model::rule::{Kind, RuleSet};
+use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Place};
 
 /// Whether files may be looked at.
@@ -40,7 +41,7 @@ pub fn resolve(
 ) -> Config {
     let mut room = Room { base, disk, sources, faults };
     duplicate_addresses(&file, room.faults);
-    let pools = pools(&file, room.faults);
+    let pools = pools(&file, base, room.faults);
     let names: Vec<Arc<str>> = file.pools.iter().map(|pool| pool.name.clone()).collect();
     for wanted in file.listeners.iter().filter_map(|listen| listen.pool.as_ref()).chain(&file.mentioned) {
         if !names.contains(&wanted.name) {
@@ -54,7 +55,7 @@ pub fn resolve(
     let listener_names: Vec<Arc<str>> = file.listeners.iter().map(|listen| listen.name.clone()).collect();
     let (sets, rule_sets) = room.rule_sets(&file.listeners, &names, &listener_names);
     let listeners =
-        file.listeners.into_iter().zip(sets).map(|(listen, rules)| listener(listen, rules)).collect::<Vec<_>>();
+        file.listeners.into_iter().zip(sets).map(|(listen, rules)| listener(listen, rules, base)).collect::<Vec<_>>();
     // Behind an error this would mostly say that something else is missing.
     if !fault::any_error(room.faults) {
         for listener in &listeners {
@@ -78,7 +79,7 @@ pub fn resolve(
     }
 }
 
-fn listener(listen: Listen, rules: usize) -> Listener {
+fn listener(listen: Listen, rules: usize, base: &Path) -> Listener {
     Listener {
         name: listen.name,
         addresses: listen.addresses.into_iter().map(|taken| taken.address).collect(),
@@ -87,6 +88,11 @@ fn listener(listen: Listen, rules: usize) -> Listener {
         pool: listen.pool.map(|pool| pool.name),
         trusted: listen.trusted,
         forwarded: listen.forwarded,
+        tls: listen.tls.map(|tls| ListenerTls {
+            certificates: base.join(tls.certificates),
+            client_ca: tls.client_ca.map(|path| base.join(path)),
+            ..tls
+        }),
         built: listen.built,
         place: listen.place,
     }
@@ -139,7 +145,7 @@ fn covers(all: SocketAddr, one: SocketAddr) -> bool {
     all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
 }
 
-fn pools(file: &File, faults: &mut Vec<Fault>) -> Vec<Pool> {
+fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
     let pool = |raw: &super::file::Pool| Pool {
         name: raw.name.clone(),
         scheduler: raw.scheduler.clone(),
@@ -147,6 +153,11 @@ fn pools(file: &File, faults: &mut Vec<Fault>) -> Vec<Pool> {
         checks: raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults)).collect(),
         retry: raw.retry.clone(),
         timeouts: raw.timeouts.clone(),
+        tls: raw.tls.clone().map(|tls| PoolTls {
+            ca: tls.ca.map(|path| base.join(path)),
+            own: tls.own.map(|(certificate, key)| (base.join(certificate), base.join(key))),
+            ..tls
+        }),
         built: raw.built,
         place: raw.place.clone(),
     };

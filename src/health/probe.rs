@@ -13,31 +13,50 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Outcome;
 use crate::model::pool::{Check, Probe};
+use crate::net::Stream;
+use crate::state::secured::ClientSlot;
+use crate::tls;
 
 /// As much of an answer's body is read; a health page is shorter, and the rest would say nothing more.
 const BODY: usize = 64 << 10;
 /// No check waits longer, whatever is configured; it also keeps the deadline's arithmetic in range.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// What a server has to prove that is spoken to in secret.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    pub config: ClientSlot,
+    pub name: ServerName<'static>,
+}
+
 /// `named` is the server's address as it is written, for the Host field.
-pub async fn probe(check: &Check, address: SocketAddr, named: &str) -> Outcome {
-    match attempt(check, address, named).await {
+pub async fn probe(check: &Check, address: SocketAddr, named: &str, sealed: Option<&Sealed>) -> Outcome {
+    match attempt(check, address, named, sealed).await {
         Ok(detail) => Outcome { ok: true, detail },
         Err(detail) => Outcome { ok: false, detail },
     }
 }
 
-async fn attempt(check: &Check, address: SocketAddr, named: &str) -> Result<String, String> {
+async fn attempt(check: &Check, address: SocketAddr, named: &str, sealed: Option<&Sealed>) -> Result<String, String> {
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
     let clock = Clock { whole: check.timeout, end: Instant::now() + check.timeout.min(LONGEST) };
-    let stream = clock.within("connecting", connect(address)).await?;
+    let tcp = clock.within("connecting", connect(address)).await?;
+    let (stream, connected) = match sealed {
+        None => (Stream::plain(tcp), "connected"),
+        Some(Sealed { config, name }) => {
+            let handshake = tls::connect(tcp, config.load_full(), name.clone());
+            let (tcp, session) = clock.within("for the TLS handshake", handshake).await?;
+            (Stream::tls(tcp, session), "connected by TLS")
+        }
+    };
     match &check.probe {
-        Probe::Tcp => Ok("connected".to_owned()),
+        Probe::Tcp => Ok(connected.to_owned()),
         Probe::Http { method, path, host, expect_status } => {
             let request = request(method, path, host.as_deref().unwrap_or(named))?;
             ask(stream, request, expect_status, &clock).await
@@ -80,7 +99,7 @@ fn request(method: &str, path: &str, host: &str) -> Result<Request<Empty<Bytes>>
 }
 
 async fn ask(
-    stream: TcpStream,
+    stream: Stream,
     request: Request<Empty<Bytes>>,
     expected: &[RangeInclusive<u16>],
     clock: &Clock,

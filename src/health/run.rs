@@ -16,9 +16,11 @@ use tracing::{error, info, warn};
 
 use super::machine::{Machine, Outcome, Panel, Verdict};
 use super::pace::Pace;
-use super::{probe, resolve};
+use super::probe::{self, Sealed};
+use super::resolve;
 use crate::model::pool::{Address, Check};
 use crate::state::{Farm, Health, LivePool, LiveServer, ProbeReport, Snapshot};
+use crate::tls;
 
 /// Watches over the farm's servers until `stop` is true or its sender is gone.
 pub async fn run(farm: Arc<Farm>, mut stop: watch::Receiver<bool>) {
@@ -39,6 +41,7 @@ struct Watched {
     server: Arc<LiveServer>,
     address: Address,
     checks: Vec<Check>,
+    sealed: Option<Sealed>,
     _tasks: JoinSet<()>,
 }
 
@@ -74,16 +77,18 @@ impl Watched {
         let machines = checks.iter().map(|check| Machine::new(check.rise, check.fall, known.as_ref())).collect();
         let panel = Arc::new(Mutex::new(Panel::new(machines, known.as_ref())));
         let named: Arc<str> = address.to_string().into();
+        let sealed = sealed(server, pool);
         for (position, check) in checks.iter().enumerate() {
             tasks.spawn(repeat(Asking {
                 server: Arc::clone(server),
                 check: Arc::new(check.clone()),
                 named: Arc::clone(&named),
+                sealed: sealed.clone(),
                 panel: Arc::clone(&panel),
                 position,
             }));
         }
-        Watched { server: Arc::clone(server), address, checks, _tasks: tasks }
+        Watched { server: Arc::clone(server), address, checks, sealed, _tasks: tasks }
     }
 
     /// Whether it does what has to be done for this server of this pool.
@@ -91,6 +96,10 @@ impl Watched {
         let checks = &pool.config().checks;
         Arc::ptr_eq(&self.server, server)
             && self.address == server.configured_address()
+            && match (&self.sealed, sealed(server, pool)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(&old.config, &new.config) && old.name == new.name,
+                (old, new) => old.is_none() && new.is_none(),
+            }
             && self.checks.len() == checks.len()
             && self.checks.iter().zip(checks).all(|(old, new)| same(old, new))
     }
@@ -100,6 +109,12 @@ impl Watched {
     fn found_what_no_longer_counts(&self, server: &Arc<LiveServer>, pool: &LivePool) -> bool {
         server.verdict().is_some() && (pool.config().checks.is_empty() || self.address != server.configured_address())
     }
+}
+
+/// What the server has to prove to a check: what it has to prove to a request.
+fn sealed(server: &LiveServer, pool: &LivePool) -> Option<Sealed> {
+    let name = tls::server_name(pool.config().tls.as_ref()?, &server.configured_address())?;
+    Some(Sealed { config: pool.tls()?.clone(), name })
 }
 
 /// Whether two checks ask the same, wherever they are written.
@@ -113,6 +128,7 @@ struct Asking {
     check: Arc<Check>,
     /// The server's address as it is written.
     named: Arc<str>,
+    sealed: Option<Sealed>,
     /// Of all checks of the server.
     panel: Arc<Mutex<Panel>>,
     /// Of this check in the panel.
@@ -142,7 +158,8 @@ async fn repeat(asking: Asking) {
 async fn once(asking: &Asking, address: SocketAddr) -> Option<Outcome> {
     let (check, named) = (Arc::clone(&asking.check), Arc::clone(&asking.named));
     let mut task = JoinSet::new();
-    task.spawn(async move { probe::probe(&check, address, &named).await });
+    let sealed = asking.sealed.clone();
+    task.spawn(async move { probe::probe(&check, address, &named, sealed.as_ref()).await });
     match task.join_next().await? {
         Ok(outcome) => Some(outcome),
         Err(error) => {

@@ -70,6 +70,11 @@ impl Fault {
         Fault::new(Severity::Warning, code, place, message)
     }
 
+    /// Nothing is wrong, but it should be known.
+    pub fn note(code: &'static str, place: Place, message: impl Into<String>) -> Fault {
+        Fault::new(Severity::Note, code, place, message)
+    }
+
     /// A part that parses and is checked but is not built yet.
     pub fn not_built(place: Place, what: impl std::fmt::Display) -> Fault {
         Fault::new(Severity::Note, "R0001", place, format!("not built yet: {what}"))

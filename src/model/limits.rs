@@ -32,6 +32,12 @@ impl Limits {
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
     pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+    /// TLS sessions kept in memory: of a listener's clients that take no tickets (few, and old), and of the
+    /// names a pool's servers go by. A few hundred bytes each, some KiB with a client's certificate.
+    pub const TLS_SESSIONS: usize = 4096;
+    /// A session in a ticket. A client's chain of certificates is the most of it, 6 KiB when it is long;
+    /// beyond, clients shake hands anew.
+    pub const TLS_TICKET: usize = 16 << 10;
 }
 
 impl Default for Limits {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::fault::Place;
+use super::tls::ListenerTls;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -20,6 +21,8 @@ pub struct Listener {
     pub trusted: Vec<IpNet>,
     /// Whether the `Forwarded` field (RFC 7239) is sent besides X-Forwarded-*.
     pub forwarded: bool,
+    /// `None`: it speaks in clear.
+    pub tls: Option<ListenerTls>,
     /// False when the listener needs a part that is not built yet: it is then not opened at all.
     pub built: bool,
     pub place: Place,

@@ -10,6 +10,7 @@ pub mod listener;
 pub mod pool;
 pub mod rule;
 pub mod timeouts;
+pub mod tls;
 
 pub use config::Config;
 pub use fault::{Fault, Place, Severity};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Timeouts;
 use super::fault::Place;
 use super::rule::Key;
+use super::tls::PoolTls;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -19,7 +20,9 @@ pub struct Pool {
     pub retry: Retry,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
-    /// False when its servers are spoken to in a way that is not built yet (TLS, HTTP/2, a PROXY
+    /// How its servers are spoken to in secret; `None`: in clear.
+    pub tls: Option<PoolTls>,
+    /// False when its servers are spoken to in a way that is not built yet (HTTP/2, a PROXY
     /// header): then no server of it is chosen, for nothing else may be said to them.
     pub built: bool,
     pub place: Place,

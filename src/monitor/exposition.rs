@@ -84,6 +84,12 @@ fn listeners(families: &mut Families, view: &View, counters: &Counters) {
         for (direction, count) in [("received", counters.received), ("sent", counters.sent)] {
             families.counter("reeve_bytes_total", help, &[own, ("direction", direction)], count as f64);
         }
+        let help = "TLS handshakes with clients; a resumed one is of a session that was there before.";
+        for (version, resumed, count) in counters.handshakes() {
+            let resumed = ("resumed", if resumed { "yes" } else { "no" });
+            let labels = [own, ("version", version), resumed];
+            families.counter("reeve_tls_handshakes_total", help, &labels, count as f64);
+        }
         let help = "Connections and requests turned away before a server saw them.";
         for (reason, count) in counters.rejected() {
             families.counter("reeve_rejected_total", help, &[own, ("reason", reason.as_str())], count as f64);

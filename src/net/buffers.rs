@@ -116,6 +116,12 @@ impl Buffer {
         self.bytes.len()
     }
 
+    /// Leaves `count` bytes of an empty buffer unused at its front.
+    pub fn begin_at(&mut self, count: usize) {
+        self.start = count.min(self.bytes.len());
+        self.end = self.start;
+    }
+
     /// The room behind what is there; say with [`Buffer::added`] how much of it was filled.
     pub fn spare(&mut self) -> &mut [u8] {
         &mut self.bytes[self.end..]

@@ -4,16 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::deadline::Timer;
-use super::stream::Stream;
 
 /// Why a server was not reached. Nothing has been sent to it.
 #[derive(Debug)]
 pub enum DialError {
     Refused,
     TimedOut,
+    /// Connected, but the server did not prove who it is, or speaks no TLS.
+    Tls(String),
     Other(io::Error),
 }
 
@@ -22,18 +23,19 @@ impl DialError {
         match self {
             DialError::Refused => "connection refused".to_owned(),
             DialError::TimedOut => "connecting took too long".to_owned(),
+            DialError::Tls(why) => why.clone(),
             DialError::Other(error) => error.to_string(),
         }
     }
 }
 
 /// Connects, within `limit`.
-pub async fn dial(address: SocketAddr, timer: &Timer, limit: Duration) -> Result<Stream, DialError> {
+pub async fn dial(address: SocketAddr, timer: &Timer, limit: Duration) -> Result<TcpStream, DialError> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(DialError::Other)?;
     socket.set_nodelay(true).map_err(DialError::Other)?;
     match timer.wait(limit, Box::pin(socket.connect(address))).await {
-        Ok(Ok(tcp)) => Ok(Stream::new(tcp)),
+        Ok(Ok(tcp)) => Ok(tcp),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialError::Refused),
         Ok(Err(error)) => Err(DialError::Other(error)),
         Err(_) => Err(DialError::TimedOut),

@@ -6,6 +6,7 @@ pub mod deadline;
 pub mod dial;
 pub mod idle;
 pub mod pipes;
+mod secure;
 pub mod stream;
 
 pub use buffers::{Buffer, Buffers};

@@ -1,7 +1,8 @@
 //! The head a client receives of a server's answer, written anew from what was understood.
 
+use crate::wire::field::Field;
 use crate::wire::http1::request::Version;
-use crate::wire::http1::{Framing, Known, ResponseHead};
+use crate::wire::http1::{Framing, Known, ResponseHead, lines};
 
 /// What of the client matters to the head of its answer.
 #[derive(Debug, Clone, Copy)]
@@ -82,25 +83,19 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 }
 
 fn fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    for (field, known) in &head.fields {
-        match known {
-            Known::Connection
-            | Known::HopByHop
-            | Known::TransferEncoding
-            | Known::ContentLength
-            | Known::Upgrade
-            | Known::Te => continue,
-            _ => {}
+    let keeps = |field: &Field<'_>, known| match known {
+        Known::Connection
+        | Known::HopByHop
+        | Known::TransferEncoding
+        | Known::ContentLength
+        | Known::Upgrade
+        | Known::Te => false,
+        Known::Date => true,
+        _ => {
+            head.nominated.is_empty()
+                || !head.nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
         }
-        if !head.nominated.is_empty()
-            && !matches!(known, Known::Date)
-            && head.nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
-        {
-            continue;
-        }
-        out.extend_from_slice(field.name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
-    }
+    };
+    let kept = head.fields.iter().zip(&head.known).filter(|(field, known)| keeps(field, **known));
+    lines::copy(head.raw, kept.map(|(field, _)| field), out);
 }

@@ -1,7 +1,7 @@
 //! The end of a request: the counters, and one line in the access log.
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::access_log::Entry;
 use super::client::Client;
@@ -43,28 +43,34 @@ pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outco
         tracing::debug!(client = %connection.peer, status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }
     if let Some(log) = worker.log.borrow_mut().as_mut() {
-        log.record(&entry(client, plan, outcome, progress.id, total));
+        log.record(&entry(worker, client, plan, outcome, progress, total));
     }
 }
 
-fn entry<'a>(client: &'a Client<'_>, plan: &'a Plan, outcome: &'a Outcome, id: u64, total: Duration) -> Entry<'a> {
+fn entry<'a>(
+    worker: &Worker,
+    client: &'a Client<'_>,
+    plan: &'a Plan,
+    outcome: &'a Outcome,
+    progress: &Progress,
+    total: Duration,
+) -> Entry<'a> {
     let input = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
     let part = |range: &Range<u32>| input.get(range.start as usize..range.end as usize).unwrap_or_default();
     let some = |range: &Range<u32>| Some(part(range)).filter(|part| !part.is_empty());
     let connection = client.connection;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let snapshot = &plan.view.snapshot;
     Entry {
-        unix_ms: now.saturating_sub(total).as_millis() as u64,
-        id,
+        unix_ms: worker.unix_ms(progress.started),
+        id: progress.id,
         listener: plan.view.listener(connection.listener).map(|listener| &*listener.name).unwrap_or("-"),
         client: connection.peer,
         proto: match plan.version {
             Version::Http11 => "HTTP/1.1",
             Version::Http10 => "HTTP/1.0",
         },
-        tls: None,
-        sni: None,
+        tls: connection.tls.get().map(|tls| tls.version),
+        sni: connection.tls.get().and_then(|tls| Some(tls.sni.as_deref()?.as_bytes())),
         method: part(&plan.seen.method),
         host: some(&plan.seen.host),
         path: part(&plan.seen.path),

@@ -8,15 +8,17 @@ use std::net::IpAddr;
 
 use super::view::ListenerView;
 use crate::route::{self, Change};
+use crate::tls::Peer;
 use crate::wire::field::Field;
 use crate::wire::http1::request::{RequestHead, Version};
-use crate::wire::http1::{Framing, Known};
+use crate::wire::http1::{Framing, Known, lines};
 
 /// A request whose section is known.
 #[derive(Debug)]
 pub struct Incoming<'a, 'h> {
     pub listener: &'a ListenerView,
     pub peer: IpAddr,
+    pub tls: Option<&'a Peer>,
     pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
@@ -44,11 +46,8 @@ pub fn write(incoming: &Incoming<'_, '_>, rule: Option<&route::Rule>, out: &mut 
     };
     out.extend_from_slice(b"\r\n");
     let trusted = incoming.listener.trusts(incoming.peer);
-    for (field, known) in &head.fields {
-        if keeps(field, *known, trusted, incoming, changes) {
-            line(out, field.name, field.value);
-        }
-    }
+    let kept = head.lines().filter(|(field, known)| keeps(field, *known, trusted, incoming, changes));
+    lines::copy(head.raw, kept.map(|(field, _)| field), out);
     for change in changes {
         if let Change::Set { name, value } = change {
             out.extend_from_slice(name.as_bytes());
@@ -95,15 +94,15 @@ fn own_fields(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     let head = incoming.head;
     let mut number = itoa::Buffer::new();
     match head.body {
-        Framing::Length(length) => line(out, "Content-Length", number.format(length).as_bytes()),
-        Framing::Chunked => line(out, "Transfer-Encoding", b"chunked"),
+        Framing::Length(length) => lines::write("Content-Length", number.format(length).as_bytes(), out),
+        Framing::Chunked => lines::write("Transfer-Encoding", b"chunked", out),
         Framing::None | Framing::UntilClose => {}
     }
     if head.expects_continue {
-        line(out, "Expect", b"100-continue");
+        lines::write("Expect", b"100-continue", out);
     }
     if let Some(count) = head.max_forwards {
-        line(out, "Max-Forwards", number.format(count.saturating_sub(1)).as_bytes());
+        lines::write("Max-Forwards", number.format(count.saturating_sub(1)).as_bytes(), out);
     }
     if head.websocket {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
@@ -121,17 +120,18 @@ fn own_fields(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
 /// Who asked, how and for what: X-Forwarded-* always, `Forwarded` (RFC 7239) by option.
 fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     let head = incoming.head;
-    let has = |wanted: Known| trusted && head.fields.iter().any(|(_, known)| *known == wanted);
+    let has = |wanted: Known| trusted && head.known.contains(&wanted);
     out.extend_from_slice(b"X-Forwarded-For: ");
     if trusted {
-        for (field, _) in head.fields.iter().filter(|(_, known)| *known == Known::XForwardedFor) {
+        for (field, _) in head.lines().filter(|(_, known)| *known == Known::XForwardedFor) {
             out.extend_from_slice(field.value);
             out.extend_from_slice(b", ");
         }
     }
     address(incoming.peer, out);
     if !has(Known::XForwardedProto) {
-        out.extend_from_slice(b"\r\nX-Forwarded-Proto: http");
+        out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(scheme(incoming));
     }
     if let Some(authority) = head.authority.filter(|_| !has(Known::XForwardedHost)) {
         out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
@@ -152,16 +152,20 @@ fn forwarding(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
             out.extend_from_slice(authority.text.as_bytes());
             out.push(b'"');
         }
-        out.extend_from_slice(b";proto=http");
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(scheme(incoming));
     }
     out.extend_from_slice(b"\r\n");
+    if let Some(certificate) = incoming.tls.and_then(|tls| tls.certificate.as_ref()) {
+        // No client's own field of these names comes this far, and no text of a certificate ends a line.
+        lines::write("X-Client-Cert-Subject", certificate.subject.as_bytes(), out);
+        lines::write("X-Client-Cert-Fingerprint", certificate.fingerprint.as_bytes(), out);
+        lines::write("X-Client-Cert-Verified", b"SUCCESS", out);
+    }
 }
 
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+fn scheme(incoming: &Incoming<'_, '_>) -> &'static [u8] {
+    if incoming.tls.is_some() { b"https" } else { b"http" }
 }
 
 /// An address as text; IPv4 without the formatting machinery, for it stands in every request.

@@ -96,7 +96,8 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> After {
     worker.set_active(client.connection);
     let view = worker.view();
     let first = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
-    if first.first() == Some(&TLS_HANDSHAKE) && client.connection.requests.get() == 0 {
+    let in_clear = client.connection.tls.get().is_none();
+    if first.first() == Some(&TLS_HANDSHAKE) && in_clear && client.connection.requests.get() == 0 {
         worker.counters.borrow_mut().rejected(client.connection.listener, crate::state::counters::Rejected::TlsOnPlain);
         return After::Gone;
     }
@@ -120,7 +121,7 @@ fn skip_empty_lines(input: &mut Buffer) {
 fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
     let input = client.input.as_ref()?;
     match view.listener(client.connection.listener) {
-        Some(listener) => plan::plan(worker, listener, view, client.connection.peer.ip(), input.as_slice()),
+        Some(listener) => plan::plan(worker, listener, view, client.connection, input.as_slice()),
         // The listener is configured no more; its connections end with their next request.
         None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
     }
@@ -307,9 +308,8 @@ async fn send_reply(
 /// Says that nothing more will come, and reads what the client is still sending, for a while.
 async fn linger(worker: &Worker, client: &mut Client<'_>) {
     client.input = None;
-    if client.writer.shutdown().await.is_err() {
-        return;
-    }
+    // Over TLS it may have to wait for a client that reads nothing.
+    let Ok(Ok(())) = client.timer.wait(LINGER, client.writer.shutdown()).await else { return };
     let until = Instant::now() + LINGER;
     let mut read = 0;
     while read < LINGER_BYTES {

@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
 use crate::net::dial::{DialError, dial};
-use crate::net::{Stream, Timer};
+use crate::net::{Elapsed, Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
 use crate::state::{Lease, LivePool, LiveServer, NoServer};
+use crate::tls;
 
 /// A server with a connection to it.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub fn pick(
     tries.last = Some(lease.server().clone());
     if take == Take::IdleOrNew
         && let Some(stream) = worker.idle.take(lease.id(), lease.address())
+        // What was connected before a reload may be less than what is asked for now.
+        && stream.is_plain() == pool.config().tls.is_none()
     {
         worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
         return Ok(Picked::Connected(Connected { lease, stream, reused: true, took: Duration::ZERO }));
@@ -89,7 +92,7 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let error = match dial(address, timer, pool.config().timeouts.connect).await {
+        let error = match reach(pool, &lease, timer).await {
             Ok(stream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, stream, reused: false, took: started.elapsed() });
@@ -99,6 +102,7 @@ pub async fn connect(
         let (kind, result) = match &error {
             DialError::Refused => (FailureKind::Connect, ConnectResult::Refused),
             DialError::TimedOut => (FailureKind::ConnectTimeout, ConnectResult::Timeout),
+            DialError::Tls(_) => (FailureKind::Connect, ConnectResult::Tls),
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
@@ -120,6 +124,23 @@ pub async fn connect(
             Err(_) => return Err(failure),
         };
         worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+    }
+}
+
+/// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
+async fn reach(pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Stream, DialError> {
+    let timeouts = &pool.config().timeouts;
+    let tcp = dial(lease.address(), timer, timeouts.connect).await?;
+    let Some(tls) = &pool.config().tls else { return Ok(Stream::plain(tcp)) };
+    let name = tls::server_name(tls, &lease.configured_address());
+    let (Some(name), Some(config)) = (name, pool.tls()) else {
+        return Err(DialError::Tls("TLS: there is no name or no authority to judge the server by".to_owned()));
+    };
+    let handshake = Box::pin(tls::connect(tcp, config.load_full(), name));
+    match timer.wait(timeouts.tls_handshake, handshake).await {
+        Ok(Ok((tcp, session))) => Ok(Stream::tls(tcp, session)),
+        Ok(Err(why)) => Err(DialError::Tls(why)),
+        Err(Elapsed) => Err(DialError::Tls("TLS: the handshake took too long".to_owned())),
     }
 }
 

@@ -3,20 +3,17 @@
 //!
 //! Parse, check, route, write the rewritten head: no step of it waits.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
+use super::registry::Connection;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
 use crate::route;
-use crate::wire::field::Field;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
 use crate::wire::http1::{Framing, Known, host};
 
@@ -88,7 +85,13 @@ pub struct Forward {
 }
 
 /// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
-pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpAddr, bytes: &[u8]) -> Option<Plan> {
+pub fn plan(
+    worker: &Worker,
+    listener: &ListenerView,
+    view: &Rc<View>,
+    connection: &Connection,
+    bytes: &[u8],
+) -> Option<Plan> {
     let head = match request::parse(bytes, &view.snapshot.config.limits) {
         Ok(Some(head)) => head,
         Ok(None) => return None,
@@ -102,12 +105,12 @@ pub fn plan(worker: &Worker, listener: &ListenerView, view: &Rc<View>, peer: IpA
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
-        head_bytes: head.length,
+        head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
         denied: false,
         seen: seen(&head, bytes),
     };
-    plan.step = decide(worker, listener, peer, &head, &mut plan);
+    plan.step = decide(worker, listener, connection, &head, &mut plan);
     Some(plan)
 }
 
@@ -127,7 +130,14 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
     }
 }
 
-fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &RequestHead<'_>, plan: &mut Plan) -> Step {
+fn decide(
+    worker: &Worker,
+    listener: &ListenerView,
+    connection: &Connection,
+    head: &RequestHead<'_>,
+    plan: &mut Plan,
+) -> Step {
+    let (peer, tls) = (connection.peer.ip(), connection.tls.get().map(|tls| &**tls));
     if head.max_forwards == Some(0) {
         return Step::Options;
     }
@@ -145,20 +155,20 @@ fn decide(worker: &Worker, listener: &ListenerView, peer: IpAddr, head: &Request
         Ok(path) => path,
         Err(fault) => return Step::Fail(Failure::new(FailureKind::Path, fault.to_string())),
     };
-    let fields: SmallVec<[Field<'_>; 24]> = head.fields.iter().map(|(field, _)| *field).collect();
     let routed = route::Head {
         method: head.method,
         host,
         path,
         query,
-        fields: &fields,
+        fields: &head.fields,
         source: peer,
         listener: &listener.name,
-        sni: None,
-        alpn: None,
+        sni: tls.and_then(|tls| tls.sni.as_deref()),
+        alpn: tls.and_then(|tls| tls.alpn.as_deref()),
+        certificate: tls.and_then(|tls| tls.certificate.as_ref()),
         no_tls: false,
     };
-    let incoming = Incoming { listener, peer, head, routed };
+    let incoming = Incoming { listener, peer, tls, head, routed };
     let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
         return match listener.pool {
             Some(pool) => forward_to(worker, &plan.view, pool, None, &incoming),
@@ -222,7 +232,7 @@ fn seen(head: &RequestHead<'_>, bytes: &[u8]) -> Seen {
     if let Some(authority) = head.authority {
         seen.host = at(authority.text.as_bytes());
     }
-    for (field, known) in &head.fields {
+    for (field, known) in head.lines() {
         match known {
             Known::Accept => seen.accept = at(field.value),
             Known::RequestId => seen.request_id = at(field.value),

@@ -184,7 +184,7 @@ fn next(r: &Receive<'_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failure> {
         Err(fault) => return Err(Failure::new(FailureKind::Response(fault), fault.detail())),
     };
     let mut out = r.worker.buffers.text();
-    let bytes = head.bytes;
+    let bytes = head.raw.len();
     let next = match head.status {
         101 if r.websocket && head.websocket => {
             answer::write_switching(&head, &mut out);

@@ -1,12 +1,13 @@
 //! What is known of a worker's client connections from outside of their tasks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::net::Timer;
 use crate::state::connections::{Doing, REQUEST_SHOWN};
+use crate::tls::Peer;
 
 /// The open connections of one worker.
 #[derive(Debug, Default)]
@@ -56,6 +57,8 @@ pub struct Connection {
     /// Method and path of the request in progress, as far as they are shown.
     pub request: RefCell<Shown>,
     pub timer: Timer,
+    /// Once its handshake is done; for ever empty on a connection in clear.
+    pub tls: OnceCell<Box<Peer>>,
 }
 
 /// The beginning of a request, kept for whoever asks what a connection is doing.

@@ -13,8 +13,8 @@ use crate::wire::http1::{ChunkFault, ChunkedBody};
 use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
 
-/// From this many bytes on a body of known length goes through a pipe in the kernel; below, copying
-/// costs less than the pipe's extra calls.
+/// From this many bytes on a body of known length goes through a pipe in the kernel, where neither side
+/// is sealed; below, copying costs less than the pipe's extra calls.
 const SPLICE_FROM: u64 = 64 << 10;
 
 /// Why a body did not get through.
@@ -61,7 +61,7 @@ pub struct Path<'p, 'f, 't> {
 /// anything to wait for.
 pub async fn write_all(to: &mut Writer<'_>, bytes: &[u8], timer: &Timer, limit: Duration) -> Result<(), RelayError> {
     let sent = if bytes.is_empty() { 0 } else { to.write_now(bytes).map_err(|_| RelayError::Gone)? };
-    if sent == bytes.len() {
+    if sent == bytes.len() && !to.is_behind() {
         return Ok(());
     }
     Box::pin(write_rest(to, &bytes[sent..], timer, limit)).await
@@ -78,6 +78,14 @@ pub async fn write_rest(
         match timer.wait(limit, to.write(bytes)).await {
             Ok(Ok(count)) if count > 0 => bytes = &bytes[count..],
             Ok(_) => return Err(RelayError::Gone),
+            Err(Elapsed) => return Err(RelayError::Stalled),
+        }
+    }
+    // Over TLS the last of it may have been sealed and not sent.
+    while to.is_behind() {
+        match timer.wait(limit, to.send()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(RelayError::Gone),
             Err(Elapsed) => return Err(RelayError::Stalled),
         }
     }
@@ -106,7 +114,7 @@ impl Path<'_, '_, '_> {
 
     /// Passes on exactly `length` bytes that have not been read yet.
     pub async fn length(&mut self, worker: &Worker, length: u64) -> Result<(), RelayError> {
-        if length >= SPLICE_FROM {
+        if length >= SPLICE_FROM && self.from.is_plain() && self.to.is_plain() {
             return Box::pin(self.splice(worker, length)).await;
         }
         Box::pin(self.copy(worker, Some(length))).await
@@ -121,7 +129,8 @@ impl Path<'_, '_, '_> {
         let mut left = length.unwrap_or(u64::MAX);
         while left > 0 {
             // What comes behind the message stays where it is: it is the next one, or nobody's.
-            let buffer = match self.timer.wait(self.patience.read, self.from.fill(&worker.buffers, left)).await {
+            let read = self.from.fill_for(self.to, &worker.buffers, left);
+            let buffer = match self.timer.wait(self.patience.read, read).await {
                 Ok(Ok(buffer)) => buffer,
                 Ok(Err(error)) => return Err(RelayError::Cut(Some(error))),
                 Err(Elapsed) => return Err(RelayError::Silent),

@@ -292,7 +292,7 @@ async fn send(
     let count = to.write_now(bytes).map_err(|_| RelayError::Gone)?;
     // Where nothing went out yet, some of it soon will have.
     sent.set(true);
-    if count == bytes.len() {
+    if count == bytes.len() && !to.is_behind() {
         return Ok(());
     }
     Box::pin(relay::write_rest(to, &bytes[count..], timer, limit)).await

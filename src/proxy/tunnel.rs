@@ -100,7 +100,10 @@ impl Way<'_> {
             if buffer.is_empty() {
                 self.ended.set(true);
                 // The other side may have gone already, which ends the tunnel as well.
-                return to.shutdown().await.map_err(|_| RelayError::Gone);
+                return match timer.wait(self.limits.write, to.shutdown()).await {
+                    Ok(done) => done.map_err(|_| RelayError::Gone),
+                    Err(Elapsed) => Err(RelayError::Stalled),
+                };
             }
             // A full buffer means that more is waiting.
             most = if buffer.room() == 0 { LARGE } else { SMALL };
@@ -116,7 +119,7 @@ impl Way<'_> {
         loop {
             let (spoken, ended) = (self.spoken.get(), self.ended.get());
             let limit = if ended { self.limits.half } else { self.limits.idle };
-            let speaks = poll_fn(|cx| match from.poll_fill(cx, &self.worker.buffers, most) {
+            let speaks = poll_fn(|cx| match from.poll_fill(cx, &self.worker.buffers, most, 0) {
                 Poll::Ready(read) => Poll::Ready(Some(read)),
                 Poll::Pending if self.ended.get() != ended => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,

@@ -10,6 +10,7 @@ use crate::model::listener::Protocol;
 use crate::model::pool::Scheduler;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
+use crate::state::secured::ServerSlot;
 
 #[derive(Debug)]
 pub struct View {
@@ -30,14 +31,18 @@ pub struct ListenerView {
     pub pool: Option<usize>,
     pub forwarded: bool,
     trusted: Vec<IpNet>,
+    /// What its clients are offered; `None`: it speaks in clear.
+    pub tls: Option<ServerSlot>,
 }
 
 impl View {
     pub fn new(snapshot: Arc<Snapshot>) -> View {
         let config = &snapshot.config;
         let mut listeners = Vec::new();
-        for (listener, id) in config.listeners.iter().zip(&snapshot.listeners) {
-            if !listener.built || listener.protocol != Protocol::Http {
+        for (position, (listener, id)) in config.listeners.iter().zip(&snapshot.listeners).enumerate() {
+            let tls = snapshot.tls.get(position).cloned().flatten();
+            // Nothing is ever said in clear that should have been sealed.
+            if !listener.built || listener.protocol != Protocol::Http || listener.tls.is_some() != tls.is_some() {
                 continue;
             }
             let at = id.0 as usize;
@@ -51,6 +56,7 @@ impl View {
                 pool,
                 forwarded: listener.forwarded,
                 trusted: listener.trusted.clone(),
+                tls,
             });
         }
         let keys = config

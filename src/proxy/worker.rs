@@ -1,7 +1,7 @@
 //! What the connections of one worker share: buffers, idle connections, deadlines, counters. The request
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -43,8 +43,9 @@ pub struct Worker {
     ids: Cell<u64>,
     date: RefCell<Rc<str>>,
     ticks: Cell<u64>,
-    /// When the last tick was.
+    /// When the last tick was, and what the calendar said then, in milliseconds since 1970 (UTC).
     lately: Cell<Instant>,
+    calendar: Cell<u64>,
 }
 
 /// A connection that is open as long as this is held.
@@ -114,6 +115,7 @@ impl Worker {
             date: RefCell::new(httpdate::fmt_http_date(now).into()),
             ticks: Cell::new(0),
             lately: Cell::new(Instant::now()),
+            calendar: Cell::new(unix_ms(now)),
         }
     }
 
@@ -152,6 +154,16 @@ impl Worker {
         self.lately.get()
     }
 
+    /// The calendar's time of a moment that is not long ago, in milliseconds since 1970 (UTC).
+    pub(super) fn unix_ms(&self, at: Instant) -> u64 {
+        let lately = self.lately.get();
+        let calendar = self.calendar.get();
+        match at.checked_duration_since(lately) {
+            Some(since) => calendar.saturating_add(since.as_millis() as u64),
+            None => calendar.saturating_sub(lately.saturating_duration_since(at).as_millis() as u64),
+        }
+    }
+
     /// The time as HTTP writes it, at most a second old.
     pub(super) fn date(&self) -> Rc<str> {
         self.date.borrow().clone()
@@ -176,6 +188,7 @@ impl Worker {
             server: Cell::new((u32::MAX, u32::MAX)),
             request: RefCell::default(),
             timer: self.wheel.timer(),
+            tls: OnceCell::new(),
         });
         let slot = self.connections.borrow_mut().add(connection.clone());
         Entered { worker: self.clone(), slot, connection }
@@ -229,6 +242,7 @@ impl Worker {
     pub(super) fn tick(&self) {
         let now = Instant::now();
         self.lately.set(now);
+        self.calendar.set(unix_ms(SystemTime::now()));
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
@@ -284,4 +298,8 @@ impl Worker {
             bytes_sent: connection.sent.get(),
         }
     }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

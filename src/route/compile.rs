@@ -158,7 +158,14 @@ impl Compiler<'_> {
             rule::Test::From(Sources::Nets(nets)) => Test::From(Arc::new(Nets::new(nets.iter().copied()))),
             rule::Test::From(Sources::InList(list)) => Test::From(self.net_list(*list)),
             rule::Test::Chance { share, of } => Test::Chance { share: *share, of: of.clone().map(Box::new) },
-            rule::Test::ClientCertificate(_) | rule::Test::Body { .. } => Test::NotBuilt,
+            rule::Test::ClientCertificate(None) => Test::Certificate(None),
+            rule::Test::ClientCertificate(Some(rule::CertificateTest { field, check })) => {
+                match self.check(&lower_hex(*field, check)) {
+                    Some(check) => Test::Certificate(Some(Box::new((*field, check)))),
+                    None => Test::NotBuilt,
+                }
+            }
+            rule::Test::Body { .. } => Test::NotBuilt,
         }
     }
 
@@ -192,7 +199,15 @@ impl Compiler<'_> {
         {
             return is(pair);
         }
-        let check = match check {
+        match self.check(check) {
+            Some(check) => other(Box::new(Named { name: name.into(), check })),
+            None => Test::NotBuilt,
+        }
+    }
+
+    /// `None` where a fault was added.
+    fn check(&mut self, check: &ValueTest) -> Option<Check> {
+        Some(match check {
             ValueTest::Present => Check::Present,
             ValueTest::Equals(values) => Check::Equals(Values::new(values.iter().map(|value| &**value))),
             ValueTest::Differs(values) => Check::Differs(Values::new(values.iter().map(|value| &**value))),
@@ -201,12 +216,8 @@ impl Compiler<'_> {
                 let make = || Arc::new(Values::new(entries(set, *list)));
                 Check::In(self.values.entry(*list).or_insert_with(make).clone())
             }
-            ValueTest::Regex { text, place } => match self.regex(text, place) {
-                Some(regex) => Check::Regex(regex),
-                None => return Test::NotBuilt,
-            },
-        };
-        other(Box::new(Named { name: name.into(), check }))
+            ValueTest::Regex { text, place } => Check::Regex(self.regex(text, place)?),
+        })
     }
 
     /// `None` where a fault was added.
@@ -249,6 +260,18 @@ impl Compiler<'_> {
 
 fn entries(set: &RuleSet, list: usize) -> impl Iterator<Item = &str> + Clone {
     set.lists.get(list).into_iter().flat_map(|list| &list.entries).map(|entry| &**entry)
+}
+
+/// Fingerprints are compared as lower-case hex, however `openssl` wrote them.
+fn lower_hex(field: rule::CertificateField, check: &ValueTest) -> ValueTest {
+    let lower = |values: &[Arc<str>]| {
+        values.iter().map(|value| value.replace(':', "").to_ascii_lowercase().into()).collect::<Vec<_>>()
+    };
+    match (field, check) {
+        (rule::CertificateField::Fingerprint, ValueTest::Equals(values)) => ValueTest::Equals(lower(values)),
+        (rule::CertificateField::Fingerprint, ValueTest::Differs(values)) => ValueTest::Differs(lower(values)),
+        _ => check.clone(),
+    }
 }
 
 fn plain(words: &[Arc<str>]) -> Words {

@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::model::rule::Key;
+use crate::model::rule::{CertificateField, Key};
+use crate::wire::certificate::Certificate;
 
 use super::glob::{Glob, wild};
 use super::hash::hash;
@@ -57,6 +58,8 @@ pub(super) enum Test {
     Listener(Words),
     From(Arc<Nets>),
     NoTls,
+    /// That there is one, or what stands in it.
+    Certificate(Option<Box<(CertificateField, Check)>>),
     Chance {
         /// In hundredths of a percent.
         share: u32,
@@ -194,6 +197,12 @@ impl Term {
             Test::Listener(words) => words.contains(head.listener.as_bytes()),
             Test::From(nets) => nets.contains(head.source),
             Test::NoTls => head.no_tls,
+            Test::Certificate(test) => head.certificate.is_some_and(|own| match test.as_deref() {
+                None => true,
+                Some((field, check)) => {
+                    check.single(|test| certificate_values(own, *field).any(|value| test(value.as_bytes())))
+                }
+            }),
             Test::Chance { share, of: None } => walk.roll(self.rule) < *share,
             Test::Chance { share, of: Some(key) } => {
                 let rule = rules.get(self.rule as usize);
@@ -256,6 +265,10 @@ impl Test {
             Test::Alpn(_) => or_none(head.alpn),
             Test::Listener(_) => head.listener.to_owned(),
             Test::From(_) => head.source.to_canonical().to_string(),
+            Test::Certificate(test) => {
+                let field = test.as_deref().map_or(CertificateField::Subject, |(field, _)| *field);
+                all(&mut head.certificate.into_iter().flat_map(|own| certificate_values(own, field)).map(str::as_bytes))
+            }
             Test::NoTls => if head.no_tls { "no TLS" } else { "TLS" }.to_owned(),
             Test::Chance { of: None, .. } => format!("roll {}.{:02}", roll / 100, roll % 100),
             Test::Chance { of: Some(key), .. } => {
@@ -264,6 +277,17 @@ impl Test {
             Test::NotBuilt => "not built yet".to_owned(),
         }
     }
+}
+
+/// What stands in a certificate under that name; alternative names are several.
+fn certificate_values(certificate: &Certificate, field: CertificateField) -> impl Iterator<Item = &str> {
+    let (one, several) = match field {
+        CertificateField::Subject => (Some(&certificate.subject), &[][..]),
+        CertificateField::Issuer => (Some(&certificate.issuer), &[][..]),
+        CertificateField::Fingerprint => (Some(&certificate.fingerprint), &[][..]),
+        CertificateField::San => (None, &certificate.names[..]),
+    };
+    one.into_iter().chain(several).map(|value| &**value)
 }
 
 fn any(patterns: &[TextPattern], text: &str) -> bool {

@@ -90,6 +90,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         listener: listener.unwrap_or_default(),
         sni: sni.as_deref(),
         alpn: facts.alpn.as_deref(),
+        certificate: None,
         no_tls: false,
     };
     let mut dice = || roll();

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use memchr::memchr;
 use smallvec::SmallVec;
 
+use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
 
 use super::path::hex_pair;
@@ -28,6 +29,8 @@ pub struct Head<'a> {
     /// In lower case.
     pub sni: Option<&'a str>,
     pub alpn: Option<&'a str>,
+    /// The client's, verified.
+    pub certificate: Option<&'a Certificate>,
     /// `tls-passthrough` only: no ClientHello came.
     pub no_tls: bool,
 }
@@ -160,6 +163,7 @@ mod tests {
             listener: "",
             sni: None,
             alpn: None,
+            certificate: None,
             no_tls: false,
         }
     }

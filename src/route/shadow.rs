@@ -81,6 +81,7 @@ fn candidates(section: &Section, later: &Side<'_>) -> Vec<usize> {
         listener: &example.listener,
         sni: Some(&example.sni),
         alpn: Some(&example.alpn),
+        certificate: None,
         no_tls: example.no_tls,
     };
     let mut found = Vec::new();
@@ -170,7 +171,7 @@ impl Example {
             Test::From(nets) => self.source = nets.first().unwrap_or(self.source),
             Test::NoTls => self.no_tls = true,
             Test::PathIn(_) | Test::HostIn(_) | Test::SniIn(_) | Test::ContentTypeIn(_) => {}
-            Test::Any | Test::Chance { .. } | Test::NotBuilt => {}
+            Test::Any | Test::Certificate(_) | Test::Chance { .. } | Test::NotBuilt => {}
         }
     }
 }

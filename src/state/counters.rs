@@ -81,11 +81,19 @@ pub struct ListenerCounters {
     pub received: u64,
     /// Bytes to clients.
     pub sent: u64,
+    /// TLS handshakes: of 1.2 and 1.3, whole and resumed.
+    handshakes: [[u64; 2]; 2],
     /// By `Rejected`.
     rejected: [u64; Rejected::ALL.len()],
 }
 
 impl ListenerCounters {
+    /// TLS handshakes: the version, whether a session was resumed, and how many.
+    pub fn handshakes(&self) -> impl Iterator<Item = (&'static str, bool, u64)> + '_ {
+        let versions = ["1.2", "1.3"].into_iter().zip(self.handshakes);
+        versions.flat_map(|(version, [whole, resumed])| [(version, false, whole), (version, true, resumed)])
+    }
+
     /// What was turned away, with its reason.
     pub fn rejected(&self) -> impl Iterator<Item = (Rejected, u64)> + '_ {
         Rejected::ALL.into_iter().zip(self.rejected)
@@ -145,6 +153,13 @@ impl Counters {
     pub fn rejected(&mut self, listener: u32, reason: Rejected) {
         if let Some(counters) = self.listener(listener) {
             counters.rejected[reason as usize] += 1;
+        }
+    }
+
+    /// A client and we have shaken hands.
+    pub fn tls_handshake(&mut self, listener: u32, tls13: bool, resumed: bool) {
+        if let Some(counters) = self.listener(listener) {
+            counters.handshakes[usize::from(tls13)][usize::from(resumed)] += 1;
         }
     }
 
@@ -256,6 +271,9 @@ impl Counters {
             mine.idle += theirs.idle;
             mine.received += theirs.received;
             mine.sent += theirs.sent;
+            for (mine, theirs) in mine.handshakes.iter_mut().zip(&theirs.handshakes) {
+                add(mine, theirs);
+            }
             add(&mut mine.rejected, &theirs.rejected);
         }
         self.rules.merge(&other.rules);
@@ -416,7 +434,7 @@ mod tests {
         let (_, upstream) =
             counters.upstreams().find(|(labels, _)| *labels == ServerLabels { pool: 1, server: 2 }).unwrap();
         assert_eq!(upstream.reuses, 2);
-        assert_eq!(upstream.connects().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 0, 0]);
+        assert_eq!(upstream.connects().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 0, 0, 0]);
         assert_eq!(counters.retries().next(), Some((1, RetryReason::Connect, 2)));
 
         counters.retain(|labels| labels.server != 7);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::names::Names;
 use super::pool::LivePool;
 use super::rule_hits::rule_names;
+use super::secured::{ClientSlot, Secured};
 use super::server::LiveServer;
 use super::snapshot::{ListenerId, Snapshot};
 use crate::model::Config;
@@ -37,14 +38,20 @@ pub struct Farm {
 pub type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
 impl Farm {
-    /// `tables` in the order of `config.rule_sets`.
+    /// A farm that speaks in clear. `tables` in the order of `config.rule_sets`.
     pub fn new(config: Arc<Config>, tables: Vec<Arc<Table>>) -> Arc<Farm> {
+        Farm::secured(config, tables, Secured::default())
+    }
+
+    /// As [`Farm::new`], with what `tls` made of the configuration.
+    pub fn secured(config: Arc<Config>, tables: Vec<Arc<Table>>, secured: Secured) -> Arc<Farm> {
         let nothing = Snapshot {
             generation: 0,
             config: Arc::default(),
             tables: Vec::new(),
             pools: Vec::new(),
             listeners: Vec::new(),
+            tls: Vec::new(),
             rule_names: Arc::new([]),
             rule_offsets: Vec::new(),
         };
@@ -58,21 +65,29 @@ impl Farm {
             started: Instant::now(),
             started_at: SystemTime::now(),
         };
-        farm.install(config, tables);
+        farm.install_secured(config, tables, secured);
         Arc::new(farm)
     }
 
     /// Puts a configuration in force. Servers of the same identity are kept, others begin; those no longer
     /// named end when the last request on them does.
     pub fn install(&self, config: Arc<Config>, tables: Vec<Arc<Table>>) {
+        self.install_secured(config, tables, Secured::default());
+    }
+
+    /// As [`Farm::install`], with what `tls` made of the configuration.
+    pub fn install_secured(&self, config: Arc<Config>, tables: Vec<Arc<Table>>, secured: Secured) {
         // The lock also makes installs follow one another.
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.load_full();
         let listeners = config.listeners.iter().map(|l| ListenerId(self.listener_names.id(&l.name))).collect();
-        let pools = config.pools.iter().map(|pool| self.live_pool(pool, &before, &mut servers)).collect();
+        let Secured { listeners: tls, pools: mut clients } = secured;
+        clients.resize(config.pools.len(), None);
+        let pools = config.pools.iter().zip(clients);
+        let pools = pools.map(|(pool, tls)| self.live_pool(pool, tls, &before, &mut servers)).collect();
         let generation = before.generation + 1;
         let (rule_names, rule_offsets) = rule_names(&config);
-        let snapshot = Snapshot { generation, config, tables, pools, listeners, rule_names, rule_offsets };
+        let snapshot = Snapshot { generation, config, tables, pools, listeners, tls, rule_names, rule_offsets };
         self.snapshot.store(Arc::new(snapshot));
         drop(before);
         servers.retain(|_, server| server.strong_count() > 0);
@@ -82,6 +97,7 @@ impl Farm {
     fn live_pool(
         &self,
         config: &Pool,
+        tls: Option<ClientSlot>,
         before: &Snapshot,
         known: &mut HashMap<Arc<str>, Weak<LiveServer>>,
     ) -> Arc<LivePool> {
@@ -97,7 +113,7 @@ impl Farm {
         };
         let servers = config.servers.iter().map(live_server).collect();
         let position = before.pool(&config.name).map_or(0, |pool| pool.position());
-        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, position)
+        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, position)
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

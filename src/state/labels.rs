@@ -56,6 +56,20 @@ labels! {
         Timeout = "timeout",
         /// A TLS handshake on a port without TLS.
         TlsOnPlain = "tls-on-plain",
+        /// No handshake within `timeouts.tls-handshake`.
+        TlsTimeout = "tls-timeout",
+        /// The client left within the handshake.
+        TlsClosed = "tls-closed",
+        /// The client broke the handshake off by an alert: it does not believe our certificate.
+        TlsAlert = "tls-alert",
+        /// No version, cipher, group or protocol in common.
+        TlsIncompatible = "tls-incompatible",
+        /// The client's certificate is missing or not good.
+        TlsClientCertificate = "tls-client-certificate",
+        /// Not TLS as it has to be.
+        TlsInvalid = "tls-invalid",
+        /// No TLS on a port that speaks nothing else.
+        PlainOnTls = "plain-on-tls",
         /// An HTTP version that is not spoken here.
         Version = "version",
         /// TRACE, or CONNECT without a tunnel.
@@ -79,6 +93,8 @@ labels! {
         Ok = "ok",
         Refused = "refused",
         Timeout = "timeout",
+        /// Connected, and no session: the server did not prove who it is, or speaks no TLS.
+        Tls = "tls",
         /// Anything else: no route, no port left, no descriptor left.
         Error = "error",
     }

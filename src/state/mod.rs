@@ -14,6 +14,7 @@ pub mod labels;
 pub mod names;
 pub mod pool;
 pub mod rule_hits;
+pub mod secured;
 pub mod server;
 pub mod snapshot;
 pub mod tallies;
@@ -21,6 +22,7 @@ pub mod tallies;
 pub use farm::{Farm, SnapshotCache};
 pub use names::Names;
 pub use pool::{Lease, LivePool, NoServer};
+pub use secured::Secured;
 pub use server::{Health, LiveServer, ProbeReport, Standing};
 pub use snapshot::{ListenerId, Snapshot};
 

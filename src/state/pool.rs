@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::secured::ClientSlot;
 use super::server::{Health, LiveServer};
 use crate::balance::{Balancer, Share, View};
 use crate::model::pool::{Pool, Scheduler};
@@ -21,6 +22,7 @@ pub struct LivePool {
     id: u32,
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
+    tls: Option<ClientSlot>,
     plan: ArcSwap<Plan>,
     /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
     planning: Mutex<()>,
@@ -43,7 +45,13 @@ pub enum NoServer {
 
 impl LivePool {
     /// `position` goes on where the pool's former twin was.
-    pub(super) fn new(id: u32, config: Pool, servers: Vec<Arc<LiveServer>>, position: u64) -> Arc<LivePool> {
+    pub(super) fn new(
+        id: u32,
+        config: Pool,
+        servers: Vec<Arc<LiveServer>>,
+        tls: Option<ClientSlot>,
+        position: u64,
+    ) -> Arc<LivePool> {
         let pool = Arc::new(LivePool {
             id,
             plan: ArcSwap::from_pointee(Plan::default()),
@@ -51,6 +59,7 @@ impl LivePool {
             position: Position(AtomicU64::new(position)),
             config,
             servers,
+            tls,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
         // plan, a later one makes its own.
@@ -77,6 +86,11 @@ impl LivePool {
     /// All of them, in the order of the file.
     pub fn servers(&self) -> &[Arc<LiveServer>] {
         &self.servers
+    }
+
+    /// What its servers have to prove, where they are spoken to in secret.
+    pub fn tls(&self) -> Option<&ClientSlot> {
+        self.tls.as_ref()
     }
 
     pub(super) fn position(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::pool::LivePool;
 use super::rule_hits::RuleNames;
+use super::secured::ServerSlot;
 use crate::model::Config;
 use crate::route::Table;
 
@@ -19,6 +20,8 @@ pub struct Snapshot {
     pub pools: Vec<Arc<LivePool>>,
     /// In the order of `config.listeners`.
     pub listeners: Vec<ListenerId>,
+    /// What listeners offer, in the order of `config.listeners`; shorter where there is none.
+    pub tls: Vec<Option<ServerSlot>>,
     /// The ids of all rules, table after table: a rule's place here is its table's offset and its number.
     pub rule_names: RuleNames,
     /// By table.

@@ -31,6 +31,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         checks: Vec::new(),
         retry: Retry::default(),
         timeouts: Timeouts::default(),
+        tls: None,
         built: true,
         place: Place::file("test"),
     }

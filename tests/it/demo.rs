@@ -1,7 +1,12 @@
 //! The demonstration: one command, no files, everything that it names answers.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+
+use crate::farm::authority::believing;
 use crate::farm::process::Process;
 use crate::farm::reeve::command;
 use crate::farm::{Client, among_others, until};
@@ -16,22 +21,33 @@ fn everything_the_demonstration_names_answers() {
     });
     let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
     assert!(said["http"].as_str().is_some_and(|http| http.starts_with("http://127.0.0.1:")), "{line}");
+    assert!(said["https"].as_str().is_some_and(|https| https.starts_with("https://127.0.0.1:")), "{line}");
+    let authority = said["ca"].as_str().unwrap_or_else(|| panic!("no authority: {line}"));
+    let client = Arc::new(believing(Path::new(authority)));
     let urls = said["try"].as_array().unwrap_or_else(|| panic!("no list of URLs: {line}"));
     assert!(urls.len() >= 3, "different content is to be seen: {line}");
     for url in urls {
         let url = url.as_str().unwrap_or_else(|| panic!("not a URL: {url}"));
-        let status = status_of(url);
+        let status = status_of(url, &client);
         assert!((200..400).contains(&status), "{url}: {status}");
     }
     let metrics = said["metrics"].as_str().unwrap_or_else(|| panic!("no metrics: {line}"));
-    assert_eq!(status_of(&format!("{}/metrics", metrics.trim_end_matches("/metrics"))), 200);
+    assert_eq!(status_of(&format!("{}/metrics", metrics.trim_end_matches("/metrics")), &client), 200);
     assert_eq!(demo.exit(Duration::from_secs(20)).code(), Some(0));
     assert_eq!(demo.stdout().lines().next(), Some(line.as_str()));
 }
 
-fn status_of(url: &str) -> u16 {
-    let rest = url.strip_prefix("http://").unwrap_or_else(|| panic!("not an http URL: {url}"));
+fn status_of(url: &str, config: &Arc<ClientConfig>) -> u16 {
+    let (scheme, rest) = url.split_once("://").unwrap_or_else(|| panic!("not a URL: {url}"));
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let answer = Client::connect(host).request("GET", &format!("/{path}"), &[("Host", host), ("Accept", "*/*")]);
+    let (target, fields) = (format!("/{path}"), [("Host", host), ("Accept", "*/*")]);
+    let answer = match scheme {
+        "https" => {
+            let name = host.split(':').next().unwrap_or_default();
+            let client = Client::secure(host, name, config);
+            client.and_then(|mut client| client.request("GET", &target, &fields))
+        }
+        _ => Client::connect(host).request("GET", &target, &fields),
+    };
     answer.unwrap_or_else(|error| panic!("{url}: {error}")).status
 }

@@ -16,3 +16,5 @@ mod idle;
 mod seen;
 mod stop;
 mod switching;
+mod tls;
+mod tls_out;

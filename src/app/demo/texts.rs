@@ -4,20 +4,31 @@
 //! other texts.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 
+use super::Addresses;
 use super::origins::Origin;
 
-/// `config/reeve.toml`. The folder is the base, where relative paths start.
-pub fn configuration(http: SocketAddr, metrics: SocketAddr, folder: &Path, origins: &[Origin]) -> String {
-    let mut text = format!(
-        r#"# The configuration of `reeve demo`: one listener, four pools of small servers on this machine.
+/// The listener in clear, and the one by TLS.
+pub const LISTENER: &str = "demo";
+pub const SECURE_LISTENER: &str = "demo-tls";
 
-[listen.demo]
+/// `config/reeve.toml`. The folder is the base, where relative paths start.
+pub fn configuration(addresses: &Addresses, folder: &Path, origins: &[Origin]) -> String {
+    let Addresses { http, https, metrics } = addresses;
+    let mut text = format!(
+        r#"# The configuration of `reeve demo`: two listeners, four pools of small servers on this machine.
+
+[listen.{LISTENER}]
 address  = ["{http}"]
 protocol = "http"
 rules    = ["rules/demo.rules"]
+
+[listen.{SECURE_LISTENER}]
+address  = ["{https}"]
+protocol = "http"
+rules    = ["rules/demo.rules"]
+tls      = {{ certificates = "certs" }}  # made for this run
 
 [pool.web]
 scheduler = "wrr"                       # in turn, in proportion to the weights
@@ -53,9 +64,13 @@ access = {{ format = "json", path = {log} }}
 
 [process]
 socket = {socket}
+
+[state]
+path = {state}
 "#,
         log = quoted(&folder.join("access.log")),
         socket = quoted(&folder.join("reeve.sock")),
+        state = quoted(&folder.join("state")),
     );
     text
 }

@@ -49,7 +49,7 @@ fn explained(words: &[&str]) -> Result<Report, String> {
     let file = folder.path().join("config/reeve.toml");
     let line = ["reeve", "explain"].iter().chain(words).copied().chain(["-c", file.to_str().unwrap()]);
     let Some(Command::Explain(arguments)) = Arguments::parse_from(line).command else { panic!("another command") };
-    let prepared = prepare(&request(arguments.texts.clone()));
+    let prepared = check::texts(&request(arguments.texts.clone()));
     assert!(prepared.is_good(), "{}", crate::config::fault::text(&prepared.load.faults, &prepared.load.sources));
     explain(&arguments, &prepared)
 }

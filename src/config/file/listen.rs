@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use super::super::node::{Entry, Node};
 use super::walk::{Fields, Walk};
-use super::{Named, Taken, table_place, unbuilt};
+use super::{Named, Taken, table_place, tls, unbuilt};
 use crate::model::listener::Protocol;
+use crate::model::tls::ListenerTls;
 use crate::model::{Fault, Place};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,7 @@ pub struct Listen {
     pub pool: Option<Named>,
     pub trusted: Vec<IpNet>,
     pub forwarded: bool,
+    pub tls: Option<ListenerTls>,
     pub built: bool,
     pub place: Place,
 }
@@ -37,6 +39,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         pool: None,
         trusted: Vec::new(),
         forwarded: false,
+        tls: None,
         built: true,
         place: table_place(walk, entry),
     };
@@ -63,8 +66,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         listen.forwarded = walk.boolean(&entry.node, "forwarded").unwrap_or_default();
     }
     if let Some(entry) = fields.get("tls") {
-        listen.built = false;
-        unbuilt::listener_tls(walk, &entry.node, &format!("[listen.{name}] tls"));
+        listen.tls = tls::listener(walk, &entry.node, &format!("[listen.{name}] tls"));
         if listen.protocol == Protocol::TlsPassthrough {
             let fault = Fault::error(
                 "R0124",
@@ -73,7 +75,6 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
             );
             walk.push(fault.help("take one of the two away"));
         }
-        walk.not_built(&entry.key_origin, format_args!("listen.{name}: tls"));
     }
     if let Some(entry) = fields.get("accept-proxy-protocol") {
         // Left out, the header would be taken for a request and the proxy for the client.

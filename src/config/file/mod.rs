@@ -13,6 +13,7 @@ mod process;
 mod scheduler;
 mod server;
 mod settings;
+mod tls;
 mod unbuilt;
 mod walk;
 mod words;

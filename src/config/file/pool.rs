@@ -6,8 +6,9 @@ use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
-use super::{scheduler, server, settings, table_place, unbuilt};
+use super::{scheduler, server, settings, table_place, tls, unbuilt};
 use crate::model::pool::{Retry, Scheduler, Server};
+use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,7 @@ pub struct Pool {
     pub checks: Checks,
     pub retry: Retry,
     pub timeouts: Timeouts,
+    pub tls: Option<PoolTls>,
     pub built: bool,
     pub place: Place,
 }
@@ -36,6 +38,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         checks: Checks::default(),
         retry: Retry::default(),
         timeouts: general.clone(),
+        tls: None,
         built: true,
         place: table_place(walk, entry),
     };
@@ -59,32 +62,28 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
     }
-    pool.built = spoken_to(&mut fields, name);
+    let tls_entry = fields.get("tls");
+    pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
+    pool.built = spoken_to(&mut fields, name, tls_entry.is_some());
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
 }
 
-/// How servers are spoken to: all but plain HTTP/1 is not built yet. Returns whether it is that.
-fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str) -> bool {
+/// What is spoken to servers: all but HTTP/1 is not built yet. Returns whether it is that.
+fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str, sealed: bool) -> bool {
     let walk = fields.walk;
     let mut plain = true;
-    let tls = fields.get("tls");
     if let Some(entry) = fields.get("protocol")
         && let Some(word) = walk.word(&entry.node, "protocol", &PROTOCOLS)
         && word != "http1"
     {
-        if word == "h2" && tls.is_none() {
+        if word == "h2" && !sealed {
             let fault = walk.error("R0125", &entry.node, "protocol \"h2\" needs \"tls\"");
             walk.push(fault.help("add tls = {}, or speak \"h2c\""));
         }
         plain = false;
         walk.not_built(&entry.node.origin, format_args!("pool.{name}: protocol \"{word}\""));
-    }
-    if let Some(entry) = tls {
-        plain = false;
-        unbuilt::pool_tls(walk, &entry.node, &format!("[pool.{name}] tls"));
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: tls"));
     }
     if let Some(entry) = fields.get("send-proxy-protocol") {
         plain = false;

@@ -53,10 +53,7 @@ pub fn log(walk: &Walk<'_>, node: &Node) -> Log {
 
 pub fn state(walk: &Walk<'_>, node: &Node) -> Option<Arc<str>> {
     let mut fields = Fields::of(walk, node, "[state]")?;
-    let path = fields.get("path").and_then(|entry| {
-        walk.not_built(&entry.key_origin, "[state] path");
-        walk.text(&entry.node, "path")
-    });
+    let path = fields.get("path").and_then(|entry| walk.text(&entry.node, "path"));
     fields.finish();
     path.map(Arc::from)
 }

@@ -44,7 +44,7 @@ pub const TIMEOUTS: [Timeout; 16] = [
     timeout!("half-closed", half_closed, true, false),
     timeout!("hello", hello, false, false, false),
     timeout!("proxy-header", proxy_header, false, false, false),
-    timeout!("tls-handshake", tls_handshake, false, false, false),
+    timeout!("tls-handshake", tls_handshake, true, false),
     // Zero: leave at once.
     timeout!("drain", drain, false, true),
 ];

@@ -2,36 +2,7 @@
 
 use super::super::node::Node;
 use super::super::{is_token, units};
-use super::address::is_host_name;
 use super::walk::{Fields, Walk};
-
-/// `tls` of a listener.
-pub fn listener_tls(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    text(&mut fields, "certificates");
-    word(&mut fields, "minimum", &["1.2", "1.3"]);
-    text(&mut fields, "client-ca");
-    word(&mut fields, "client-certificate", &["none", "optional", "required"]);
-    fields.finish();
-}
-
-/// `tls` of a pool: towards its servers.
-pub fn pool_tls(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    text(&mut fields, "ca");
-    text(&mut fields, "certificate");
-    text(&mut fields, "key");
-    word(&mut fields, "minimum", &["1.2", "1.3"]);
-    boolean(&mut fields, "verify");
-    if let Some(entry) = fields.get("server-name")
-        && let Some(name) = walk.text(&entry.node, "server-name")
-        && !is_host_name(name)
-        && name.parse::<std::net::IpAddr>().is_err()
-    {
-        walk.push(walk.error("R0112", &entry.node, format!("server-name \"{name}\" is not the name of a host")));
-    }
-    fields.finish();
-}
 
 pub fn accept_proxy_protocol(walk: &Walk<'_>, node: &Node, title: &str) {
     let Some(mut fields) = Fields::of(walk, node, title) else { return };

@@ -164,10 +164,8 @@ fn term(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_
     draft.conditioned = true;
     match test {
         Some(test) => {
-            if matches!(test, Test::Body { .. } | Test::ClientCertificate(_)) {
-                let what = if matches!(test, Test::Body { .. }) { "body" } else { "client-cert" };
-                let what = format!("condition {what}; the rule is left off");
-                scope.tell(Fault::not_built(place.clone(), what));
+            if matches!(test, Test::Body { .. }) {
+                scope.tell(Fault::not_built(place.clone(), "condition body; the rule is left off"));
             }
             draft.after_any = false;
             draft.terms.push(Term { negated, test, place });

@@ -63,7 +63,7 @@ pub struct Entry<'a> {
 const COMMON_LINE: usize = 640;
 
 /// Appends one JSON object and a line feed. The keys are always the same ones in the same order; what
-/// is absent is `null`.
+/// is absent is `null`. What is usual is written in long pieces.
 pub fn write_json(entry: &Entry, clock: &mut ClockText, out: &mut Vec<u8>) {
     out.reserve(COMMON_LINE);
     out.extend_from_slice(b"{\"time\":\"");
@@ -76,11 +76,16 @@ pub fn write_json(entry: &Entry, clock: &mut ClockText, out: &mut Vec<u8>) {
     socket_address(entry.client, out);
     out.extend_from_slice(b"\",\"proto\":\"");
     escape::json(entry.proto.as_bytes(), out);
-    out.extend_from_slice(b"\",\"tls\":");
-    json_or_null(entry.tls.map(str::as_bytes), out);
-    out.extend_from_slice(b",\"sni\":");
-    json_or_null(entry.sni, out);
-    out.extend_from_slice(b",\"method\":\"");
+    match (entry.tls, entry.sni) {
+        (None, None) => out.extend_from_slice(b"\",\"tls\":null,\"sni\":null,\"method\":\""),
+        (tls, sni) => {
+            out.extend_from_slice(b"\",\"tls\":");
+            json_or_null(tls.map(str::as_bytes), out);
+            out.extend_from_slice(b",\"sni\":");
+            json_or_null(sni, out);
+            out.extend_from_slice(b",\"method\":\"");
+        }
+    }
     escape::json(entry.method, out);
     out.extend_from_slice(b"\",\"host\":");
     json_or_null(entry.host, out);
@@ -105,21 +110,29 @@ pub fn write_json(entry: &Entry, clock: &mut ClockText, out: &mut Vec<u8>) {
     number(entry.bytes_in, out);
     out.extend_from_slice(b",\"bytes_out\":");
     number(entry.bytes_out, out);
-    out.extend_from_slice(b",\"t_queue\":");
-    seconds(entry.t_queue, out);
-    out.extend_from_slice(b",\"t_connect\":");
-    seconds(entry.t_connect, out);
-    out.extend_from_slice(b",\"t_header\":");
+    if entry.t_queue.is_zero() && entry.t_connect.is_zero() {
+        out.extend_from_slice(b",\"t_queue\":0.000000,\"t_connect\":0.000000,\"t_header\":");
+    } else {
+        out.extend_from_slice(b",\"t_queue\":");
+        seconds(entry.t_queue, out);
+        out.extend_from_slice(b",\"t_connect\":");
+        seconds(entry.t_connect, out);
+        out.extend_from_slice(b",\"t_header\":");
+    }
     seconds(entry.t_header, out);
     out.extend_from_slice(b",\"t_total\":");
     seconds(entry.t_total, out);
+    // `match`: the values that rules read, for `replay`, which does not exist yet.
+    if entry.affinity.is_none() && entry.failure.is_none() && entry.side.is_none() {
+        out.extend_from_slice(b",\"affinity\":null,\"failure\":null,\"side\":null,\"match\":null}\n");
+        return;
+    }
     out.extend_from_slice(b",\"affinity\":");
     json_or_null(entry.affinity.map(str::as_bytes), out);
     out.extend_from_slice(b",\"failure\":");
     json_or_null(entry.failure.map(str::as_bytes), out);
     out.extend_from_slice(b",\"side\":");
     json_or_null(entry.side.map(str::as_bytes), out);
-    // The values that rules read, for `replay`, which does not exist yet.
     out.extend_from_slice(b",\"match\":null}\n");
 }
 

@@ -374,3 +374,42 @@ fn a_pathological_path_ends_soon() {
         assert_eq!(taker(&table, &get(&path)), None);
     }
 }
+
+#[test]
+fn client_certificates_are_told_apart() {
+    use crate::wire::certificate::Certificate;
+
+    let certificate = |field, check| Test::ClientCertificate(Some(CertificateTest { field, check }));
+    let equals = |value: &str| ValueTest::Equals(vec![value.into()]);
+    let regex = |text: &str| ValueTest::Regex { text: text.into(), place: place() };
+    let rules = vec![
+        rule("subject", vec![term(certificate(CertificateField::Subject, equals("CN=joe,O=Ex")))], to_pool(0)),
+        rule("san", vec![term(certificate(CertificateField::San, regex("@ops[.]example$")))], to_pool(0)),
+        rule("print", vec![term(certificate(CertificateField::Fingerprint, equals("AB:CD:01")))], to_pool(0)),
+        rule("issuer", vec![term(certificate(CertificateField::Issuer, equals("CN=partners")))], to_pool(0)),
+        rule("any", vec![term(Test::ClientCertificate(None))], to_pool(0)),
+        rule("none", vec![], to_pool(0)),
+    ];
+    let (table, faults) = compile(&set(rules));
+    assert_eq!(faults, []);
+    let shown = |subject: &str, issuer: &str, names: &[&str], fingerprint: &str| Certificate {
+        subject: subject.into(),
+        issuer: issuer.into(),
+        names: names.iter().map(|name| (*name).into()).collect(),
+        common_name: None,
+        fingerprint: fingerprint.into(),
+        not_before: 0,
+        not_after: 0,
+    };
+    for (certificate, expected) in [
+        (Some(shown("CN=joe,O=Ex", "CN=us", &[], "00")), "subject"),
+        (Some(shown("CN=joe", "CN=us", &["joe.example", "joe@ops.example"], "00")), "san"),
+        (Some(shown("CN=joe", "CN=us", &["joe@ops.example.org"], "abcd01")), "print"),
+        (Some(shown("CN=joe", "CN=partners", &[], "00")), "issuer"),
+        (Some(shown("CN=joe", "CN=us", &[], "00")), "any"),
+        (None, "none"),
+    ] {
+        let head = Head { certificate: certificate.as_ref(), ..get("/") };
+        assert_eq!(taker(&table, &head).as_deref(), Some(expected), "{certificate:?}");
+    }
+}

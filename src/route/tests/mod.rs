@@ -95,6 +95,7 @@ pub(super) fn get(path: &str) -> Head<'_> {
         listener: "main",
         sni: None,
         alpn: None,
+        certificate: None,
         no_tls: false,
     }
 }

@@ -401,6 +401,7 @@ fn check(set: &RuleSet, messages: &[Message], roll: u32) -> Result<(), TestCaseE
             listener: message.listener,
             sni: message.sni,
             alpn: message.alpn,
+            certificate: None,
             no_tls: message.no_tls,
         };
         let expected = linear::decide(set, message, roll);

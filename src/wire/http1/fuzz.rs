@@ -10,14 +10,14 @@ use crate::model::Limits;
 pub fn head(bytes: &[u8]) {
     let limits = Limits::default();
     if let Ok(Some(head)) = request::parse(bytes, &limits) {
-        assert!(head.length <= bytes.len() && bytes[..head.length].ends_with(b"\r\n"));
+        assert!(head.raw.ends_with(b"\r\n"));
         assert!(super::is_token(head.method.as_bytes()));
         let mut hosts = 0;
-        for (field, known) in &head.fields {
+        for (field, known) in head.lines() {
             assert!(super::is_token(field.name.as_bytes()), "{:?}", field.name);
             assert!(!field.value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f));
             assert!(!field.value.contains(&b'\n'));
-            hosts += usize::from(*known == super::Known::Host);
+            hosts += usize::from(known == super::Known::Host);
         }
         assert!(hosts == 1 || (hosts == 0 && head.version == request::Version::Http10));
         if head.websocket {
@@ -26,7 +26,7 @@ pub fn head(bytes: &[u8]) {
     }
     for method in [response::Method::Head, response::Method::Other] {
         if let Ok(Some(head)) = response::parse(bytes, method, &limits) {
-            assert!(head.bytes <= bytes.len() && (100..600).contains(&head.status));
+            assert!(!head.raw.is_empty() && (100..600).contains(&head.status));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use smallvec::SmallVec;
 
 use super::known::{Known, known};
-use super::{Fields, Framing, has_bare_lf, is_token, members, parse_length};
+use super::{Fields, Framing, Meanings, has_bare_lf, is_token, members, parse_length};
 use crate::model::Limits;
 use crate::wire::field::Field;
 
@@ -16,6 +16,8 @@ pub struct ResponseHead<'a> {
     pub status: u16,
     pub reason: &'a str,
     pub fields: Fields<'a>,
+    /// What each of the fields means.
+    pub known: Meanings,
     pub body: Framing,
     /// The Content-Length that was said, also where no body follows (HEAD, 304).
     pub length: Option<u64>,
@@ -28,8 +30,8 @@ pub struct ResponseHead<'a> {
     /// There is a Date.
     pub dated: bool,
     pub nominated: SmallVec<[&'a [u8]; 4]>,
-    /// Bytes of the head, its empty line included.
-    pub bytes: usize,
+    /// The bytes it was read from, its empty line included.
+    pub raw: &'a [u8],
 }
 
 /// Why an answer is not passed on: the client gets 502.
@@ -81,6 +83,7 @@ pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Opt
         status,
         reason: raw.reason.unwrap_or_default(),
         fields: SmallVec::new(),
+        known: SmallVec::new(),
         body: Framing::None,
         length: None,
         chunked: false,
@@ -88,7 +91,7 @@ pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Opt
         websocket: false,
         dated: false,
         nominated: SmallVec::new(),
-        bytes: bytes_of_head,
+        raw: &bytes[..bytes_of_head],
     };
     let mut close = false;
     let mut keep_alive = false;
@@ -127,7 +130,8 @@ pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Opt
             Known::Date => head.dated = true,
             _ => {}
         }
-        head.fields.push((field, known));
+        head.fields.push(field);
+        head.known.push(known);
     }
     if distinct_lengths {
         // RFC 9112 §6.3 rule 5.
@@ -226,7 +230,7 @@ mod tests {
     fn blanks_before_a_colon_are_removed() {
         let text = b"HTTP/1.1 200 OK\r\nX-F \t: a\r\nContent-Length : 2\r\n\r\n";
         let head = parse(text, Method::Other, &Limits::default()).unwrap().unwrap();
-        assert_eq!((head.fields[0].0.name, head.fields[0].0.value, head.length), ("X-F", &b"a"[..], Some(2)));
+        assert_eq!((head.fields[0].name, head.fields[0].value, head.length), ("X-F", &b"a"[..], Some(2)));
         assert_eq!(
             one("HTTP/1.1 200 OK\r\n : a\r\n\r\n", Method::Other),
             Err(ResponseFault::Syntax(httparse::Error::HeaderName))

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-/// One connection.
-pub struct Client {
-    reader: BufReader<TcpStream>,
+/// One connection, in clear unless it is said otherwise.
+pub struct Client<S: Read + Write = TcpStream> {
+    reader: BufReader<S>,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Answer {
     }
 }
 
-impl Client {
+impl Client<TcpStream> {
     pub fn connect(address: &str) -> Client {
         Client::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
@@ -61,13 +61,28 @@ impl Client {
     }
 
     fn over(stream: TcpStream) -> io::Result<Client> {
+        Client::prepare(&stream)?;
+        Ok(Client::new(stream))
+    }
+
+    /// No test waits for ever.
+    pub fn prepare(stream: &TcpStream) -> io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-        stream.set_nodelay(true)?;
-        Ok(Client { reader: BufReader::with_capacity(2048, stream) })
+        stream.set_nodelay(true)
     }
 
     pub fn stream(&self) -> &TcpStream {
+        self.inner()
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub fn new(stream: S) -> Client<S> {
+        Client { reader: BufReader::with_capacity(2048, stream) }
+    }
+
+    pub fn inner(&self) -> &S {
         self.reader.get_ref()
     }
 

@@ -1,5 +1,6 @@
 //! What the tests stand on: a folder, ports, the program under test, origins and a client.
 
+pub mod authority;
 pub mod client;
 pub mod origin;
 pub mod peer;
@@ -8,6 +9,7 @@ pub mod process;
 pub mod reeve;
 pub mod watch;
 
+pub use authority::{Authority, Issued};
 pub use client::{Answer, Client, get};
 pub use origin::Origin;
 pub use reeve::Reeve;

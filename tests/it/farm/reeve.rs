@@ -23,7 +23,12 @@ pub struct Site {
 impl Site {
     /// `config` is what the test says besides the listener: pools, timeouts. `rules` is its rule file.
     pub fn write(label: &str, config: &str, rules: &str) -> Site {
-        let site = Site { folder: Folder::new(label), port: Port::free(), metrics: Port::free() };
+        Site { folder: Folder::new(label), port: Port::free(), metrics: Port::free() }.rewritten(config, rules)
+    }
+
+    /// The same folder and addresses with other texts.
+    pub fn rewritten(self, config: &str, rules: &str) -> Site {
+        let site = self;
         let text = format!(
             "[listen.web]\naddress = [\"{web}\"]\nprotocol = \"http\"\nrules = [\"rules/site.rules\"]\n\n\
              [monitor]\nmetrics-address = [\"{metrics}\"]\n\n\
@@ -85,6 +90,13 @@ impl Reeve {
         listens(&mut process, &site.address());
         listens(&mut process, &site.metrics());
         Reeve { process, site }
+    }
+
+    /// Starts it again after its end, with the same texts and addresses.
+    pub fn again(&mut self) {
+        self.process = Process::start(command().arg("run").arg("-c").arg(self.site.config()));
+        listens(&mut self.process, &self.site.address());
+        listens(&mut self.process, &self.site.metrics());
     }
 
     pub fn address(&self) -> String {

@@ -1,0 +1,160 @@
+//! What is demanded of the servers of a pool.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::{pem, provider, versions};
+use crate::model::pool::{Address, Pool};
+use crate::model::tls::PoolTls;
+use crate::model::{Fault, Limits};
+use crate::wire::certificate;
+
+/// Reads what a pool needs to speak to its servers.
+pub fn build(
+    tls: &PoolTls,
+    pool: &Pool,
+    system: &SystemRoots,
+    now: SystemTime,
+    faults: &mut Vec<Fault>,
+) -> Option<ClientConfig> {
+    let before = faults.len();
+    let verifier = verifier(tls, pool, system, faults);
+    let own = tls.own.as_ref().map(|(certificate, key)| (pem::certificates(certificate), pem::key(key)));
+    let own = match own {
+        None => None,
+        Some((Ok(chain), Ok(key))) => Some((chain, key)),
+        Some((chain, key)) => {
+            faults.extend(chain.err().into_iter().chain(key.err()).map(|fault| *fault));
+            None
+        }
+    };
+    if faults.len() > before {
+        return None;
+    }
+    // The versions fit the provider: both are fixed here.
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions(tls.minimum)).ok()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier?);
+    let mut config = match (own, &tls.own) {
+        (Some((chain, key)), Some((certificate_path, key_path))) => {
+            if let Some(known) = chain.first().and_then(|leaf| certificate::parse(leaf)) {
+                pem::warn_of_age(certificate_path, &known, now, faults);
+            }
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| {
+                    let message = format!("does not go with {}: {error}", certificate_path.display());
+                    faults.push(pem::fault("R0132", key_path, message));
+                })
+                .ok()?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(Limits::TLS_SESSIONS);
+    Some(config)
+}
+
+fn verifier(
+    tls: &PoolTls,
+    pool: &Pool,
+    system: &SystemRoots,
+    faults: &mut Vec<Fault>,
+) -> Option<Arc<dyn ServerCertVerifier>> {
+    if !tls.verify {
+        return Some(Arc::new(Anybody { provider: provider() }));
+    }
+    let roots = match &tls.ca {
+        Some(path) => match pem::roots(path) {
+            Ok((roots, _)) => Arc::new(roots),
+            Err(fault) => {
+                faults.push(*fault);
+                return None;
+            }
+        },
+        None => system.get(),
+    };
+    match WebPkiServerVerifier::builder_with_provider(roots, provider()).build() {
+        Ok(verifier) => Some(verifier),
+        Err(error) => {
+            let message = format!("[pool.{}] trusts nobody: {error}", pool.name);
+            let fault = Fault::error("R0131", tls.place.clone(), message);
+            faults.push(fault.help("install ca-certificates, or name who signs: ca = \"certs/internal-ca.pem\""));
+            None
+        }
+    }
+}
+
+/// Those whom the system trusts, read when the first pool asks: `SSL_CERT_FILE`, `SSL_CERT_DIR` or the usual
+/// places.
+#[derive(Debug, Default)]
+pub struct SystemRoots(OnceCell<Arc<RootCertStore>>);
+
+impl SystemRoots {
+    fn get(&self) -> Arc<RootCertStore> {
+        let read = || {
+            let mut roots = RootCertStore::empty();
+            // Old stores hold certificates that nobody can use any more.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        };
+        self.0.get_or_init(read).clone()
+    }
+}
+
+/// The name that a server has to prove: the pool's `server-name`, else the host of its address. `None`
+/// where the address is no name that a certificate could hold.
+pub fn name(tls: &PoolTls, address: &Address) -> Option<ServerName<'static>> {
+    match (&tls.server_name, address) {
+        (Some(name), _) => ServerName::try_from(name.to_string()).ok(),
+        (None, Address::Ip(address)) => Some(ServerName::IpAddress(address.ip().into())),
+        (None, Address::Name { host, .. }) => ServerName::try_from(host.to_string()).ok(),
+    }
+}
+
+/// Believes whoever answers, as `verify = false` says. It still has to hold the key it shows.
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,80 @@
+//! What a listener offers its clients.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+
+use super::tickets::{Policy, Ring, Ticketer};
+use super::{certificates, pem, provider, versions};
+use crate::model::tls::{ClientCertificate, ListenerTls};
+use crate::model::{Fault, Limits};
+
+/// Whether HTTP/2 is offered: what a client chooses has to be spoken.
+const HTTP2: bool = false;
+
+/// In the order of preference.
+fn protocols() -> Vec<Vec<u8>> {
+    let all: [(&[u8], bool); 2] = [(b"h2", HTTP2), (b"http/1.1", true)];
+    all.into_iter().filter(|(_, offered)| *offered).map(|(name, _)| name.to_vec()).collect()
+}
+
+/// Reads what the listener needs. `before` is what it offered until now, whose sessions live on where the
+/// same clients are let in.
+pub fn build(
+    tls: &ListenerTls,
+    listener: &str,
+    ring: &Arc<Ring>,
+    before: Option<(&ServerConfig, Policy)>,
+    now: SystemTime,
+    faults: &mut Vec<Fault>,
+) -> Option<(ServerConfig, Policy)> {
+    let certificates = certificates::load(&tls.certificates, &tls.place, now, faults);
+    let clients = match clients(tls, listener) {
+        Ok(clients) => Some(clients),
+        Err(fault) => {
+            faults.push(*fault);
+            None
+        }
+    };
+    let (certificates, (verifier, policy)) = (certificates?, clients?);
+    // The versions fit the provider: both are fixed here.
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions(tls.minimum)).ok()?;
+    let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = protocols();
+    config.ticketer = Arc::new(Ticketer::new(ring.clone(), policy));
+    // For clients of TLS 1.2 that take no tickets. A session of a listener is of no use on another one.
+    config.session_storage = match before {
+        Some((before, same)) if same == policy => before.session_storage.clone(),
+        _ => ServerSessionMemoryCache::new(Limits::TLS_SESSIONS),
+    };
+    // Data before the end of the handshake can be sent again by anybody (RFC 8446 §8).
+    config.max_early_data_size = 0;
+    Some((config, policy))
+}
+
+/// Who of the clients is let in, and the mark of that policy: a session never passes from one to another.
+fn clients(tls: &ListenerTls, listener: &str) -> Result<(Arc<dyn ClientCertVerifier>, Policy), Box<Fault>> {
+    let mut policy = Context::new(&SHA256);
+    policy.update(listener.as_bytes());
+    policy.update(&[0]);
+    policy.update(tls.client_certificate.word().as_bytes());
+    let mut verifier = WebPkiClientVerifier::no_client_auth();
+    if let Some(path) = tls.client_ca.as_ref().filter(|_| tls.client_certificate != ClientCertificate::None) {
+        let (roots, all) = pem::roots(path)?;
+        for certificate in &all {
+            policy.update(&(certificate.len() as u64).to_be_bytes());
+            policy.update(certificate);
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let builder = match tls.client_certificate {
+            ClientCertificate::Optional => builder.allow_unauthenticated(),
+            _ => builder,
+        };
+        verifier = builder.build().map_err(|error| pem::fault("R0131", path, error.to_string()))?;
+    }
+    Ok((verifier, Policy::of(policy.finish().as_ref())))
+}
