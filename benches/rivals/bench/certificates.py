@@ -11,7 +11,8 @@ def make(folder):
     for kind in ("front", "origin"):
         certificate, key = folder / f"{kind}.crt", folder / f"{kind}.key"
         run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-             "-subj", f"/O={kind}/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-keyout", key, "-out", certificate],
+             "-subj", f"/O={kind}/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-keyout", key,
+             "-out", certificate],
             folder / "openssl.log")
         # HAProxy wants both in one file.
         (folder / f"{kind}.pem").write_text(certificate.read_text() + key.read_text())

@@ -126,7 +126,8 @@ class Contender:
         pools = {f"p{n}": self.servers(n) for n in range(self.setup.pools)}
         pools["beta"] = self.servers(0)[:1]
         for name, servers in pools.items():
-            lines += ["", f"[pool.{name}]", 'check = "alive"', *(['protocol = "h2c"'] if self.setup.grpc else []), "servers = ["]
+            protocol = ['protocol = "h2c"'] if self.setup.grpc else []
+            lines += ["", f"[pool.{name}]", 'check = "alive"', *protocol, "servers = ["]
             lines += [f'  {{ name = "s{n}", address = "{address}" }},' for n, address in enumerate(servers)]
             lines += ["]"]
         (self.folder / "reeve.toml").write_text("\n".join(lines) + "\n")

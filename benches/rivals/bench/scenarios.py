@@ -110,7 +110,7 @@ def farm(**more):
 
 
 def https(name, title, load=(), setup=Setup(tls=True), **more):
-    """Under TLS: clients know the certificate that they must see, the contender's or, when it is passed on, the origin's."""
+    """Under TLS. Clients know the certificate they must see: the contender's, or the origin's where TLS is passed on."""
     shown = "origin" if setup.passthrough else "front"
     return Scenario(name, title, (*load, "--tls", f"certificates/{shown}.crt"), setup, **more)
 

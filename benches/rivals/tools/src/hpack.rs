@@ -390,20 +390,15 @@ mod tests {
             assert!(decoder.read(&block, |name, value| found.push((name.to_vec(), value.to_vec()))));
             let number = (b"x-number".to_vec(), text.to_vec());
             assert_eq!(found, [number.clone(), (b":path".to_vec(), text.to_vec()), number]);
-            // As if it never fitted, in Huffman code.
-            let mut coded = Vec::new();
-            let table = huffman();
-            let (mut word, mut bits) = (String::new(), String::new());
-            for &byte in text {
-                word.push_str(
-                    &format!("{:032b}", table.codes[usize::from(byte)])[32 - usize::from(BITS[usize::from(byte)])..],
-                );
-            }
-            word.push_str(&"1".repeat((8 - word.len() % 8) % 8));
-            std::mem::swap(&mut word, &mut bits);
-            for at in (0..bits.len()).step_by(8) {
-                coded.push(u8::from_str_radix(&bits[at..at + 8], 2).unwrap());
-            }
+            // In Huffman code also where that is longer.
+            let code = |&byte: &u8| {
+                let (code, bits) = (huffman().codes[usize::from(byte)], usize::from(BITS[usize::from(byte)]));
+                format!("{code:0bits$b}")
+            };
+            let mut bits: String = text.iter().map(code).collect();
+            bits.push_str(&"1".repeat(bits.len().next_multiple_of(8) - bits.len()));
+            let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
+            let coded: Vec<u8> = (0..bits.len()).step_by(8).map(byte).collect();
             let mut plain = Vec::new();
             assert_eq!(decode_string(&coded, &mut plain), Some(()));
             assert_eq!(plain, text);
