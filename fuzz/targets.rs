@@ -18,6 +18,11 @@ pub fn http1_chunked(data: &[u8]) {
     reeve::wire::http1::fuzz::chunked(data);
 }
 
+/// The header fields of a request of HTTP/2.
+pub fn h2_request(data: &[u8]) {
+    reeve::proxy::fuzz::http2_request(data);
+}
+
 /// A rule file.
 pub fn rules(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -34,6 +34,11 @@ fn http1_chunked() {
 }
 
 #[test]
+fn h2_request() {
+    replay("h2_request", targets::h2_request);
+}
+
+#[test]
 fn rules() {
     replay("rules", targets::rules);
 }

@@ -85,12 +85,15 @@ fn asked(arguments: ClientArguments) -> ClientArgs {
     ClientArgs { socket: arguments.socket, config: arguments.config, json: arguments.output.format == Format::Json }
 }
 
+/// Without `h2`, which warns of what clients do wrong: they could fill the log.
+const DEFAULT_LOG: &str = "info,h2=off";
+
 /// Everything but the access log goes to stderr; `REEVE_LOG` says how much of it.
 fn log_to_stderr() {
     let wanted = std::env::var("REEVE_LOG").unwrap_or_default();
-    let filter = if wanted.is_empty() { Some(EnvFilter::new("info")) } else { log_filter(&wanted) };
+    let filter = if wanted.is_empty() { Some(EnvFilter::new(DEFAULT_LOG)) } else { log_filter(&wanted) };
     let wrong = filter.is_none();
-    let filter = filter.unwrap_or_else(|| EnvFilter::new("info"));
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(DEFAULT_LOG));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).finish();

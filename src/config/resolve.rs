@@ -150,7 +150,14 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
         name: raw.name.clone(),
         scheduler: raw.scheduler.clone(),
         servers: raw.servers.clone(),
-        checks: raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults)).collect(),
+        checks: raw
+            .checks
+            .own
+            .iter()
+            .cloned()
+            .chain(shared_checks(&raw.checks.named, &file.checks, faults))
+            .map(|check| Check { protocol: raw.protocol, ..check })
+            .collect(),
         retry: raw.retry.clone(),
         timeouts: raw.timeouts.clone(),
         tls: raw.tls.clone().map(|tls| PoolTls {
@@ -158,6 +165,7 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             own: tls.own.map(|(certificate, key)| (base.join(certificate), base.join(key))),
             ..tls
         }),
+        protocol: raw.protocol,
         built: raw.built,
         place: raw.place.clone(),
     };

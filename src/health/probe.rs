@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Outcome;
-use crate::model::pool::{Check, Probe};
+use crate::model::pool::{Check, Probe, Protocol};
 use crate::net::Stream;
 use crate::state::secured::ClientSlot;
 use crate::tls;
@@ -47,19 +47,24 @@ async fn attempt(check: &Check, address: SocketAddr, named: &str, sealed: Option
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
     let clock = Clock { whole: check.timeout, end: Instant::now() + check.timeout.min(LONGEST) };
     let tcp = clock.within("connecting", connect(address)).await?;
-    let (stream, connected) = match sealed {
-        None => (Stream::plain(tcp), "connected"),
+    let (stream, http2, connected) = match sealed {
+        None => (Stream::plain(tcp), check.protocol == Protocol::H2c, "connected"),
         Some(Sealed { config, name }) => {
             let handshake = tls::connect(tcp, config.load_full(), name.clone());
             let (tcp, session) = clock.within("for the TLS handshake", handshake).await?;
-            (Stream::tls(tcp, session), "connected by TLS")
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            (Stream::tls(tcp, session), http2, "connected by TLS")
         }
     };
     match &check.probe {
         Probe::Tcp => Ok(connected.to_owned()),
         Probe::Http { method, path, host, expect_status } => {
-            let request = request(method, path, host.as_deref().unwrap_or(named))?;
-            ask(stream, request, expect_status, &clock).await
+            let host = host.as_deref().unwrap_or(named);
+            if http2 {
+                ask_http2(stream, request_http2(method, path, host)?, expect_status, &clock).await
+            } else {
+                ask(stream, request(method, path, host)?, expect_status, &clock).await
+            }
         }
     }
 }
@@ -117,6 +122,41 @@ async fn ask(
         // The connection is over; what it read before is still to be judged.
         _ = &mut connection => exchange.await,
     }
+}
+
+fn request_http2(method: &str, path: &str, host: &str) -> Result<Request<()>, String> {
+    let request =
+        Request::builder().method(method).uri(format!("http://{host}{path}")).header(USER_AGENT, "reeve-check");
+    request.body(()).map_err(|error| format!("the check cannot be sent: {error}"))
+}
+
+/// The head alone is waited for: its status is what a check is about.
+async fn ask_http2(
+    stream: Stream,
+    request: Request<()>,
+    expected: &[RangeInclusive<u16>],
+    clock: &Clock,
+) -> Result<String, String> {
+    let no_answer = |error: h2::Error| format!("no answer: {error}");
+    let (sender, connection) =
+        clock.within("connecting", async { h2::client::handshake(stream).await.map_err(no_answer) }).await?;
+    let answer = async {
+        let mut sender = sender.ready().await.map_err(no_answer)?;
+        let (answer, _) = sender.send_request(request, true).map_err(no_answer)?;
+        answer.await.map_err(no_answer)
+    };
+    let answer = clock.within("waiting for the answer", answer);
+    tokio::pin!(answer, connection);
+    let answer = tokio::select! {
+        biased;
+        told = &mut answer => told?,
+        _ = &mut connection => answer.await?,
+    };
+    let status = answer.status().as_u16();
+    if !expected.iter().any(|range| range.contains(&status)) {
+        return Err(format!("status {status}, expected {}", ranges(expected)));
+    }
+    Ok(format!("status {status}"))
 }
 
 async fn judge(answer: Response<Incoming>, expected: &[RangeInclusive<u16>]) -> Result<String, String> {

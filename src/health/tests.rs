@@ -110,6 +110,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         retry: Retry::default(),
         timeouts: Timeouts::default(),
         tls: None,
+        protocol: crate::model::pool::Protocol::Http1,
         built: true,
         place: place(),
     };

@@ -38,6 +38,19 @@ impl Limits {
     /// A session in a ticket. A client's chain of certificates is the most of it, 6 KiB when it is long;
     /// beyond, clients shake hands anew.
     pub const TLS_TICKET: usize = 16 << 10;
+    /// Streams that an HTTP/2 client may have open; browsers and gRPC ask for no more.
+    pub const STREAMS: u32 = 100;
+    /// What a client or a server may send on one stream before it has been passed on, in bytes.
+    pub const STREAM_WINDOW: u32 = 64 << 10;
+    /// The same for all streams of a connection.
+    pub const CONNECTION_WINDOW: u32 = 1 << 20;
+    /// Bytes of an answer that wait in one stream for their turn on the connection.
+    pub const STREAM_BUFFER: usize = 64 << 10;
+    /// Added to `header-bytes` for what RFC 9113 §6.5.2 counts a field over its text (32 bytes): cookies
+    /// come in up to a thousand crumbs.
+    pub const FIELD_OVERHEAD: usize = 1024 * 32;
+    /// Streams that were reset before they were looked at; more end the connection.
+    pub const PENDING_RESETS: usize = 100;
 }
 
 impl Default for Limits {

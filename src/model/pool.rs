@@ -22,10 +22,24 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
-    /// False when its servers are spoken to in a way that is not built yet (HTTP/2, a PROXY
-    /// header): then no server of it is chosen, for nothing else may be said to them.
+    pub protocol: Protocol,
+    /// False when its servers are spoken to in a way that is not built yet (a PROXY header): then no server
+    /// of it is chosen, for nothing else may be said to them.
     pub built: bool,
     pub place: Place,
+}
+
+/// What its servers are spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, which is known beforehand and not asked for (RFC 9113 §3.3).
+    H2c,
+    /// HTTP/2 by TLS.
+    H2,
+    /// What the server chooses by TLS (ALPN); HTTP/1 in clear.
+    Auto,
 }
 
 /// One machine and port.
@@ -106,11 +120,13 @@ pub struct Retry {
     pub attempts: u32,
     /// Whether a connection that could not be made is tried elsewhere. Nothing has been sent then.
     pub on_connect: bool,
+    /// Whether a request that a server of HTTP/2 says it has not looked at is tried again.
+    pub on_refused: bool,
 }
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { attempts: 2, on_connect: true }
+        Retry { attempts: 2, on_connect: true, on_refused: true }
     }
 }
 
@@ -130,6 +146,8 @@ pub struct Check {
     pub fall: u32,
     /// Port to probe, where it is not the server's own.
     pub port: Option<u16>,
+    /// What an HTTP probe speaks: what the pool's servers are spoken to in.
+    pub protocol: Protocol,
     pub place: Place,
 }
 
@@ -137,7 +155,17 @@ impl Check {
     /// What a check does that says only its probe.
     pub fn with(probe: Probe, place: Place) -> Check {
         let seconds = Duration::from_secs;
-        Check { probe, interval: seconds(2), jitter: 0.1, timeout: seconds(1), rise: 2, fall: 3, port: None, place }
+        Check {
+            probe,
+            interval: seconds(2),
+            jitter: 0.1,
+            timeout: seconds(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+            protocol: Protocol::Http1,
+            place,
+        }
     }
 }
 

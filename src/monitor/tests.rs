@@ -256,6 +256,7 @@ fn the_view_is_that_of_the_farm() {
             retry: Retry::default(),
             timeouts: Default::default(),
             tls: None,
+            protocol: crate::model::pool::Protocol::Http1,
             built: true,
             place: place.clone(),
         }],

@@ -3,7 +3,9 @@
 
 pub mod buffers;
 pub mod deadline;
+pub mod deferred;
 pub mod dial;
+pub mod flood;
 pub mod idle;
 pub mod pipes;
 mod secure;
@@ -11,5 +13,6 @@ pub mod stream;
 
 pub use buffers::{Buffer, Buffers};
 pub use deadline::{Elapsed, Timer, Wheel};
+pub use deferred::Deferred;
 pub use idle::IdleConnections;
 pub use stream::Stream;

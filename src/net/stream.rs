@@ -70,6 +70,11 @@ impl Stream {
         matches!(self, Stream::Plain(_))
     }
 
+    /// Makes the end of this connection a reset.
+    pub fn reset_on_close(&mut self) {
+        self.split().1.reset_on_close();
+    }
+
     /// Whether nothing has come since the last read, not even the end: only then may the connection
     /// carry another request. Costs no system call while the runtime has seen no event.
     pub fn is_quiet(&self) -> bool {

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
-use super::http1;
 use super::worker::{Entered, Worker};
-use crate::net::{Elapsed, Stream};
+use super::{http1, http2};
+use crate::net::buffers::SMALL;
+use crate::net::flood::PREFACE;
+use crate::net::{Buffer, Elapsed, Stream};
 use crate::state::counters::Rejected;
 use crate::tls::{self, Accepted, Refused};
 
@@ -21,7 +23,7 @@ const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain;
 
 /// Serves a connection until its end.
 pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
-    let stream = match offered(&worker, &connection) {
+    let mut stream = match offered(&worker, &connection) {
         None => Stream::plain(tcp),
         // In a box: connections in clear are to stay small.
         Some(config) => match Box::pin(secure(&worker, &connection, tcp, config)).await {
@@ -29,7 +31,55 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
             None => return,
         },
     };
-    http1::serve(worker, connection, stream, None).await;
+    if let Some(tls) = connection.tls.get() {
+        // RFC 9113 §3.2: whoever has chosen HTTP/2 speaks it, and nobody else does.
+        return match tls.alpn.as_deref() {
+            Some("h2") => Box::pin(http2::serve(worker, connection, stream, None)).await,
+            _ => http1::serve(worker, connection, stream, None).await,
+        };
+    }
+    // The first bytes decide; those of a request of HTTP/1 are served from where they lie.
+    let Some(mut input) = first_bytes(&worker, &connection, &mut stream).await else { return };
+    if PREFACE.starts_with(&input.as_slice()[..input.len().min(PREFACE.len())]) {
+        if input.len() < PREFACE.len()
+            && !Box::pin(rest_of_preface(&worker, &connection, &mut stream, &mut input)).await
+        {
+            return;
+        }
+        if input.as_slice().starts_with(PREFACE) {
+            return Box::pin(http2::serve(worker, connection, stream, Some(input))).await;
+        }
+    }
+    http1::serve(worker, connection, stream, Some(input)).await;
+}
+
+/// `None`: nothing came before the client had to have said something.
+async fn first_bytes(worker: &Rc<Worker>, connection: &Entered, stream: &mut Stream) -> Option<Buffer> {
+    let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
+    let (mut reader, _) = stream.split();
+    let read = connection.timer.wait(limit, reader.fill(&worker.buffers, SMALL as u64)).await;
+    read.ok()?.ok().filter(|input| !input.is_empty())
+}
+
+/// Reads on while what has come is the beginning of the preface and may become one of its kind. False:
+/// the client has ended or takes too long.
+async fn rest_of_preface(worker: &Rc<Worker>, connection: &Entered, stream: &mut Stream, input: &mut Buffer) -> bool {
+    worker.set_active(connection);
+    let limit = worker.view().snapshot.config.timeouts.request_header;
+    let since = std::time::Instant::now();
+    let (mut reader, _) = stream.split();
+    while input.len() < PREFACE.len() && PREFACE.starts_with(input.as_slice()) {
+        let left = limit.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        match connection.timer.wait(left, reader.read(input)).await {
+            Ok(Ok(count)) if count > 0 => {}
+            _ => return false,
+        }
+    }
+    worker.set_idle(connection);
+    true
 }
 
 /// What the listener offers, where it speaks TLS.

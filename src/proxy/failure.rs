@@ -41,6 +41,8 @@ pub enum FailureKind {
     ConnectTimeout,
     /// The server closed the connection without an answer.
     ServerClosed,
+    /// The server said that it did not look at the request (HTTP/2), and so did others.
+    Unprocessed,
     /// The server did not begin its answer in time.
     ResponseTimeout,
     /// The answer is not valid.
@@ -98,6 +100,7 @@ impl FailureKind {
             FailureKind::NoServer | FailureKind::Full => 503,
             FailureKind::Connect
             | FailureKind::ServerClosed
+            | FailureKind::Unprocessed
             | FailureKind::Response(_)
             | FailureKind::ResponseBody(_)
             | FailureKind::ResponseCut => 502,
@@ -136,6 +139,7 @@ impl FailureKind {
             FailureKind::Connect => "connect",
             FailureKind::ConnectTimeout => "connect-timeout",
             FailureKind::ServerClosed => "server-closed",
+            FailureKind::Unprocessed => "refused-stream",
             FailureKind::ResponseTimeout => "response-timeout",
             FailureKind::Response(_) | FailureKind::ResponseBody(_) => "bad-response",
             FailureKind::ResponseCut => "response-cut",

@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::state::counters::{NONE, Rejected, RequestLabels};
 use crate::wire::http1::request::Version;
 
-pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
+pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
     let total = progress.started.elapsed();
     let connection = client.connection;
     let labels = RequestLabels {
@@ -49,14 +49,14 @@ pub fn finish(worker: &Worker, client: &Client<'_>, plan: &Plan, outcome: &Outco
 
 fn entry<'a>(
     worker: &Worker,
-    client: &'a Client<'_>,
+    client: &'a Client<'_, '_>,
     plan: &'a Plan,
     outcome: &'a Outcome,
     progress: &Progress,
     total: Duration,
 ) -> Entry<'a> {
-    let input = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
-    let part = |range: &Range<u32>| input.get(range.start as usize..range.end as usize).unwrap_or_default();
+    let quoted = client.quoted();
+    let part = |range: &Range<u32>| quoted.get(range.start as usize..range.end as usize).unwrap_or_default();
     let some = |range: &Range<u32>| Some(part(range)).filter(|part| !part.is_empty());
     let connection = client.connection;
     let snapshot = &plan.view.snapshot;
@@ -68,6 +68,7 @@ fn entry<'a>(
         proto: match plan.version {
             Version::Http11 => "HTTP/1.1",
             Version::Http10 => "HTTP/1.0",
+            Version::Http2 => "HTTP/2.0",
         },
         tls: connection.tls.get().map(|tls| tls.version),
         sni: connection.tls.get().and_then(|tls| Some(tls.sni.as_deref()?.as_bytes())),

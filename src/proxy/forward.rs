@@ -113,6 +113,7 @@ fn own_fields(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(match head.version {
         Version::Http11 => b"Via: 1.1 reeve\r\n",
         Version::Http10 => b"Via: 1.0 reeve\r\n",
+        Version::Http2 => b"Via: 2.0 reeve\r\n",
     });
     forwarding(incoming, trusted, out);
 }

@@ -6,21 +6,18 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use super::client::{Client, FromClient, ToClient};
 use super::failure::{Failure, FailureKind};
-use super::finish;
-use super::outcome::{After, Outcome, Progress};
-use super::plan::{self, Answer, Plan, Step};
-use super::relay;
-use super::reply::{self, Reply};
-use super::request;
+use super::outcome::After;
+use super::plan::{self, Plan};
+use super::registry::Connection;
+use super::serve;
 use super::view::View;
 use super::worker::{Entered, Worker};
 use crate::net::buffers::SMALL;
-use crate::net::{Buffer, Elapsed, Stream};
-use crate::state::connections::Doing;
-use crate::wire::http1::request::Version;
-use crate::wire::http1::{Framing, Refusal};
+use crate::net::stream::{Reader, Writer};
+use crate::net::{Buffer, Elapsed, Stream, Timer};
+use crate::wire::http1::Refusal;
 
 /// A TLS ClientHello begins with this (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -30,18 +27,20 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
 
+/// A connection between its requests.
+struct Talk<'s> {
+    reader: Reader<'s>,
+    writer: Writer<'s>,
+    timer: &'s Timer,
+    connection: &'s Connection,
+    /// Read and not used up.
+    input: Option<Buffer>,
+}
+
 /// Serves a connection until its end. `input` is what has been read of it already.
 pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream, input: Option<Buffer>) {
     let (reader, writer) = stream.split();
-    let mut client = Client {
-        reader,
-        writer,
-        timer: &connection.timer,
-        connection: &connection,
-        input,
-        body_taken: 0,
-        next_input: None,
-    };
+    let mut client = Talk { reader, writer, timer: &connection.timer, connection: &connection, input };
     while arrival(&worker, &mut client).await {
         match Box::pin(one_request(&worker, &mut client)).await {
             // While draining too: the next answer says that it is the last.
@@ -61,7 +60,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream, 
 }
 
 /// Waits for the first bytes of a request. False: the connection is over.
-async fn arrival(worker: &Rc<Worker>, client: &mut Client<'_>) -> bool {
+async fn arrival(worker: &Rc<Worker>, client: &mut Talk<'_>) -> bool {
     let mut empty_since: Option<Instant> = None;
     loop {
         let Some(input) = &mut client.input else {
@@ -91,7 +90,7 @@ async fn arrival(worker: &Rc<Worker>, client: &mut Client<'_>) -> bool {
 }
 
 /// Reads, plans and serves one request.
-async fn one_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> After {
+async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
     let started = Instant::now();
     worker.set_active(client.connection);
     let view = worker.view();
@@ -108,7 +107,20 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Client<'_>) -> After {
             None => return After::Gone,
         },
     };
-    serve_request(worker, client, &mut plan, started).await
+    let Talk { reader, writer, timer, connection, input } = client;
+    let mut request = Client {
+        from: FromClient::Http1(reader),
+        to: ToClient::Http1(writer),
+        timer,
+        connection,
+        input: input.take(),
+        quoted: Vec::new(),
+        body_taken: 0,
+        next_input: None,
+    };
+    let after = serve::serve(worker, &mut request, &mut plan, started).await;
+    client.input = next_input(request, &plan);
+    after
 }
 
 /// RFC 9112 §2.2: empty lines before a request are ignored; old clients send one behind a body.
@@ -118,7 +130,7 @@ fn skip_empty_lines(input: &mut Buffer) {
     }
 }
 
-fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option<Plan> {
+fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, view: &Rc<View>) -> Option<Plan> {
     let input = client.input.as_ref()?;
     match view.listener(client.connection.listener) {
         Some(listener) => plan::plan(worker, listener, view, client.connection, input.as_slice()),
@@ -128,7 +140,7 @@ fn plan_now(worker: &Rc<Worker>, client: &Client<'_>, view: &Rc<View>) -> Option
 }
 
 /// A head that came in pieces. It is parsed again only when it may be whole.
-async fn rest_of_head(worker: &Rc<Worker>, client: &mut Client<'_>, view: Rc<View>, started: Instant) -> Option<Plan> {
+async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, view: Rc<View>, started: Instant) -> Option<Plan> {
     let config = &view.snapshot.config;
     loop {
         let input = client.input.as_mut()?;
@@ -160,153 +172,17 @@ async fn rest_of_head(worker: &Rc<Worker>, client: &mut Client<'_>, view: Rc<Vie
     }
 }
 
-async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, plan: &mut Plan, started: Instant) -> After {
-    let connection = client.connection;
-    connection.requests.set(connection.requests.get() + 1);
-    let progress = Progress::new(worker.request_id(), started);
-    client.body_taken = 0;
-    show(client, plan);
-    let mut step = std::mem::replace(&mut plan.step, Step::Drop);
-    let mut outcome = match &mut step {
-        Step::Forward(forward) => {
-            connection.doing.set(Doing::Waiting);
-            let outcome = request::forward(worker, client, plan, forward, &progress).await;
-            worker.buffers.keep_text(std::mem::take(&mut forward.head));
-            outcome
-        }
-        Step::Answer(answer) => Box::pin(own_answer(worker, client, plan, answer, &progress)).await,
-        Step::Options => {
-            let reply =
-                Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
-            Box::pin(send_reply(worker, client, plan, reply, &progress)).await
-        }
-        Step::Drop => Outcome::of(After::Reset),
-        Step::Fail(failure) => {
-            Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
-        }
-    };
-    if outcome.untold
-        && let Some(failure) = &outcome.failure
-    {
-        let told = Box::pin(tell(worker, client, plan, failure, &progress)).await;
-        (outcome.status, outcome.after, outcome.body_out) = (told.status, told.after, told.body_out);
+/// Drops what belonged to the request that is over; what came behind it is the next one.
+fn next_input(request: Client<'_, '_>, plan: &Plan) -> Option<Buffer> {
+    let mut input = request.input;
+    if let Some(input) = &mut input {
+        input.consume(plan.head_bytes + request.body_taken);
     }
-    finish::finish(worker, client, plan, &outcome, &progress);
-    next_input(client, plan);
-    outcome.after
-}
-
-/// Drops what belonged to the request that is over.
-fn next_input(client: &mut Client<'_>, plan: &Plan) {
-    if let Some(input) = &mut client.input {
-        input.consume(plan.head_bytes + client.body_taken);
-    }
-    if let Some(next) = client.next_input.take() {
-        client.input = Some(next);
-    }
-    if client.input.as_ref().is_some_and(Buffer::is_empty) {
-        client.input = None;
-    }
-}
-
-fn show(client: &Client<'_>, plan: &Plan) {
-    let Some(input) = &client.input else { return };
-    let part = |range: &std::ops::Range<u32>| {
-        input.as_slice().get(range.start as usize..range.end as usize).unwrap_or_default()
-    };
-    client.connection.request.borrow_mut().set(part(&plan.seen.method), part(&plan.seen.path));
-}
-
-/// An answer that a rule gives.
-async fn own_answer(
-    worker: &Worker,
-    client: &mut Client<'_>,
-    plan: &Plan,
-    answer: &Answer,
-    progress: &Progress,
-) -> Outcome {
-    let reply = Reply {
-        status: answer.status,
-        sentence: if answer.status < 400 { "" } else { reply::reason(answer.status) },
-        text: answer.text.as_deref().map(str::as_bytes),
-        location: answer.location.as_deref(),
-        ..Reply::default()
-    };
-    send_reply(worker, client, plan, reply, progress).await
-}
-
-/// Tells the client what went wrong, as far as it can still be told.
-async fn tell(
-    worker: &Worker,
-    client: &mut Client<'_>,
-    plan: &Plan,
-    failure: &Failure,
-    progress: &Progress,
-) -> Outcome {
-    let kind = failure.kind;
-    if kind.status() == 0 {
-        return Outcome::of(After::Close);
-    }
-    let retry_after = match kind {
-        FailureKind::NoServer => Some(5),
-        FailureKind::Full => Some(1),
-        _ => None,
-    };
-    let reply = Reply {
-        status: kind.status(),
-        sentence: kind.sentence(),
-        retry_after,
-        allow: matches!(kind, FailureKind::Head(Refusal::Trace))
-            .then_some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"),
-        id: Some(progress.id),
-        ..Reply::default()
-    };
-    send_reply(worker, client, plan, reply, progress).await
-}
-
-async fn send_reply(
-    worker: &Worker,
-    client: &mut Client<'_>,
-    plan: &Plan,
-    mut reply: Reply<'_>,
-    progress: &Progress,
-) -> Outcome {
-    // The connection stays only where the whole request is here, so that the next one can be found.
-    let whole = match plan.body {
-        Framing::None => true,
-        Framing::Length(length) => match usize::try_from(length) {
-            Ok(length) if length <= client.body_bytes(plan.head_bytes).len() => {
-                client.body_taken = length;
-                true
-            }
-            _ => false,
-        },
-        Framing::Chunked | Framing::UntilClose => false,
-    };
-    let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(&plan.view.snapshot.config.limits);
-    let date = worker.date();
-    let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
-    reply.accept = client.input.as_ref().and_then(|input| input.as_slice().get(accept)).unwrap_or_default();
-    reply.head_only = plan.head_only;
-    reply.keep_alive = keep;
-    reply.old = plan.version == Version::Http10;
-    reply.date = &date;
-    let mut out = worker.buffers.text();
-    let body = reply::write(&reply, &plan.view.snapshot.config, &mut out);
-    let limit = plan.view.snapshot.config.timeouts.client_write;
-    let written = relay::write_all(&mut client.writer, &out, client.timer, limit).await;
-    progress.heads_out.set(progress.heads_out.get() + (out.len() - body) as u64);
-    worker.buffers.keep_text(out);
-    let after = match (written, keep) {
-        (Ok(()), true) => After::Keep,
-        (Ok(()), false) => After::Linger,
-        (Err(_), _) => After::Close,
-    };
-    Outcome { status: reply.status, body_out: body as u64, ..Outcome::of(after) }
+    request.next_input.or(input).filter(|input| !input.is_empty())
 }
 
 /// Says that nothing more will come, and reads what the client is still sending, for a while.
-async fn linger(worker: &Worker, client: &mut Client<'_>) {
+async fn linger(worker: &Worker, client: &mut Talk<'_>) {
     client.input = None;
     // Over TLS it may have to wait for a client that reads nothing.
     let Ok(Ok(())) = client.timer.wait(LINGER, client.writer.shutdown()).await else { return };

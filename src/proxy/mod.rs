@@ -1,18 +1,23 @@
 //! The layer-7 engine: one worker a core, each with its own listeners, connections and buffers.
 //!
-//! `connection` finds out what a client speaks, `http1` reads its requests, `plan` decides each while its
-//! head is still borrowed, `request` is the recipe that carries the decision out, `finish` writes it down.
+//! `connection` finds out what a client speaks, `http1` and `http2` read its requests, `plan` decides each while
+//! its head is still borrowed, `serve` carries the decision out, by the recipe in `request` where a server is asked,
+//! and `finish` writes it down.
 
 pub mod access_log;
 mod answer;
+mod channels;
 mod client;
 mod connection;
 mod failure;
 mod finish;
 mod forward;
+pub mod fuzz;
 mod http1;
+mod http2;
 mod outcome;
 mod pick;
+mod pieces;
 mod plan;
 mod receive;
 mod registry;
@@ -20,7 +25,9 @@ mod relay;
 mod reply;
 mod request;
 mod run;
+mod serve;
 mod tunnel;
+mod upload;
 mod view;
 mod worker;
 

@@ -3,13 +3,16 @@
 //! Never a server that is down, full or draining, nor one that this request has already failed to
 //! reach. A connection that is idle is taken before a new one is made.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
 use super::worker::Worker;
+use crate::model::pool::Protocol;
 use crate::net::dial::{DialError, dial};
 use crate::net::{Elapsed, Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
@@ -20,10 +23,17 @@ use crate::tls;
 #[derive(Debug)]
 pub struct Connected {
     pub lease: Lease,
-    pub stream: Stream,
+    pub upstream: Upstream,
     /// It has served before, so that the server may be closing it this very moment.
     pub reused: bool,
     pub took: Duration,
+}
+
+/// What a server is spoken to over.
+#[derive(Debug)]
+pub enum Upstream {
+    Http1(Stream),
+    Http2(Place),
 }
 
 /// The servers one request has been at.
@@ -66,14 +76,39 @@ pub fn pick(
     tries.count += 1;
     tries.last = Some(lease.server().clone());
     if take == Take::IdleOrNew
-        && let Some(stream) = worker.idle.take(lease.id(), lease.address())
-        // What was connected before a reload may be less than what is asked for now.
-        && stream.is_plain() == pool.config().tls.is_none()
+        && let Some(upstream) = idle(worker, pool, &lease)
     {
         worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
-        return Ok(Picked::Connected(Connected { lease, stream, reused: true, took: Duration::ZERO }));
+        return Ok(Picked::Connected(Connected { lease, upstream, reused: true, took: Duration::ZERO }));
     }
     Ok(Picked::ToDial(lease))
+}
+
+#[inline]
+fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
+    // What was connected before a reload may be less than what is asked for now.
+    let plain = pool.config().tls.is_none();
+    let stream = || worker.idle.take(lease.id(), lease.address()).filter(|stream| stream.is_plain() == plain);
+    let place = || worker.channels.take(lease.id(), lease.address(), plain).map(Upstream::Http2);
+    match pool.config().protocol {
+        Protocol::Http1 => stream().map(Upstream::Http1),
+        Protocol::H2c | Protocol::H2 => place(),
+        Protocol::Auto => place().or_else(|| stream().map(Upstream::Http1)),
+    }
+}
+
+async fn new(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Upstream, DialError> {
+    match pool.config().protocol {
+        Protocol::Http1 => reach(pool, lease, timer).await.map(|reached| Upstream::Http1(reached.stream)),
+        Protocol::Auto => {
+            let reached = reach(pool, lease, timer).await?;
+            if !reached.http2 {
+                return Ok(Upstream::Http1(reached.stream));
+            }
+            Box::pin(channels::add(worker, pool, lease, reached.stream)).await.map(Upstream::Http2)
+        }
+        Protocol::H2c | Protocol::H2 => Box::pin(channels::open(worker, pool, lease, timer)).await.map(Upstream::Http2),
+    }
 }
 
 /// Connects to a server, or to another one where it cannot be reached.
@@ -81,7 +116,7 @@ pub fn pick(
 /// # Errors
 /// The last server's, when no other may be tried.
 pub async fn connect(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     pool: &LivePool,
     key: Option<u64>,
     take: Take,
@@ -92,10 +127,10 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let error = match reach(pool, &lease, timer).await {
-            Ok(stream) => {
+        let error = match new(worker, pool, &lease, timer).await {
+            Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
-                return Ok(Connected { lease, stream, reused: false, took: started.elapsed() });
+                return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
             }
             Err(error) => error,
         };
@@ -127,18 +162,33 @@ pub async fn connect(
     }
 }
 
+/// A new connection, and what the server has chosen to speak there.
+#[derive(Debug)]
+pub struct Reached {
+    pub stream: Stream,
+    pub http2: bool,
+}
+
 /// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
-async fn reach(pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Stream, DialError> {
-    let timeouts = &pool.config().timeouts;
+pub async fn reach(pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Reached, DialError> {
+    let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
     let tcp = dial(lease.address(), timer, timeouts.connect).await?;
-    let Some(tls) = &pool.config().tls else { return Ok(Stream::plain(tcp)) };
+    let Some(tls) = &pool.config().tls else {
+        return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
+    };
     let name = tls::server_name(tls, &lease.configured_address());
     let (Some(name), Some(config)) = (name, pool.tls()) else {
         return Err(DialError::Tls("TLS: there is no name or no authority to judge the server by".to_owned()));
     };
     let handshake = Box::pin(tls::connect(tcp, config.load_full(), name));
     match timer.wait(timeouts.tls_handshake, handshake).await {
-        Ok(Ok((tcp, session))) => Ok(Stream::tls(tcp, session)),
+        Ok(Ok((tcp, session))) => {
+            let http2 = session.alpn_protocol() == Some(b"h2");
+            if !http2 && matches!(protocol, Protocol::H2 | Protocol::H2c) {
+                return Err(DialError::Tls("TLS: the server does not choose HTTP/2".to_owned()));
+            }
+            Ok(Reached { stream: Stream::tls(tcp, session), http2 })
+        }
         Ok(Err(why)) => Err(DialError::Tls(why)),
         Err(Elapsed) => Err(DialError::Tls("TLS: the handshake took too long".to_owned())),
     }

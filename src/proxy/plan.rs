@@ -28,7 +28,7 @@ pub struct Plan {
     /// What the client wants of its connection.
     pub keep_alive: bool,
     pub body: Framing,
-    /// Bytes of the head in the input buffer.
+    /// Bytes of the head; for HTTP/1 in the input buffer.
     pub head_bytes: usize,
     pub head_only: bool,
     /// A rule turned it away.
@@ -36,7 +36,8 @@ pub struct Plan {
     pub seen: Seen,
 }
 
-/// Where in the input buffer the parts of the request stand that the log and the error page quote.
+/// Where in [`super::client::Client::quoted`] the parts of the request stand that the log and the error
+/// page quote.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub method: Range<u32>,
@@ -98,6 +99,39 @@ pub fn plan(
         // Nothing of it can be trusted, least of all where it ends.
         Err(refusal) => return Some(failed(view, Failure::head(refusal))),
     };
+    let at = |part: &[u8]| {
+        let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
+    };
+    let seen = seen(&head, at);
+    Some(of_head(worker, listener, view, connection, &head, seen))
+}
+
+/// Plans a request whose head does not lie in a buffer; what is quoted of it goes into `quoted`.
+pub fn plan_quoted(
+    worker: &Worker,
+    listener: &ListenerView,
+    view: &Rc<View>,
+    connection: &Connection,
+    head: &RequestHead<'_>,
+    quoted: &mut Vec<u8>,
+) -> Plan {
+    let seen = seen(head, |part| {
+        let start = quoted.len() as u32;
+        quoted.extend_from_slice(part);
+        start..quoted.len() as u32
+    });
+    of_head(worker, listener, view, connection, head, seen)
+}
+
+fn of_head(
+    worker: &Worker,
+    listener: &ListenerView,
+    view: &Rc<View>,
+    connection: &Connection,
+    head: &RequestHead<'_>,
+    seen: Seen,
+) -> Plan {
     let mut plan = Plan {
         view: view.clone(),
         step: Step::Drop,
@@ -108,10 +142,10 @@ pub fn plan(
         head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
         denied: false,
-        seen: seen(&head, bytes),
+        seen,
     };
-    plan.step = decide(worker, listener, connection, &head, &mut plan);
-    Some(plan)
+    plan.step = decide(worker, listener, connection, head, &mut plan);
+    plan
 }
 
 /// A request of which nothing is known but what is wrong with it.
@@ -218,12 +252,9 @@ fn forward_to(
     })
 }
 
-/// Positions of what the log quotes. Everything was borrowed from `bytes`.
-fn seen(head: &RequestHead<'_>, bytes: &[u8]) -> Seen {
-    let at = |part: &[u8]| {
-        let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-        if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
-    };
+/// Where what the log quotes is; `at` says so of one part.
+#[inline]
+fn seen(head: &RequestHead<'_>, mut at: impl FnMut(&[u8]) -> Range<u32>) -> Seen {
     let mut seen = Seen { method: at(head.method.as_bytes()), ..Seen::default() };
     if let Target::Path { path, query } = head.target {
         seen.path = at(path.as_bytes());

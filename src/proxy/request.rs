@@ -17,36 +17,28 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::channels::Place;
+use super::client::{Client, Rest};
 use super::failure::{Failure, FailureKind};
 use super::outcome::{After, Outcome, Progress};
-use super::pick::{self, Connected, Picked, Take, Tries};
+use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
+use super::pieces::{self, Way};
 use super::plan::{Forward, Plan};
-use super::receive::{self, Receive, Received};
-use super::relay::{self, Path, Patience, RelayError};
+use super::receive::{self, Answer, FromServer, Receive, Received};
+use super::relay::{self, Patience, RelayError};
 use super::tunnel;
+use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
-use crate::net::{Buffer, Stream, Timer, idle};
+use crate::model::pool::Protocol;
+use crate::net::stream::Writer;
+use crate::net::{Stream, Timer, idle};
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
-use crate::wire::http1::{ChunkedBody, Framing, Keep};
-
-/// What of the request's body is still to come.
-#[derive(Debug)]
-enum Upload {
-    /// Nothing: `Forward::head` holds the whole request.
-    Done,
-    Length(u64),
-    Chunked(Box<Chunks>),
-}
-
-/// A chunked body on its way.
-#[derive(Debug)]
-struct Chunks {
-    body: ChunkedBody,
-    /// Read and not passed on.
-    buffer: Buffer,
-}
+use crate::wire::http1::{Framing, Refusal};
+use crate::wire::http2;
 
 /// One request on its way to a pool.
 struct Exchange<'e> {
@@ -61,6 +53,13 @@ struct Exchange<'e> {
     sent: Cell<bool>,
     /// More of the body was taken from the client than is kept here.
     body_begun: bool,
+    /// What comes behind a body that is here as bare data (`Framed::Bare`).
+    trailers: Option<Box<HeaderMap>>,
+    /// Bytes of `Forward::head` that are the head.
+    head: usize,
+    framed: Framed,
+    /// A server said that it did not look at the request; how often.
+    unprocessed: u32,
     /// Bytes of the server's address that stand in the head for want of a Host.
     host_length: usize,
     /// Spent on reaching servers.
@@ -70,13 +69,19 @@ struct Exchange<'e> {
 /// Forwards one request. The head stays at the front of the client's input until the end, for the log.
 pub async fn forward(
     worker: &Rc<Worker>,
-    client: &mut Client<'_>,
+    client: &mut Client<'_, '_>,
     plan: &Plan,
     forward: &mut Forward,
     progress: &Progress,
 ) -> Outcome {
     let pool = plan.view.snapshot.pools[forward.pool].clone();
-    let upload = match take_body(worker, client, plan, forward, progress) {
+    let head = forward.head.len();
+    let framed = match pool.config().protocol {
+        Protocol::Http1 => Framed::Chunks,
+        Protocol::H2c | Protocol::H2 | Protocol::Auto => Framed::Bare,
+    };
+    let mut trailers = None;
+    let upload = match upload::take_body(worker, client, plan, forward, progress, framed, &mut trailers) {
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
@@ -90,6 +95,10 @@ pub async fn forward(
         tries: Tries::default(),
         sent: Cell::new(false),
         body_begun: false,
+        trailers,
+        head,
+        framed,
+        unprocessed: 0,
         host_length: 0,
         connect: Duration::ZERO,
     };
@@ -119,52 +128,13 @@ pub async fn forward(
     outcome
 }
 
-/// Moves what has come of the body behind the head, to be sent in one piece.
-fn take_body(
-    worker: &Worker,
-    client: &mut Client<'_>,
-    plan: &Plan,
-    forward: &mut Forward,
-    progress: &Progress,
-) -> Result<Upload, Failure> {
-    let here = client.body_bytes(plan.head_bytes);
-    match plan.body {
-        Framing::None | Framing::UntilClose | Framing::Length(0) => Ok(Upload::Done),
-        Framing::Length(length) => {
-            let part = length.min(here.len() as u64);
-            forward.head.extend_from_slice(&here[..part as usize]);
-            client.body_taken = part as usize;
-            progress.body_in.set(part);
-            Ok(if part == length { Upload::Done } else { Upload::Length(length - part) })
-        }
-        Framing::Chunked => {
-            let mut body = ChunkedBody::new(Keep::Framed);
-            let limits = &plan.view.snapshot.config.limits;
-            let mut buffer = worker.buffers.holding(here);
-            let taken = buffer.len();
-            let scanned = body
-                .scan(buffer.as_mut_slice(), limits)
-                .map_err(|fault| Failure::new(FailureKind::Body(fault), fault.detail()))?;
-            forward.head.extend_from_slice(&buffer.as_slice()[..scanned.kept]);
-            buffer.consume(scanned.taken);
-            progress.body_in.set(scanned.kept as u64);
-            if scanned.done {
-                client.body_taken = scanned.taken;
-                return Ok(Upload::Done);
-            }
-            client.body_taken = taken;
-            Ok(Upload::Chunked(Box::new(Chunks { body, buffer })))
-        }
-    }
-}
-
 impl Exchange<'_> {
     /// Tries servers until one answers, or none is left that may be tried.
-    async fn run(&mut self, client: &mut Client<'_>) -> Result<After, Failure> {
+    async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<After, Failure> {
         let mut take = Take::IdleOrNew;
         loop {
             let key = self.forward.key;
-            let Connected { lease, mut stream, reused, took } =
+            let Connected { lease, mut upstream, reused, took } =
                 match pick::pick(self.worker, &self.pool, key, take, &mut self.tries)? {
                     Picked::Connected(connected) => connected,
                     Picked::ToDial(lease) => {
@@ -177,11 +147,29 @@ impl Exchange<'_> {
             if let Some(at) = self.forward.host_at {
                 let address = lease.address().to_string().into_bytes();
                 let before = std::mem::replace(&mut self.host_length, address.len());
+                self.head = self.head - before + address.len();
                 self.forward.head.splice(at..at + before, address);
             }
-            match self.attempt(client, &mut stream).await {
+            let attempted = match &mut upstream {
+                Upstream::Http1(stream) => {
+                    if self.framed == Framed::Bare && self.plan.body == Framing::Chunked {
+                        let done = matches!(self.upload, Upload::Done);
+                        upload::frame(self.forward, self.head, done, self.trailers.as_deref());
+                        // From here on it is as if it had been so from the beginning.
+                        self.framed = Framed::Chunks;
+                    }
+                    self.attempt(client, stream).await
+                }
+                // It was put into chunks for a server that has meanwhile learnt another language.
+                Upstream::Http2(_) if self.framed == Framed::Chunks => Err(Failure::server_closed("another protocol")),
+                Upstream::Http2(place) => Box::pin(self.attempt_stream(client, place)).await,
+            };
+            match attempted {
                 Ok(Received::Done { keep_alive, reusable, uploaded }) => {
-                    if reusable && uploaded {
+                    if let Upstream::Http1(stream) = upstream
+                        && reusable
+                        && uploaded
+                    {
                         self.keep(&lease, stream);
                     }
                     return Ok(match (uploaded, keep_alive) {
@@ -191,11 +179,17 @@ impl Exchange<'_> {
                     });
                 }
                 Ok(Received::Switching { from_server }) => {
+                    let Upstream::Http1(mut stream) = upstream else { return Ok(After::Close) };
                     self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
                     let timeouts = &self.pool.config().timeouts;
                     let tunnel =
                         tunnel::run(self.worker, client, self.plan, &mut stream, from_server, timeouts, self.progress);
                     return Box::pin(tunnel).await;
+                }
+                // A server of HTTP/2 refused it, or was about to say goodbye.
+                Err(failure) if self.may_ask_again(&failure) => {
+                    self.worker.counters.borrow_mut().retry(self.pool.id(), RetryReason::Unprocessed);
+                    take = Take::IdleOrNew;
                 }
                 // The server closed a kept connection as we took it.
                 Err(failure) if reused && take == Take::IdleOrNew && self.may_repeat(&failure) => {
@@ -205,6 +199,14 @@ impl Exchange<'_> {
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    /// The server has said that it did not look at the request, all of which is still here.
+    fn may_ask_again(&self, failure: &Failure) -> bool {
+        failure.kind == FailureKind::Unprocessed
+            && !self.body_begun
+            && self.pool.config().retry.on_refused
+            && self.unprocessed <= self.pool.config().retry.attempts
     }
 
     /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
@@ -223,7 +225,7 @@ impl Exchange<'_> {
     }
 
     /// Sends the request to one server and passes its answer back.
-    async fn attempt(&mut self, client: &mut Client<'_>, stream: &mut Stream) -> Result<Received, Failure> {
+    async fn attempt(&mut self, client: &mut Client<'_, '_>, stream: &mut Stream) -> Result<Received, Failure> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
         let timeouts = &self.pool.config().timeouts;
         let (mut from_server, mut to_server) = stream.split();
@@ -239,8 +241,8 @@ impl Exchange<'_> {
             timeouts,
             progress,
             timer: client.timer,
-            from: &mut from_server,
-            to: &mut client.writer,
+            from: FromServer::Http1(&mut from_server),
+            to: &mut client.to,
             last,
         };
         let result = match &mut self.upload {
@@ -252,23 +254,87 @@ impl Exchange<'_> {
                 progress.uploading.set(true);
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
-                let path = Path {
-                    from: &mut client.reader,
-                    to: &mut to_server,
-                    timer: &timer,
-                    patience,
-                    moved: &progress.body_in,
-                };
                 let limits = &plan.view.snapshot.config.limits;
-                let both = both_ways(pass_body(path, worker, upload, limits), receive::receive(&mut receive), progress);
+                let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, limits };
+                let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
+                let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
             }
         };
-        if let (Upload::Chunked(chunks), Ok(Received::Done { uploaded: true, .. })) = (&mut self.upload, &result)
+        self.next_input(client, &result);
+        result
+    }
+
+    /// What came behind a chunked body is the next request.
+    fn next_input(&mut self, client: &mut Client<'_, '_>, result: &Result<Received, Failure>) {
+        if let (Upload::Chunked(chunks), Ok(Received::Done { uploaded: true, .. })) = (&mut self.upload, result)
             && chunks.body.is_done()
         {
-            // What came behind the body is the next request.
-            client.next_input = Some(std::mem::replace(&mut chunks.buffer, worker.buffers.small()));
+            client.next_input = Some(std::mem::replace(&mut chunks.buffer, self.worker.buffers.small()));
+        }
+    }
+
+    /// The same over a stream of HTTP/2.
+    async fn attempt_stream(&mut self, client: &mut Client<'_, '_>, place: &Place) -> Result<Received, Failure> {
+        let (worker, plan, progress) = (self.worker, self.plan, self.progress);
+        let timeouts = &self.pool.config().timeouts;
+        let (head, early) = self.forward.head.split_at(self.head);
+        let request = http2::response::request_of_text(head)
+            .ok_or_else(|| Failure::new(FailureKind::Head(Refusal::Target), "the target is none for HTTP/2"))?;
+        let done = matches!(self.upload, Upload::Done);
+        let ends = done && early.is_empty() && self.trailers.is_none();
+        let opened = client.timer.wait(timeouts.response, Box::pin(place.send(request, ends))).await;
+        let (heads, mut to_server) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                // The connection has ended meanwhile; nothing was sent on it.
+                place.close();
+                self.unprocessed += 1;
+                return Err(Failure::new(FailureKind::Unprocessed, error.to_string()));
+            }
+            Err(_) => return Err(Failure::new(FailureKind::ResponseTimeout, "the server opens no stream")),
+        };
+        self.sent.set(true);
+        let stream_id = heads.stream_id().as_u32();
+        progress.unsent.set(!ends);
+        let mut answer = Answer { heads, body: None, error: None };
+        let last = client.is_last(&plan.view.snapshot.config.limits);
+        let mut receive = Receive {
+            worker,
+            plan,
+            websocket: false,
+            timeouts,
+            progress,
+            timer: client.timer,
+            from: FromServer::Http2(&mut answer),
+            to: &mut client.to,
+            last,
+        };
+        let result = if ends {
+            receive::receive(&mut receive).await
+        } else {
+            let taken = progress.body_in.get();
+            progress.uploading.set(true);
+            let timer = worker.wheel.timer();
+            let patience = Patience { read: timeouts.request_body, write: timeouts.response };
+            let limits = &plan.view.snapshot.config.limits;
+            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, limits };
+            let early = Bytes::copy_from_slice(early);
+            let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
+            let (from, upload) = (&mut client.from, &mut self.upload);
+            let body = async {
+                pieces::begin(&mut to_server, early, rest, &timer, patience.write).await?;
+                pass_body(from, ToServer::Http2(&mut to_server), upload, way).await
+            };
+            let result = both_ways(body, receive::receive(&mut receive), progress).await;
+            // As long as nothing more was taken of it, all of the request is still here.
+            self.body_begun = !done && (progress.body_in.get() > taken || !progress.uploading.get());
+            result
+        };
+        self.next_input(client, &result);
+        if let Some(error) = answer.error.filter(|error| place.was_not_processed(error, stream_id)) {
+            self.unprocessed += 1;
+            return Err(Failure::new(FailureKind::Unprocessed, error.to_string()));
         }
         result
     }
@@ -283,7 +349,7 @@ fn not_uploaded(received: Received) -> Received {
 
 /// Sends the request, or as much of it as is here.
 async fn send(
-    to: &mut crate::net::stream::Writer<'_>,
+    to: &mut Writer<'_>,
     bytes: &[u8],
     timer: &Timer,
     limit: Duration,
@@ -296,19 +362,6 @@ async fn send(
         return Ok(());
     }
     Box::pin(relay::write_rest(to, &bytes[count..], timer, limit)).await
-}
-
-async fn pass_body(
-    mut path: Path<'_, '_, '_>,
-    worker: &Worker,
-    upload: &mut Upload,
-    limits: &crate::model::Limits,
-) -> Result<(), RelayError> {
-    match upload {
-        Upload::Done => Ok(()),
-        Upload::Length(length) => path.length(worker, *length).await,
-        Upload::Chunked(chunks) => path.chunked(&mut chunks.body, &mut chunks.buffer, limits).await,
-    }
 }
 
 /// Body up and answer down at the same time. The answer decides when it is over; a client that breaks
@@ -333,14 +386,7 @@ async fn both_ways(
                 }
                 // The server wants no more of it; it may have said why.
                 Err(RelayError::Gone | RelayError::Stalled) => uploaded = Some(false),
-                Err(RelayError::Cut(_)) => return Poll::Ready(Err(Failure::client_gone())),
-                Err(RelayError::Silent) => {
-                    let failure = Failure::new(FailureKind::BodyTimeout, "the request body took too long");
-                    return Poll::Ready(Err(failure));
-                }
-                Err(RelayError::Chunked(fault)) => {
-                    return Poll::Ready(Err(Failure::new(FailureKind::Body(fault), fault.detail())));
-                }
+                Err(error) => return Poll::Ready(Err(body_failure(&error))),
             }
         }
         match Pin::new(&mut answer).as_mut().poll(cx) {

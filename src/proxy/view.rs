@@ -76,6 +76,11 @@ impl View {
 }
 
 impl ListenerView {
+    /// One that trusts nobody and knows no rules.
+    pub fn plain(name: &str) -> ListenerView {
+        ListenerView { name: name.into(), table: 0, pool: None, forwarded: false, trusted: Vec::new(), tls: None }
+    }
+
     /// Whether what this peer says of whom it forwards for is believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|net| net.contains(&peer))

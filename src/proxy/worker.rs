@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use super::access_log::Sink;
+use super::channels::Channels;
 use super::registry::{Connection, Connections};
 use super::view::View;
 use crate::net::buffers::Buffers;
@@ -29,6 +30,7 @@ pub struct Worker {
     view: RefCell<Rc<View>>,
     pub(super) buffers: Rc<Buffers>,
     pub(super) idle: IdleConnections,
+    pub(super) channels: Channels,
     pub(super) pipes: Pipes,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
@@ -101,6 +103,7 @@ impl Worker {
             view: RefCell::new(view),
             buffers: Rc::default(),
             idle: IdleConnections::default(),
+            channels: Channels::default(),
             pipes: Pipes::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),

@@ -82,6 +82,10 @@ labels! {
         Denied = "denied",
         /// A rule said `drop`.
         Dropped = "dropped",
+        /// More frames of one kind than anybody means well with: HTTP/2.
+        Flood = "flood",
+        /// An HTTP/2 connection that broke the protocol.
+        Protocol = "http2-protocol",
         /// `limits.connections`.
         ConnectionLimit = "connection-limit",
     }
@@ -107,5 +111,7 @@ labels! {
         Connect = "connect",
         /// A kept connection was closed by the server before it answered.
         StaleConnection = "stale-connection",
+        /// A server of HTTP/2 said that it did not look at the request.
+        Unprocessed = "refused-stream",
     }
 }

@@ -32,6 +32,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         retry: Retry::default(),
         timeouts: Timeouts::default(),
         tls: None,
+        protocol: crate::model::pool::Protocol::Http1,
         built: true,
         place: Place::file("test"),
     }

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::{pem, provider, versions};
-use crate::model::pool::{Address, Pool};
+use crate::model::pool::{Address, Pool, Protocol};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Limits};
 use crate::wire::certificate;
@@ -56,7 +56,11 @@ pub fn build(
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = match pool.protocol {
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::H2 | Protocol::H2c => vec![b"h2".to_vec()],
+        Protocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
     config.resumption = Resumption::in_memory_sessions(Limits::TLS_SESSIONS);
     Some(config)
 }

@@ -14,7 +14,7 @@ use crate::model::tls::{ClientCertificate, ListenerTls};
 use crate::model::{Fault, Limits};
 
 /// Whether HTTP/2 is offered: what a client chooses has to be spoken.
-const HTTP2: bool = false;
+const HTTP2: bool = true;
 
 /// In the order of preference.
 fn protocols() -> Vec<Vec<u8>> {

@@ -3,3 +3,4 @@
 pub mod certificate;
 pub mod field;
 pub mod http1;
+pub mod http2;

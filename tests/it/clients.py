@@ -1,4 +1,4 @@
-"""Python clients through the proxy: one subject a run. usage: clients.py httpx|aiohttp|websockets HOST:PORT"""
+"""Python clients through the proxy: one subject a run. usage: clients.py httpx|httpx-h2|aiohttp|websockets HOST:PORT"""
 import asyncio, sys
 
 what, address = sys.argv[1:]
@@ -16,6 +16,25 @@ def with_httpx():
             assert all(a.status_code == 200 and a.headers["x-path"] == f"/x?{n}" for n, a in enumerate(answers))
 
     with httpx.Client(timeout=20) as client:
+        for _ in range(3):
+            assert client.post(f"{url}/up", content=big).content == big
+        assert client.post(f"{url}/up", content=(big[:1000] for _ in range(50))).content == big[:1000] * 50
+        assert client.head(f"{url}/x").status_code == 200
+        with client.stream("POST", f"{url}/s", content=big) as answer:
+            assert b"".join(answer.iter_bytes()) == big
+    asyncio.run(many())
+
+
+def with_httpx_h2():
+    import httpx
+
+    async def many():
+        async with httpx.AsyncClient(http1=False, http2=True, timeout=20) as client:
+            answers = await asyncio.gather(*[client.get(f"{url}/x?{n}") for n in range(90)])
+            assert all(a.status_code == 200 and a.headers["x-path"] == f"/x?{n}" for n, a in enumerate(answers))
+            assert {a.http_version for a in answers} == {"HTTP/2"}
+
+    with httpx.Client(http1=False, http2=True, timeout=20) as client:
         for _ in range(3):
             assert client.post(f"{url}/up", content=big).content == big
         assert client.post(f"{url}/up", content=(big[:1000] for _ in range(50))).content == big[:1000] * 50
@@ -67,6 +86,8 @@ async def with_websockets():
 
 if what == "httpx":
     with_httpx()
+elif what == "httpx-h2":
+    with_httpx_h2()
 else:
     asyncio.run(with_aiohttp() if what == "aiohttp" else with_websockets())
 print("good")

@@ -127,6 +127,11 @@ fn python_httpx() {
 }
 
 #[test]
+fn python_httpx_over_http2() {
+    python("httpx-h2");
+}
+
+#[test]
 fn python_aiohttp() {
     python("aiohttp");
 }

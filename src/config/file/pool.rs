@@ -7,7 +7,7 @@ use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{scheduler, server, settings, table_place, tls, unbuilt};
-use crate::model::pool::{Retry, Scheduler, Server};
+use crate::model::pool::{Protocol, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -20,6 +20,7 @@ pub struct Pool {
     pub retry: Retry,
     pub timeouts: Timeouts,
     pub tls: Option<PoolTls>,
+    pub protocol: Protocol,
     pub built: bool,
     pub place: Place,
 }
@@ -39,6 +40,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         retry: Retry::default(),
         timeouts: general.clone(),
         tls: None,
+        protocol: Protocol::Http1,
         built: true,
         place: table_place(walk, entry),
     };
@@ -64,16 +66,17 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     }
     let tls_entry = fields.get("tls");
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
-    pool.built = spoken_to(&mut fields, name, tls_entry.is_some());
+    (pool.protocol, pool.built) = spoken_to(&mut fields, name, tls_entry.is_some());
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
 }
 
-/// What is spoken to servers: all but HTTP/1 is not built yet. Returns whether it is that.
-fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str, sealed: bool) -> bool {
+/// What is spoken to servers, and whether that is built.
+fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str, sealed: bool) -> (Protocol, bool) {
     let walk = fields.walk;
     let mut plain = true;
+    let mut protocol = Protocol::Http1;
     if let Some(entry) = fields.get("protocol")
         && let Some(word) = walk.word(&entry.node, "protocol", &PROTOCOLS)
         && word != "http1"
@@ -82,15 +85,18 @@ fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str, sealed: bool) -> bool 
             let fault = walk.error("R0125", &entry.node, "protocol \"h2\" needs \"tls\"");
             walk.push(fault.help("add tls = {}, or speak \"h2c\""));
         }
-        plain = false;
-        walk.not_built(&entry.node.origin, format_args!("pool.{name}: protocol \"{word}\""));
+        protocol = match word {
+            "h2c" => Protocol::H2c,
+            "h2" => Protocol::H2,
+            _ => Protocol::Auto,
+        };
     }
     if let Some(entry) = fields.get("send-proxy-protocol") {
         plain = false;
         walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
         walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
     }
-    plain
+    (protocol, plain)
 }
 
 fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
@@ -119,7 +125,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         retry.attempts = u32::try_from(value).unwrap_or(retry.attempts);
     }
     if let Some(entry) = fields.get("on") {
-        retry.on_connect = on(walk, &entry.node, pool);
+        (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
     }
     if let Some(entry) = fields.get("budget") {
         walk.percent(&entry.node, "budget");
@@ -129,10 +135,10 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
     retry
 }
 
-/// The occasions for another try; answers whether `connect` is one.
-fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
+/// The occasions for another try; answers whether `connect` and `refused-stream` are.
+fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> (bool, bool) {
     const WORDS: [&str; 4] = ["connect", "refused-stream", "reset", "timeout"];
-    let mut connect = false;
+    let (mut connect, mut refused) = (false, false);
     let mut unbuilt: Vec<String> = Vec::new();
     for node in walk.list(node) {
         if let Value::Integer(Some(code)) = node.value {
@@ -143,6 +149,8 @@ fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
         let Some(text) = walk.string(node, "on") else { continue };
         if text == "connect" {
             connect = true;
+        } else if text == "refused-stream" {
+            refused = true;
         } else if WORDS.contains(&text) || is_status_word(text) {
             unbuilt.push(text.to_owned());
         } else {
@@ -155,5 +163,5 @@ fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> bool {
     if !unbuilt.is_empty() {
         walk.not_built(&node.origin, format_args!("pool.{pool}: retry on {}", unbuilt.join(", ")));
     }
-    connect
+    (connect, refused)
 }

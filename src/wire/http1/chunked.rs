@@ -25,6 +25,8 @@ pub struct ChunkedBody {
     extensions: usize,
     /// Blanks behind a size are dropped: old servers pad their sizes to a fixed width.
     padded: bool,
+    /// Trailer lines that were set aside.
+    trailers: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ enum State {
 pub enum Keep {
     /// The whole encoding, cleaned.
     Framed,
-    /// The data alone, for a recipient of HTTP/1.0.
+    /// The data alone, for a recipient that has no chunks; trailers are set aside.
     Data,
 }
 
@@ -83,12 +85,17 @@ const MOST_DIGITS: usize = 16;
 
 impl ChunkedBody {
     pub fn new(keep: Keep) -> ChunkedBody {
-        ChunkedBody { state: State::Size, keep, extensions: 0, padded: false }
+        ChunkedBody { state: State::Size, keep, extensions: 0, padded: false, trailers: Vec::new() }
     }
 
     /// The body of a server's answer.
     pub fn of_answer(keep: Keep) -> ChunkedBody {
         ChunkedBody { padded: true, ..ChunkedBody::new(keep) }
+    }
+
+    /// The trailer lines of a body of which the data alone was kept, each with its CR LF.
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers
     }
 
     pub fn is_done(&self) -> bool {
@@ -145,6 +152,10 @@ impl ChunkedBody {
                             keep_range(bytes, at + line.start..at + line.end, &mut kept);
                         }
                         keep_range(bytes, at + section.length - 2..at + section.length, &mut kept);
+                    } else {
+                        for line in section.lines {
+                            self.trailers.extend_from_slice(&bytes[at + line.start..at + line.end]);
+                        }
                     }
                     at += section.length;
                     self.state = State::Done;
@@ -257,7 +268,7 @@ fn trailers(bytes: &[u8], limits: &Limits) -> Result<Option<TrailerSection>, Chu
 }
 
 /// Framing, routing, authentication and content fields may not come late (RFC 9110 §6.5.1).
-fn may_trail(name: &str) -> bool {
+pub fn may_trail(name: &str) -> bool {
     const NEVER: [&str; 16] = [
         "authorization",
         "cache-control",

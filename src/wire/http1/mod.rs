@@ -7,7 +7,7 @@
 pub mod chunked;
 pub mod fuzz;
 pub mod host;
-mod known;
+pub mod known;
 pub mod lines;
 pub mod request;
 pub mod response;

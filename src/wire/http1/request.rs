@@ -40,10 +40,13 @@ pub struct RequestHead<'a> {
     pub raw: &'a [u8],
 }
 
+/// The version a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     Http10,
     Http11,
+    /// Its head comes from `wire::http2`.
+    Http2,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,12 @@ pub enum Refusal {
     MaxForwards,
     Connect,
     Trace,
+    /// A field that belongs to a connection, in HTTP/2.
+    ConnectionField,
+    /// Blanks around a value, in HTTP/2.
+    Value,
+    /// Host and `:authority` differ.
+    Authority,
 }
 
 impl Refusal {
@@ -114,6 +123,9 @@ impl Refusal {
             Refusal::MaxForwards => "the Max-Forwards field is not valid",
             Refusal::Connect => "this server is not a tunnel",
             Refusal::Trace => "TRACE is switched off",
+            Refusal::ConnectionField => "the request has a field that HTTP/2 does not have",
+            Refusal::Value => "a field value begins or ends with a blank",
+            Refusal::Authority => "the Host field and the authority differ",
         }
     }
 }
@@ -210,9 +222,8 @@ fn parse_target<'a>(method: &str, target: &'a str) -> Result<(Target<'a>, Option
     if method == "TRACE" {
         return Err(Refusal::Trace);
     }
-    // No fragment, no byte that a URI cannot have (RFC 3986 §2); blanks and controls stop httparse.
-    // All of it is looked at, whatever is found: that makes one comparison of sixteen bytes.
-    if target.bytes().fold(false, |bad, byte| bad | (byte == b'#') | !byte.is_ascii_graphic()) {
+    // Blanks and controls stop httparse.
+    if !is_plain(target) {
         return Err(Refusal::Target);
     }
     if target.starts_with('/') {
@@ -234,7 +245,14 @@ fn parse_target<'a>(method: &str, target: &'a str) -> Result<(Target<'a>, Option
     Ok((target, Some(authority)))
 }
 
-fn split_query(target: &str) -> Target<'_> {
+/// No fragment, no byte that a URI cannot have (RFC 3986 §2).
+#[inline]
+pub(in crate::wire) fn is_plain(target: &str) -> bool {
+    // All of it is looked at, whatever is found: that makes one comparison of sixteen bytes.
+    !target.bytes().fold(false, |bad, byte| bad | (byte == b'#') | !byte.is_ascii_graphic())
+}
+
+pub(in crate::wire) fn split_query(target: &str) -> Target<'_> {
     match memchr::memchr(b'?', target.as_bytes()) {
         Some(at) => Target::Path { path: &target[..at], query: Some(&target[at + 1..]) },
         None => Target::Path { path: target, query: None },
@@ -250,71 +268,82 @@ fn strip_scheme(target: &str) -> Option<&str> {
 
 /// What the field lines say, in one pass.
 #[derive(Default)]
-struct Seen<'a> {
-    host: Option<Authority<'a>>,
-    length: Option<u64>,
-    chunked: bool,
-    close: bool,
-    keep_alive: bool,
-    upgrade: bool,
-    websocket: bool,
-    websocket_version: bool,
-    websocket_key: bool,
-    expects_continue: bool,
-    te: bool,
-    trailers: bool,
+pub(in crate::wire) struct Seen<'a> {
+    pub host: Option<Authority<'a>>,
+    pub length: Option<u64>,
+    pub chunked: bool,
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
+    pub websocket: bool,
+    pub websocket_version: bool,
+    pub websocket_key: bool,
+    pub expects_continue: bool,
+    pub te: bool,
+    pub trailers: bool,
 }
 
 fn read_fields<'a>(head: &mut RequestHead<'a>, lines: &[httparse::Header<'a>]) -> Result<(), Refusal> {
     let mut seen = Seen::default();
     for line in lines {
         let field = Field { name: line.name, value: line.value };
-        let known = known(field.name);
-        match known {
-            Known::Other => {}
-            Known::Host if seen.host.is_some() => return Err(Refusal::ManyHosts),
-            Known::Host => seen.host = Some(host::parse(field.value).ok_or(Refusal::Host)?),
-            // Equal ones may be folded into one (RFC 9112 §6.3 rule 5); a list may not.
-            Known::ContentLength => {
-                let length = parse_length(field.value).ok_or(Refusal::ContentLength)?;
-                if seen.length.is_some_and(|before| before != length) {
-                    return Err(Refusal::ContentLength);
-                }
-                seen.length = Some(length);
-            }
-            Known::TransferEncoding => {
-                // Exactly `chunked`, once: everything else has been a way to smuggle (RFC 9112 §6.1).
-                if seen.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Refusal::TransferEncoding);
-                }
-                seen.chunked = true;
-            }
-            Known::Connection => read_connection(field.value, &mut seen, head),
-            Known::Te => seen.trailers |= members(field.value).any(|member| member.eq_ignore_ascii_case(b"trailers")),
-            Known::Upgrade => {
-                seen.websocket |= members(field.value).any(|member| member.eq_ignore_ascii_case(b"websocket"))
-            }
-            Known::Expect => match head.version {
-                // RFC 9110 §10.1.1: an expectation of an HTTP/1.0 client is ignored.
-                Version::Http10 => {}
-                Version::Http11 if field.value.eq_ignore_ascii_case(b"100-continue") => seen.expects_continue = true,
-                Version::Http11 => return Err(Refusal::Expectation),
-            },
-            Known::MaxForwards if head.method == "OPTIONS" => {
-                let text = std::str::from_utf8(field.value).map_err(|_| Refusal::MaxForwards)?;
-                if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) || head.max_forwards.is_some() {
-                    return Err(Refusal::MaxForwards);
-                }
-                head.max_forwards = Some(text.parse().unwrap_or(u32::MAX));
-            }
-            Known::WebSocketVersion => seen.websocket_version = field.value == b"13",
-            Known::WebSocketKey => seen.websocket_key = field.value.len() == 24,
-            _ => {}
-        }
-        head.fields.push(field);
-        head.known.push(known);
+        read_field(head, &mut seen, field, known(field.name))?;
     }
     conclude(head, &seen)
+}
+
+/// Takes in one field.
+#[inline]
+pub(in crate::wire) fn read_field<'a>(
+    head: &mut RequestHead<'a>,
+    seen: &mut Seen<'a>,
+    field: Field<'a>,
+    known: Known,
+) -> Result<(), Refusal> {
+    match known {
+        Known::Other => {}
+        Known::Host if seen.host.is_some() => return Err(Refusal::ManyHosts),
+        Known::Host => seen.host = Some(host::parse(field.value).ok_or(Refusal::Host)?),
+        // Equal ones may be folded into one (RFC 9112 §6.3 rule 5); a list may not.
+        Known::ContentLength => {
+            let length = parse_length(field.value).ok_or(Refusal::ContentLength)?;
+            if seen.length.is_some_and(|before| before != length) {
+                return Err(Refusal::ContentLength);
+            }
+            seen.length = Some(length);
+        }
+        Known::TransferEncoding => {
+            // Exactly `chunked`, once: everything else has been a way to smuggle (RFC 9112 §6.1).
+            if seen.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Refusal::TransferEncoding);
+            }
+            seen.chunked = true;
+        }
+        Known::Connection => read_connection(field.value, seen, head),
+        Known::Te => seen.trailers |= members(field.value).any(|member| member.eq_ignore_ascii_case(b"trailers")),
+        Known::Upgrade => {
+            seen.websocket |= members(field.value).any(|member| member.eq_ignore_ascii_case(b"websocket"))
+        }
+        Known::Expect => match head.version {
+            // RFC 9110 §10.1.1: an expectation of an HTTP/1.0 client is ignored.
+            Version::Http10 => {}
+            _ if field.value.eq_ignore_ascii_case(b"100-continue") => seen.expects_continue = true,
+            _ => return Err(Refusal::Expectation),
+        },
+        Known::MaxForwards if head.method == "OPTIONS" => {
+            let text = std::str::from_utf8(field.value).map_err(|_| Refusal::MaxForwards)?;
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) || head.max_forwards.is_some() {
+                return Err(Refusal::MaxForwards);
+            }
+            head.max_forwards = Some(text.parse().unwrap_or(u32::MAX));
+        }
+        Known::WebSocketVersion => seen.websocket_version = field.value == b"13",
+        Known::WebSocketKey => seen.websocket_key = field.value.len() == 24,
+        _ => {}
+    }
+    head.fields.push(field);
+    head.known.push(known);
+    Ok(())
 }
 
 fn read_connection<'a>(value: &'a [u8], seen: &mut Seen<'a>, head: &mut RequestHead<'a>) {
@@ -352,8 +381,8 @@ fn conclude<'a>(head: &mut RequestHead<'a>, seen: &Seen<'a>) -> Result<(), Refus
     let has_body = !matches!(head.body, Framing::None | Framing::Length(0));
     head.expects_continue = seen.expects_continue && has_body;
     head.keep_alive = match head.version {
-        Version::Http11 => !seen.close,
         Version::Http10 => seen.keep_alive && !seen.close,
+        _ => !seen.close,
     };
     head.takes_trailers = seen.te && seen.trailers && head.version == Version::Http11;
     // RFC 9110 §7.8: no upgrade in HTTP/1.0. One with a body would make the bytes behind it ambiguous.

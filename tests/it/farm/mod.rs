@@ -2,6 +2,8 @@
 
 pub mod authority;
 pub mod client;
+pub mod h2;
+pub mod h2_origin;
 pub mod origin;
 pub mod peer;
 pub mod ports;

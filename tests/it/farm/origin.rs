@@ -6,6 +6,9 @@
 //! | `/chunked`      | three chunks and a trailer field, `x-sum: 6`                               |
 //! | `/echo`         | the body it got                                                            |
 //! | `/measure`      | `LENGTH as sent` when the body it got is the pattern, else `LENGTH other`  |
+//! | `/trailers`     | the trailer lines it got                                                   |
+//! | `/early`        | 103 with a `Link`, then the head it got                                    |
+//! | `/cut`          | the half of what it says its body is, then nothing                         |
 //! | `/hold`         | nothing, until the test calls `release`                                    |
 //! | `/ws`           | 101 to the handshake of RFC 6455 §1.3, then echoes bytes                    |
 //! | anything else   | the head it got, byte for byte                                             |
@@ -162,6 +165,22 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 let said = format!("{length} {}", if good { "as sent" } else { "other" });
                 answer(&mut out, shared, &request, said.as_bytes())?;
             }
+            "trailers" => {
+                let trailers = read_to_trailers(&mut input, &request, |_| ())?;
+                answer(&mut out, shared, &request, trailers.as_bytes())?;
+            }
+            "early" => {
+                drain(&mut input, &request)?;
+                out.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")?;
+                answer(&mut out, shared, &request, request.raw.as_bytes())?;
+            }
+            "cut" => {
+                drain(&mut input, &request)?;
+                let half = [b'x'; 1000];
+                let head = format!("HTTP/1.1 200 OK\r\nX-Origin: {}\r\nContent-Length: 2000\r\n\r\n", shared.name);
+                out.write_all(&[head.as_bytes(), &half].concat())?;
+                break;
+            }
             "hold" => {
                 drain(&mut input, &request)?;
                 hold(shared);
@@ -207,7 +226,11 @@ fn drain(input: &mut impl BufRead, request: &Request) -> io::Result<()> {
     read_body(input, request, |_| ())
 }
 
-fn read_body(input: &mut impl BufRead, request: &Request, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+fn read_body(input: &mut impl BufRead, request: &Request, take: impl FnMut(&[u8])) -> io::Result<()> {
+    read_to_trailers(input, request, take).map(drop)
+}
+
+fn read_to_trailers(input: &mut impl BufRead, request: &Request, mut take: impl FnMut(&[u8])) -> io::Result<String> {
     if request.field("transfer-encoding").is_some() {
         loop {
             let mut line = String::new();
@@ -215,20 +238,23 @@ fn read_body(input: &mut impl BufRead, request: &Request, mut take: impl FnMut(&
             let digits = line.split(';').next().unwrap_or("").trim();
             let size = u64::from_str_radix(digits, 16).map_err(io::Error::other)?;
             if size == 0 {
+                let mut trailers = String::new();
                 while line != "\r\n" {
                     line.clear();
                     if input.read_line(&mut line)? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                    trailers.push_str(&line);
                 }
-                return Ok(());
+                return Ok(trailers.trim_end().to_owned());
             }
             counted(input, size, &mut take)?;
             input.read_line(&mut line)?;
         }
     }
     let length = request.field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
-    counted(input, length, &mut take)
+    counted(input, length, &mut take)?;
+    Ok(String::new())
 }
 
 fn counted(input: &mut impl BufRead, mut left: u64, take: &mut impl FnMut(&[u8])) -> io::Result<()> {

@@ -1,0 +1,239 @@
+//! What one side of an HTTP/2 connection does more often than anybody means well with.
+//!
+//! Each kind has a bucket: so many at once, and so many more a second. What the `h2` crate bounds itself
+//! is not counted here: CONTINUATION frames and the size of a header list, small frames of data, resets
+//! of streams that nobody has looked at yet.
+
+use std::time::Instant;
+
+use crate::wire::http2::frames::{Frame, Frames, kind};
+
+/// Which end of the connection we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Server,
+    Client,
+}
+
+/// What there is too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flood {
+    /// Streams that the other side has reset.
+    Resets,
+    /// Streams that we had to reset, for what the other side did.
+    Errors,
+    Settings,
+    Pings,
+    Priorities,
+    /// Header blocks in pieces.
+    Continuations,
+    /// Frames of data without data.
+    EmptyData,
+    /// None at all where there had to be one: the first frame is not SETTINGS (RFC 9113 §3.4).
+    NoSettings,
+}
+
+impl Flood {
+    pub fn word(self) -> &'static str {
+        match self {
+            Flood::Resets => "stream resets",
+            Flood::Errors => "stream errors",
+            Flood::Settings => "SETTINGS frames",
+            Flood::Pings => "PING frames",
+            Flood::Priorities => "PRIORITY frames",
+            Flood::Continuations => "CONTINUATION frames",
+            Flood::EmptyData => "empty DATA frames",
+            Flood::NoSettings => "frames before SETTINGS",
+        }
+    }
+
+    const COUNT: usize = 8;
+
+    /// At once, and a second.
+    fn allowed(self) -> (u32, u32) {
+        match self {
+            // All streams of a page that is left, twice; a client that gives up now and then.
+            Flood::Resets => (200, 20),
+            Flood::Errors => (100, 5),
+            // One at the beginning, and a new window now and then.
+            Flood::Settings => (32, 4),
+            // gRPC measures round trips with them.
+            Flood::Pings => (500, 200),
+            // Old browsers send a handful, tools one a stream.
+            Flood::Priorities => (1000, 200),
+            Flood::Continuations => (200, 50),
+            Flood::EmptyData => (200, 50),
+            Flood::NoSettings => (0, 0),
+        }
+    }
+}
+
+/// The client's preface (RFC 9113 §3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Errors of RFC 9113 §7 that say that the other side did something wrong or too often.
+const ITS_FAULT: [u32; 6] = [1, 3, 5, 6, 7, 11];
+
+/// The frames of one connection, both ways.
+#[derive(Debug)]
+pub struct Watch {
+    side: Side,
+    received: Frames,
+    sent: Frames,
+    buckets: [Bucket; Flood::COUNT],
+    since: Instant,
+    /// Whole seconds since `since`.
+    seconds: u32,
+    flood: Option<Flood>,
+    last_stream: Option<u32>,
+    /// A frame has come.
+    begun: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    used: u32,
+    /// The second in which it was last emptied.
+    at: u32,
+}
+
+impl Watch {
+    pub fn new(side: Side, now: Instant) -> Watch {
+        let preface = |own: bool| Frames::new(if own { PREFACE.len() } else { 0 });
+        Watch {
+            side,
+            received: preface(side == Side::Server),
+            sent: preface(side == Side::Client),
+            buckets: [Bucket::default(); Flood::COUNT],
+            since: now,
+            seconds: 0,
+            flood: None,
+            last_stream: None,
+            begun: false,
+        }
+    }
+
+    pub fn now(&mut self, now: Instant) {
+        self.seconds = now.saturating_duration_since(self.since).as_secs() as u32;
+    }
+
+    pub fn flood(&self) -> Option<Flood> {
+        self.flood
+    }
+
+    pub fn last_stream(&self) -> Option<u32> {
+        self.last_stream
+    }
+
+    pub fn open_block(&self) -> Option<u64> {
+        self.received.open_block()
+    }
+
+    /// Bytes of the other side.
+    pub fn received(&mut self, bytes: &[u8]) {
+        let Watch { side, received, buckets, seconds, flood, last_stream, begun, .. } = self;
+        received.pass(bytes, |frame| {
+            if !std::mem::replace(begun, true) && frame.kind != kind::SETTINGS {
+                *flood = Some(Flood::NoSettings);
+            }
+            if frame.kind == kind::GOAWAY {
+                *last_stream = Some(frame.value & 0x7fff_ffff);
+            }
+            if let Some(what) = counted(frame, *side) {
+                count(buckets, what, *seconds, flood);
+            }
+        });
+    }
+
+    /// Bytes of ours.
+    pub fn sent(&mut self, bytes: &[u8]) {
+        let Watch { sent, buckets, seconds, flood, .. } = self;
+        sent.pass(bytes, |frame| {
+            if frame.kind == kind::RST_STREAM && ITS_FAULT.contains(&frame.value) {
+                count(buckets, Flood::Errors, *seconds, flood);
+            }
+        });
+    }
+}
+
+fn counted(frame: Frame, side: Side) -> Option<Flood> {
+    Some(match frame.kind {
+        // RFC 9113 §8.1: so says a server that it needs no more of a request.
+        kind::RST_STREAM if side == Side::Client && frame.value == 0 => return None,
+        kind::RST_STREAM => Flood::Resets,
+        kind::SETTINGS if !frame.is_ack() => Flood::Settings,
+        kind::PING if !frame.is_ack() => Flood::Pings,
+        kind::PRIORITY => Flood::Priorities,
+        kind::CONTINUATION => Flood::Continuations,
+        // With END_STREAM it says something; a server may pad all it likes.
+        kind::DATA if frame.length == 0 && frame.flags & 1 == 0 => Flood::EmptyData,
+        _ => return None,
+    })
+}
+
+fn count(buckets: &mut [Bucket; Flood::COUNT], what: Flood, seconds: u32, flood: &mut Option<Flood>) {
+    let (at_once, a_second) = what.allowed();
+    let bucket = &mut buckets[what as usize];
+    let passed = seconds.saturating_sub(bucket.at);
+    bucket.at = seconds;
+    bucket.used = bucket.used.saturating_sub(passed.saturating_mul(a_second)) + 1;
+    if bucket.used > at_once {
+        *flood = Some(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ping(ack: u8) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, kind::PING, ack, 0, 0, 0, 0];
+        bytes.extend_from_slice(&[0; 8]);
+        bytes
+    }
+
+    #[test]
+    fn so_many_at_once_and_so_many_a_second() {
+        let start = Instant::now();
+        let mut watch = Watch::new(Side::Client, start);
+        watch.received(&[0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0]);
+        let (at_once, a_second) = Flood::Pings.allowed();
+        for _ in 0..at_once {
+            watch.received(&ping(0));
+            watch.received(&ping(1));
+        }
+        assert_eq!(watch.flood(), None);
+        watch.now(start + Duration::from_secs(2));
+        for _ in 0..2 * a_second {
+            watch.received(&ping(0));
+        }
+        assert_eq!(watch.flood(), None);
+        watch.received(&ping(0));
+        assert_eq!(watch.flood(), Some(Flood::Pings));
+    }
+
+    #[test]
+    fn our_resets_count_where_they_were_its_fault() {
+        let mut watch = Watch::new(Side::Server, Instant::now());
+        let reset = |error: u8| [0, 0, 4, kind::RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, error];
+        for _ in 0..1000 {
+            watch.sent(&reset(2));
+            watch.sent(&reset(0));
+        }
+        assert_eq!(watch.flood(), None);
+        for _ in 0..=Flood::Errors.allowed().0 {
+            watch.sent(&reset(1));
+        }
+        assert_eq!(watch.flood(), Some(Flood::Errors));
+    }
+
+    #[test]
+    fn how_far_the_other_side_got() {
+        let mut watch = Watch::new(Side::Client, Instant::now());
+        watch.received(&[0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
+        assert_eq!(watch.last_stream(), Some(7));
+        assert_eq!(watch.flood(), Some(Flood::NoSettings), "it came first");
+    }
+}
