@@ -160,7 +160,7 @@ fn decide(table: &Table, (path, tenant, cookie): &(String, String, String)) -> O
         source: IpAddr::from([192, 0, 2, 1]),
         listener: "main",
         sni: None,
-        alpn: None,
+        alpn: &[],
         certificate: None,
         no_tls: false,
     };

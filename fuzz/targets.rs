@@ -1,7 +1,7 @@
 //! What each fuzz target does with its bytes; shared with `tests/corpus.rs`, which replays what was kept.
 //!
 //! A target may refuse its input in any way but a panic, and what it accepts must keep its promises:
-//! those of the wire are asserted in `wire::http1::fuzz`, those of texts here.
+//! those of the wire are asserted in its `fuzz` modules, those of texts here.
 
 use std::sync::Arc;
 
@@ -21,6 +21,16 @@ pub fn http1_chunked(data: &[u8]) {
 /// The header fields of a request of HTTP/2.
 pub fn h2_request(data: &[u8]) {
     reeve::proxy::fuzz::http2_request(data);
+}
+
+/// Bytes that may be a TLS ClientHello in its records.
+pub fn client_hello(data: &[u8]) {
+    reeve::wire::client_hello::fuzz::hello(data);
+}
+
+/// Bytes that may begin with a PROXY header of either version.
+pub fn proxy_header(data: &[u8]) {
+    reeve::wire::proxy_header::fuzz::header(data);
 }
 
 /// A rule file.

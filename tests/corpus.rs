@@ -39,6 +39,16 @@ fn h2_request() {
 }
 
 #[test]
+fn client_hello() {
+    replay("client_hello", targets::client_hello);
+}
+
+#[test]
+fn proxy_header() {
+    replay("proxy_header", targets::proxy_header);
+}
+
+#[test]
 fn rules() {
     replay("rules", targets::rules);
 }

@@ -63,7 +63,7 @@ pub enum Command {
     Check(CheckArguments),
     /// Say where a request would go, and why not elsewhere; asks the files, not the running process.
     #[command(
-        after_help = "Examples:\n  reeve explain GET http://shop.example/img/a.png\n  reeve explain GET /api/v1 \
+        after_help = "Examples:\n  reeve explain GET http://shop.example/img/a.png\n  reeve explain tcp sni:mail.example\n  reeve explain GET /api/v1 \
                             -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n\nExits with 1 when no rule takes the request."
     )]
     Explain(ExplainArguments),
@@ -129,11 +129,13 @@ pub struct CheckArguments {
 
 #[derive(Debug, Args)]
 pub struct ExplainArguments {
-    /// The method, as it would be sent: GET, POST ...
+    /// The method, as it would be sent: GET, POST ...; or tcp, for a connection that is passed on unread.
     #[arg(value_parser = method)]
     pub method: String,
-    /// http://HOST/PATH?QUERY, or /PATH with a `host` field by -H.
-    pub url: String,
+    /// http://HOST/PATH?QUERY, or /PATH with a `host` field by -H. For tcp, what is known of the connection:
+    /// sni:NAME alpn:NAME,NAME no-tls.
+    #[arg(value_name = "URL")]
+    pub url: Vec<String>,
     /// A field of the request, as 'name: value'; can be given again.
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(String, String)>,
@@ -283,7 +285,7 @@ mod tests {
 
     #[test]
     fn wrong_lines_exit_with_two() {
-        for line in ["reeve walk", "reeve explain GET", "reeve demo --for 10", "reeve check --format xml"] {
+        for line in ["reeve walk", "reeve explain", "reeve demo --for 10", "reeve check --format xml"] {
             let Err(error) = parse(line) else { panic!("{line} was taken") };
             assert_eq!(error.exit_code(), 2, "{line}");
         }

@@ -5,6 +5,7 @@
 
 mod asked;
 mod report;
+mod sealed;
 
 use std::process::ExitCode;
 
@@ -48,7 +49,13 @@ pub fn main(arguments: &ExplainArguments) -> ExitCode {
 }
 
 fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, String> {
-    let asked = asked::parse(&arguments.url, &arguments.headers)?;
+    if arguments.method == "tcp" {
+        return sealed::explain(arguments, prepared);
+    }
+    let [url] = arguments.url.as_slice() else {
+        return Err(format!("{} needs one URL: http://HOST/PATH, or /PATH", arguments.method));
+    };
+    let asked = asked::parse(url, &arguments.headers)?;
     let config = prepared.load.config.as_ref().ok_or("the texts have faults")?;
     let listener = listener(config, asked.kind, arguments.listener.as_deref())?;
     let (Some(table), Some(set)) = (prepared.tables.get(listener.rules), config.rule_sets.get(listener.rules)) else {
@@ -56,6 +63,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
     };
 
     let mut report = Report {
+        sealed: false,
         method: arguments.method.clone(),
         host: asked.host.clone(),
         path: asked.path.clone(),
@@ -99,7 +107,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         source: arguments.from.to_canonical(),
         listener: &listener.name,
         sni: None,
-        alpn: None,
+        alpn: &[],
         certificate: None,
         no_tls: false,
     };
@@ -134,7 +142,11 @@ fn listener<'c>(config: &'c Config, kind: Kind, wanted: Option<&str>) -> Result<
             format!("there is no listener {name:?}; there are: {}", names.join(", "))
         });
     }
-    let protocol = if kind == Kind::Rtsp { Protocol::Rtsp } else { Protocol::Http };
+    let protocol = match kind {
+        Kind::Http => Protocol::Http,
+        Kind::Rtsp => Protocol::Rtsp,
+        Kind::Tcp => Protocol::TlsPassthrough,
+    };
     let of_kind = || config.listeners.iter().filter(move |listener| listener.protocol == protocol);
     // One that is served tells more than one that is not.
     let found = of_kind().find(|listener| listener.built).or_else(|| of_kind().next());

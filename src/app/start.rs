@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use super::check::Prepared;
 use super::{START_FAILED, output, state_folder};
 use crate::model::config::{AccessLog, Config, LogTarget};
-use crate::model::listener::Protocol;
 use crate::model::{Limits, Severity};
 use crate::monitor::{self, ControlSocket, Source};
 use crate::proxy::access_log::Log;
@@ -217,7 +216,7 @@ fn open_listeners(farm: &Farm, workers: usize) -> Result<Sockets, StartError> {
     let mut sockets: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
     let mut listening = Vec::new();
     for (listener, ListenerId(id)) in snapshot.config.listeners.iter().zip(&snapshot.listeners) {
-        if !listener.built || listener.protocol != Protocol::Http {
+        if !listener.built {
             continue;
         }
         for address in &listener.addresses {

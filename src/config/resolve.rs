@@ -13,7 +13,7 @@ use super::{fault, read, reason, rules};
 use crate::model::config::{Log, LogTarget};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Check, Pool};
-use crate::model::rule::{Kind, RuleSet};
+use crate::model::rule::{Kind, RuleSet, Term, Test};
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Place};
 
@@ -60,6 +60,7 @@ pub fn resolve(
     if !fault::any_error(room.faults) {
         for listener in &listeners {
             nowhere(listener, &rule_sets, room.faults);
+            unheard(listener, &rule_sets, room.faults);
         }
     }
     let mut process = file.process;
@@ -88,6 +89,7 @@ fn listener(listen: Listen, rules: usize, base: &Path) -> Listener {
         pool: listen.pool.map(|pool| pool.name),
         trusted: listen.trusted,
         forwarded: listen.forwarded,
+        accept_proxy: listen.accept_proxy,
         tls: listen.tls.map(|tls| ListenerTls {
             certificates: base.join(tls.certificates),
             client_ca: tls.client_ca.map(|path| base.join(path)),
@@ -146,28 +148,29 @@ fn covers(all: SocketAddr, one: SocketAddr) -> bool {
 }
 
 fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
-    let pool = |raw: &super::file::Pool| Pool {
-        name: raw.name.clone(),
-        scheduler: raw.scheduler.clone(),
-        servers: raw.servers.clone(),
-        checks: raw
-            .checks
-            .own
-            .iter()
-            .cloned()
-            .chain(shared_checks(&raw.checks.named, &file.checks, faults))
-            .map(|check| Check { protocol: raw.protocol, ..check })
-            .collect(),
-        retry: raw.retry.clone(),
-        timeouts: raw.timeouts.clone(),
-        tls: raw.tls.clone().map(|tls| PoolTls {
-            ca: tls.ca.map(|path| base.join(path)),
-            own: tls.own.map(|(certificate, key)| (base.join(certificate), base.join(key))),
-            ..tls
-        }),
-        protocol: raw.protocol,
-        built: raw.built,
-        place: raw.place.clone(),
+    let pool = |raw: &super::file::Pool| {
+        let checks = raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults));
+        let spoken = |check: Check| Check {
+            protocol: raw.protocol,
+            send_proxy: raw.send_proxy.filter(|_| check.port.is_none()),
+            ..check
+        };
+        Pool {
+            name: raw.name.clone(),
+            scheduler: raw.scheduler.clone(),
+            servers: raw.servers.clone(),
+            checks: checks.map(spoken).collect(),
+            retry: raw.retry.clone(),
+            timeouts: raw.timeouts.clone(),
+            send_proxy: raw.send_proxy,
+            tls: raw.tls.clone().map(|tls| PoolTls {
+                ca: tls.ca.map(|path| base.join(path)),
+                own: tls.own.map(|(certificate, key)| (base.join(certificate), base.join(key))),
+                ..tls
+            }),
+            protocol: raw.protocol,
+            place: raw.place.clone(),
+        }
     };
     file.pools.iter().map(pool).collect()
 }
@@ -199,6 +202,32 @@ fn nowhere(listener: &Listener, sets: &[RuleSet], faults: &mut Vec<Fault>) {
         faults.push(
             Fault::warning("R0153", listener.place.clone(), message).help("give it a pool, or rules that choose one"),
         );
+    }
+}
+
+/// Rules that ask what a `tcp` listener does not read: its server may have to speak first, so that nobody
+/// waits for a hello.
+fn unheard(listener: &Listener, sets: &[RuleSet], faults: &mut Vec<Fault>) {
+    if listener.protocol != Protocol::Tcp {
+        return;
+    }
+    let sections = sets.get(listener.rules).into_iter().flat_map(|set| &set.sections);
+    for rule in sections.filter(|section| section.kind == Kind::Tcp).flat_map(|section| &section.rules) {
+        let elsewhere = rule.condition.iter().any(|term| match &term.test {
+            Test::Listener(names) => names.contains(&listener.name) == term.negated,
+            _ => false,
+        });
+        let asks = |term: &&Term| matches!(term.test, Test::Sni(_) | Test::Alpn(_) | Test::NoTls);
+        if let Some(term) = rule.condition.iter().find(asks).filter(|_| !elsewhere) {
+            let message =
+                format!("[listen.{}] speaks \"tcp\": it reads no TLS hello, which this asks for", listener.name);
+            let fault = Fault::error("R0127", term.place.clone(), message).also(listener.place.clone(), "the listener");
+            faults.push(
+                fault.help(
+                    "there, a rule can ask for `from` and `listener`; protocol \"tls-passthrough\" reads the hello",
+                ),
+            );
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::config::{LogFormat, LogTarget};
 use crate::model::fault::{Severity, Suggestion};
-use crate::model::listener::Protocol;
-use crate::model::pool::{Address, Probe, Scheduler};
+use crate::model::listener::{AcceptProxy, HeaderMode, Protocol};
+use crate::model::pool::{Address, Probe, ProxyVersion, Scheduler};
 use crate::model::rule::Key;
 
 fn contract() -> Request {
@@ -35,9 +35,6 @@ fn the_contract_loads_as_it_stands() {
         .collect();
     let expected = [
         "listen.media: protocol \"rtsp\"",
-        "listen.sealed: protocol \"tls-passthrough\"",
-        "listen.mail: protocol \"tcp\"",
-        "listen.mail: accept-proxy-protocol",
         "pool.web: affinity",
         "pool.web: queue",
         "pool.web: retry on 502, 503",
@@ -48,7 +45,6 @@ fn the_contract_loads_as_it_stands() {
         "pool.vod: scheduler \"content\"",
         "pool.vod: check rtsp",
         "pool.dns: check dns",
-        "pool.mail: send-proxy-protocol",
         "pool.mail: check smtp",
         "[director]",
         "[failover]",
@@ -60,7 +56,7 @@ fn the_contract_loads_as_it_stands() {
         ["web", "images", "api", "vod", "beta", "homes", "uploads", "admin", "live", "legacy", "dns", "mail"];
     assert_eq!(pools, expected);
     let built: Vec<bool> = config.listeners.iter().map(|listener| listener.built).collect();
-    assert_eq!(built, [true, true, false, false, false]);
+    assert_eq!(built, [true, true, false, true, true]);
     let protocols: Vec<Protocol> = config.listeners.iter().map(|listener| listener.protocol).collect();
     use Protocol::{Http, Rtsp, Tcp, TlsPassthrough};
     assert_eq!(protocols, [Http, Http, Rtsp, TlsPassthrough, Tcp]);
@@ -85,6 +81,10 @@ fn the_contract_loads_as_it_stands() {
     assert_eq!(config.pools[3].scheduler, Scheduler::Unbuilt { word: "content" });
     assert!(config.pools[3].checks.is_empty());
     assert_eq!(config.pools[5].scheduler, Scheduler::Mh { key: Key::Source });
+
+    let sent = AcceptProxy { from: vec!["127.0.0.0/8".parse().unwrap()], mode: HeaderMode::Required };
+    assert_eq!(config.listeners[4].accept_proxy, Some(sent));
+    assert_eq!((config.pools[11].send_proxy, config.pools[0].send_proxy), (Some(ProxyVersion::V2), None));
 
     assert_eq!(config.base, Path::new("tests/data/contract"));
     assert_eq!(config.state_path.as_deref(), Some(Path::new("tests/data/contract/state")));

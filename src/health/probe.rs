@@ -18,10 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Outcome;
-use crate::model::pool::{Check, Probe, Protocol};
+use crate::model::pool::{Check, Probe, Protocol, ProxyVersion};
 use crate::net::Stream;
 use crate::state::secured::ClientSlot;
 use crate::tls;
+use crate::wire::proxy_header;
 
 /// As much of an answer's body is read; a health page is shorter, and the rest would say nothing more.
 const BODY: usize = 64 << 10;
@@ -47,6 +48,9 @@ async fn attempt(check: &Check, address: SocketAddr, named: &str, sealed: Option
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
     let clock = Clock { whole: check.timeout, end: Instant::now() + check.timeout.min(LONGEST) };
     let tcp = clock.within("connecting", connect(address)).await?;
+    if let Some(version) = check.send_proxy {
+        clock.within("sending the PROXY header", announce(&tcp, version)).await?;
+    }
     let (stream, http2, connected) = match sealed {
         None => (Stream::plain(tcp), check.protocol == Protocol::H2c, "connected"),
         Some(Sealed { config, name }) => {
@@ -89,6 +93,23 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
         Ok(stream) => Ok(stream),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Err("connect refused".to_owned()),
         Err(error) => Err(format!("connect failed: {error}")),
+    }
+}
+
+/// Says that this connection is our own and no client's.
+async fn announce(stream: &TcpStream, version: ProxyVersion) -> Result<(), String> {
+    let mut header = Vec::new();
+    match version {
+        ProxyVersion::V1 => proxy_header::write_v1(None, &mut header),
+        ProxyVersion::V2 => proxy_header::write_v2(None, std::iter::empty(), &mut header),
+    }
+    let broken = |error: std::io::Error| format!("the PROXY header was not taken: {error}");
+    stream.writable().await.map_err(broken)?;
+    // The kernel takes it whole: it is the first thing in an empty buffer.
+    match stream.try_write(&header) {
+        Ok(count) if count == header.len() => Ok(()),
+        Ok(_) => Err("the PROXY header was not taken".to_owned()),
+        Err(error) => Err(broken(error)),
     }
 }
 

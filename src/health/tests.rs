@@ -109,9 +109,9 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         checks,
         retry: Retry::default(),
         timeouts: Timeouts::default(),
+        send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
-        built: true,
         place: place(),
     };
     Arc::new(Config { pools: vec![pool], ..Config::default() })

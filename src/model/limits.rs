@@ -32,6 +32,12 @@ impl Limits {
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
     pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+    /// A TLS ClientHello with its record headers. With post-quantum key shares and a ticket one has 2 to
+    /// 4 KiB; one record holds no more than this.
+    pub const HELLO_BYTES: usize = 16 << 10;
+    /// A PROXY header. Version 1 has 107 bytes at most; in version 2 a client certificate is the largest
+    /// thing that proxies put in, of some KiB, and other receivers end at 4 or 16 KiB.
+    pub const PROXY_HEADER_BYTES: usize = 16 << 10;
     /// TLS sessions kept in memory: of a listener's clients that take no tickets (few, and old), and of the
     /// names a pool's servers go by. A few hundred bytes each, some KiB with a client's certificate.
     pub const TLS_SESSIONS: usize = 4096;

@@ -21,11 +21,29 @@ pub struct Listener {
     pub trusted: Vec<IpNet>,
     /// Whether the `Forwarded` field (RFC 7239) is sent besides X-Forwarded-*.
     pub forwarded: bool,
+    /// Peers that say in a PROXY header whose connection it is.
+    pub accept_proxy: Option<AcceptProxy>,
     /// `None`: it speaks in clear.
     pub tls: Option<ListenerTls>,
     /// False when the listener needs a part that is not built yet: it is then not opened at all.
     pub built: bool,
     pub place: Place,
+}
+
+/// `accept-proxy-protocol`. Of peers outside of `from` no byte is ever taken for a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptProxy {
+    pub from: Vec<IpNet>,
+    pub mode: HeaderMode,
+}
+
+/// Whether the peers that may send a PROXY header have to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderMode {
+    /// A connection without one is closed.
+    Required,
+    /// A connection without one is the peer's own.
+    Optional,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -20,12 +20,11 @@ pub struct Pool {
     pub retry: Retry,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
+    /// Each connection to its servers begins with a PROXY header of this version.
+    pub send_proxy: Option<ProxyVersion>,
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
-    /// False when its servers are spoken to in a way that is not built yet (a PROXY header): then no server
-    /// of it is chosen, for nothing else may be said to them.
-    pub built: bool,
     pub place: Place,
 }
 
@@ -40,6 +39,15 @@ pub enum Protocol {
     H2,
     /// What the server chooses by TLS (ALPN); HTTP/1 in clear.
     Auto,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// Binary, and it carries more than addresses.
+    V2,
 }
 
 /// One machine and port.
@@ -148,6 +156,9 @@ pub struct Check {
     pub port: Option<u16>,
     /// What an HTTP probe speaks: what the pool's servers are spoken to in.
     pub protocol: Protocol,
+    /// The PROXY header that begins each probe, as it begins every other connection to these servers.
+    /// Not where `port` names another port: who listens there expects none.
+    pub send_proxy: Option<ProxyVersion>,
     pub place: Place,
 }
 
@@ -164,6 +175,7 @@ impl Check {
             fall: 3,
             port: None,
             protocol: Protocol::Http1,
+            send_proxy: None,
             place,
         }
     }

@@ -335,7 +335,10 @@ pub struct Facts {
     pub roll: Option<u32>,
     pub from: Option<IpAddr>,
     pub sni: Option<Arc<str>>,
-    pub alpn: Option<Arc<str>>,
+    /// All that the client offers.
+    pub alpn: Vec<Arc<str>>,
+    /// No ClientHello came.
+    pub no_tls: bool,
     pub listener: Option<Arc<str>>,
     pub body: Option<Arc<str>>,
     pub certificate: Option<Arc<str>>,

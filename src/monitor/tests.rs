@@ -244,6 +244,7 @@ fn the_view_is_that_of_the_farm() {
             pool: None,
             trusted: Vec::new(),
             forwarded: false,
+            accept_proxy: None,
             tls: None,
             built: true,
             place: place.clone(),
@@ -255,9 +256,9 @@ fn the_view_is_that_of_the_farm() {
             checks: vec![Check::with(Probe::Tcp, place.clone())],
             retry: Retry::default(),
             timeouts: Default::default(),
+            send_proxy: None,
             tls: None,
             protocol: crate::model::pool::Protocol::Http1,
-            built: true,
             place: place.clone(),
         }],
         ..Config::default()

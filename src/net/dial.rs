@@ -29,13 +29,24 @@ impl DialError {
     }
 }
 
-/// Connects, within `limit`.
-pub async fn dial(address: SocketAddr, timer: &Timer, limit: Duration) -> Result<TcpStream, DialError> {
+/// Connects, within `limit`, and says `greeting`, if there is one, before anything else.
+pub async fn dial(
+    address: SocketAddr,
+    greeting: &[u8],
+    timer: &Timer,
+    limit: Duration,
+) -> Result<TcpStream, DialError> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(DialError::Other)?;
     socket.set_nodelay(true).map_err(DialError::Other)?;
     match timer.wait(limit, Box::pin(socket.connect(address))).await {
-        Ok(Ok(tcp)) => Ok(tcp),
+        Ok(Ok(tcp)) => {
+            // The kernel takes it whole: its buffer is empty, and larger.
+            if !greeting.is_empty() && tcp.try_write(greeting).map_err(DialError::Other)? != greeting.len() {
+                return Err(DialError::Other(io::ErrorKind::WriteZero.into()));
+            }
+            Ok(tcp)
+        }
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialError::Refused),
         Ok(Err(error)) => Err(DialError::Other(error)),
         Err(_) => Err(DialError::TimedOut),

@@ -7,6 +7,7 @@ pub mod deferred;
 pub mod dial;
 pub mod flood;
 pub mod idle;
+pub mod peek;
 pub mod pipes;
 mod secure;
 pub mod stream;

@@ -149,17 +149,19 @@ impl Reader<'_> {
 
     /// Moves at most `most` bytes into an empty pipe; 0 is the end. Only a plain connection can.
     pub fn splice(&self, pipe: &Pipe, most: u64) -> impl Future<Output = io::Result<usize>> + Unpin {
-        poll_fn(move |cx| {
-            let Half::Plain(half) = &self.half else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
-            let tcp: &TcpStream = half.as_ref();
-            loop {
-                ready!(tcp.poll_read_ready(cx))?;
-                match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, most)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return Poll::Ready(result),
-                }
+        poll_fn(move |cx| self.poll_splice(cx, pipe, most))
+    }
+
+    pub fn poll_splice(&self, cx: &mut Context<'_>, pipe: &Pipe, most: u64) -> Poll<io::Result<usize>> {
+        let Half::Plain(half) = &self.half else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        let tcp: &TcpStream = half.as_ref();
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
             }
-        })
+        }
     }
 }
 

@@ -130,7 +130,7 @@ pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &T
         });
         let Some(waiting) = waiting else {
             let dialing = Dialing { worker, server };
-            let reached = pick::reach(pool, lease, timer).await?;
+            let reached = pick::reach(pool, lease, &[], timer).await?;
             let place = add(worker, pool, lease, reached.stream).await;
             drop(dialing);
             return place;

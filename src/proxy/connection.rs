@@ -10,7 +10,8 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
 use super::worker::{Entered, Worker};
-use super::{http1, http2};
+use super::{announced, http1, http2, opaque};
+use crate::model::listener::Protocol;
 use crate::net::buffers::SMALL;
 use crate::net::flood::PREFACE;
 use crate::net::{Buffer, Elapsed, Stream};
@@ -22,8 +23,20 @@ const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain;
     Content-Length: 35\r\nConnection: close\r\n\r\nThis port speaks https, not http.\r\n";
 
 /// Serves a connection until its end.
-pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
-    let mut stream = match offered(&worker, &connection) {
+pub async fn serve(worker: Rc<Worker>, connection: Entered, mut tcp: TcpStream) {
+    let (mut protocol, mut offered) = (Protocol::Http, None);
+    let view = worker.view();
+    if let Some(listener) = view.listener(connection.listener) {
+        (protocol, offered) = (listener.protocol, listener.tls.as_ref().map(|slot| slot.load_full()));
+        if listener.accept_proxy.is_some() || view.announces {
+            tcp = match Box::pin(announced::learn(&worker, &view, listener, &connection, tcp)).await {
+                Ok(tcp) => tcp,
+                Err(announced::Refused) => return,
+            };
+        }
+    }
+    drop(view);
+    let mut stream = match offered {
         None => Stream::plain(tcp),
         // In a box: connections in clear are to stay small.
         Some(config) => match Box::pin(secure(&worker, &connection, tcp, config)).await {
@@ -31,6 +44,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, tcp: TcpStream) {
             None => return,
         },
     };
+    if matches!(protocol, Protocol::Tcp | Protocol::TlsPassthrough) {
+        return Box::pin(opaque::serve(worker, connection, stream)).await;
+    }
     if let Some(tls) = connection.tls.get() {
         // RFC 9113 §3.2: whoever has chosen HTTP/2 speaks it, and nobody else does.
         return match tls.alpn.as_deref() {
@@ -82,12 +98,6 @@ async fn rest_of_preface(worker: &Rc<Worker>, connection: &Entered, stream: &mut
     true
 }
 
-/// What the listener offers, where it speaks TLS.
-fn offered(worker: &Worker, connection: &Entered) -> Option<Arc<ServerConfig>> {
-    let view = worker.view();
-    view.listener(connection.listener)?.tls.as_ref().map(|slot| slot.load_full())
-}
-
 /// Shakes hands. `None`: the client was not let in, and that has been counted.
 async fn secure(worker: &Worker, connection: &Entered, tcp: TcpStream, config: Arc<ServerConfig>) -> Option<Stream> {
     let limit = worker.view().snapshot.config.timeouts.tls_handshake;
@@ -114,7 +124,7 @@ async fn secure(worker: &Worker, connection: &Entered, tcp: TcpStream, config: A
         Err(Elapsed) if worker.is_draining() => return None,
         Err(Elapsed) => (Rejected::TlsTimeout, "took too long".to_owned()),
     };
-    tracing::debug!(client = %connection.peer, reason = reason.as_str(), "no TLS handshake: {why}");
+    tracing::debug!(client = %connection.client.get(), reason = reason.as_str(), "no TLS handshake: {why}");
     worker.counters.borrow_mut().rejected(connection.listener, reason);
     None
 }

@@ -68,6 +68,13 @@ impl Side {
             Side::Upstream => "server",
         }
     }
+
+    pub fn other(self) -> Side {
+        match self {
+            Side::Downstream => Side::Upstream,
+            Side::Upstream => Side::Downstream,
+        }
+    }
 }
 
 impl Failure {

@@ -40,7 +40,7 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
     if let Some(failure) =
         outcome.failure.as_ref().filter(|failure| failure.kind.side() != super::failure::Side::Downstream)
     {
-        tracing::debug!(client = %connection.peer, status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
+        tracing::debug!(client = %connection.client.get(), status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }
     if let Some(log) = worker.log.borrow_mut().as_mut() {
         log.record(&entry(worker, client, plan, outcome, progress, total));
@@ -64,7 +64,7 @@ fn entry<'a>(
         unix_ms: worker.unix_ms(progress.started),
         id: progress.id,
         listener: plan.view.listener(connection.listener).map(|listener| &*listener.name).unwrap_or("-"),
-        client: connection.peer,
+        client: connection.client.get(),
         proto: match plan.version {
             Version::Http11 => "HTTP/1.1",
             Version::Http10 => "HTTP/1.0",

@@ -87,7 +87,7 @@ fn written(head: &RequestHead<'_>) -> Option<Vec<u8>> {
         source: peer,
         listener: "fuzz",
         sni: None,
-        alpn: None,
+        alpn: &[],
         certificate: None,
         no_tls: false,
     };

@@ -94,9 +94,14 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
         draining = true;
         connection.graceful_shutdown();
     }
+    let mut view = worker.view();
+    let mut waited = Wait::Idle;
     loop {
-        let config = worker.view().snapshot.config.clone();
         let wait = shared.waits(&io);
+        if wait != std::mem::replace(&mut waited, wait) {
+            view = worker.view();
+        }
+        let config = &view.snapshot.config;
         let limit = wait.limit(&config.timeouts);
         let event = poll_fn(|cx| {
             if !draining && drain.as_mut().poll(cx).is_ready() {
@@ -122,7 +127,7 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
             Err(Elapsed) => return too_long(&shared, connection, &io, wait).await,
         }
         if let Some(flood) = io.flood() {
-            let peer = shared.entered.peer;
+            let peer = shared.entered.client.get();
             tracing::debug!(client = %peer, "too many {}: the connection ends", flood.word());
             let (why, reason) = match flood {
                 Flood::NoSettings => (Rejected::Protocol, Reason::PROTOCOL_ERROR),
@@ -229,7 +234,7 @@ async fn over(shared: &Shared, io: &Deferred, error: Option<h2::Error>) {
     if !error.is_remote() {
         let calm = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
         let why = if calm { Rejected::Flood } else { Rejected::Protocol };
-        tracing::debug!(client = %shared.entered.peer, "{error}");
+        tracing::debug!(client = %shared.entered.client.get(), "{error}");
         shared.worker.counters.borrow_mut().rejected(shared.entered.listener, why);
     }
     linger(shared, io).await;

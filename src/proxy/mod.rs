@@ -1,10 +1,12 @@
 //! The layer-7 engine: one worker a core, each with its own listeners, connections and buffers.
 //!
-//! `connection` finds out what a client speaks, `http1` and `http2` read its requests, `plan` decides each while
-//! its head is still borrowed, `serve` carries the decision out, by the recipe in `request` where a server is asked,
-//! and `finish` writes it down.
+//! `connection` finds out what a client speaks, after `announced` has learnt whose connection it is. What is
+//! passed on unread is `opaque`'s; else `http1` and `http2` read requests, `plan` decides each while its head is
+//! still borrowed, `serve` carries the decision out, by the recipe in `request` where a server is asked, and
+//! `finish` writes it down.
 
 pub mod access_log;
+mod announced;
 mod answer;
 mod channels;
 mod client;
@@ -15,6 +17,7 @@ mod forward;
 pub mod fuzz;
 mod http1;
 mod http2;
+mod opaque;
 mod outcome;
 mod pick;
 mod pieces;

@@ -52,6 +52,8 @@ pub struct Tries {
 pub enum Take {
     IdleOrNew,
     New,
+    /// One of its own, for bytes that nobody here reads, whatever the servers of the pool speak.
+    Opaque,
 }
 
 /// A server, and whether there is a connection to it already.
@@ -75,6 +77,7 @@ pub fn pick(
     let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
     tries.count += 1;
     tries.last = Some(lease.server().clone());
+    // Where servers are told whose connection it is, an idle one is somebody's: see `Client::own`.
     if take == Take::IdleOrNew
         && let Some(upstream) = idle(worker, pool, &lease)
     {
@@ -86,6 +89,9 @@ pub fn pick(
 
 #[inline]
 fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
+    if pool.config().send_proxy.is_some() {
+        return None;
+    }
     // What was connected before a reload may be less than what is asked for now.
     let plain = pool.config().tls.is_none();
     let stream = || worker.idle.take(lease.id(), lease.address()).filter(|stream| stream.is_plain() == plain);
@@ -97,11 +103,21 @@ fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
     }
 }
 
-async fn new(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Upstream, DialError> {
+async fn new(
+    worker: &Rc<Worker>,
+    pool: &LivePool,
+    lease: &Lease,
+    greeting: &[u8],
+    take: Take,
+    timer: &Timer,
+) -> Result<Upstream, DialError> {
     match pool.config().protocol {
-        Protocol::Http1 => reach(pool, lease, timer).await.map(|reached| Upstream::Http1(reached.stream)),
+        _ if take == Take::Opaque => {
+            reach(pool, lease, greeting, timer).await.map(|reached| Upstream::Http1(reached.stream))
+        }
+        Protocol::Http1 => reach(pool, lease, greeting, timer).await.map(|reached| Upstream::Http1(reached.stream)),
         Protocol::Auto => {
-            let reached = reach(pool, lease, timer).await?;
+            let reached = reach(pool, lease, greeting, timer).await?;
             if !reached.http2 {
                 return Ok(Upstream::Http1(reached.stream));
             }
@@ -111,7 +127,8 @@ async fn new(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer)
     }
 }
 
-/// Connects to a server, or to another one where it cannot be reached.
+/// Connects to a server, or to another one where it cannot be reached. `greeting` is said first on a new
+/// connection: a PROXY header, or nothing.
 ///
 /// # Errors
 /// The last server's, when no other may be tried.
@@ -121,13 +138,14 @@ pub async fn connect(
     key: Option<u64>,
     take: Take,
     mut lease: Lease,
+    greeting: &[u8],
     tries: &mut Tries,
     timer: &Timer,
 ) -> Result<Connected, Failure> {
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let error = match new(worker, pool, &lease, timer).await {
+        let error = match new(worker, pool, &lease, greeting, take, timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
@@ -170,9 +188,9 @@ pub struct Reached {
 }
 
 /// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
-pub async fn reach(pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Reached, DialError> {
+pub async fn reach(pool: &LivePool, lease: &Lease, greeting: &[u8], timer: &Timer) -> Result<Reached, DialError> {
     let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
-    let tcp = dial(lease.address(), timer, timeouts.connect).await?;
+    let tcp = dial(lease.address(), greeting, timer, timeouts.connect).await?;
     let Some(tls) = &pool.config().tls else {
         return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
     };
@@ -196,10 +214,6 @@ pub async fn reach(pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Reac
 
 fn no_server(pool: &LivePool, none: NoServer) -> Failure {
     match none {
-        NoServer::Down if !pool.config().built => {
-            let detail = format!("pool {} is spoken to in a way that is not built yet", pool.name());
-            Failure::new(FailureKind::NoServer, detail)
-        }
         NoServer::Down => Failure::new(FailureKind::NoServer, format!("no server of pool {} is up", pool.name())),
         NoServer::Full => {
             Failure::new(FailureKind::Full, format!("every server of pool {} is at its limit", pool.name()))

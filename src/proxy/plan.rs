@@ -171,7 +171,8 @@ fn decide(
     head: &RequestHead<'_>,
     plan: &mut Plan,
 ) -> Step {
-    let (peer, tls) = (connection.peer.ip(), connection.tls.get().map(|tls| &**tls));
+    let (peer, tls) = (connection.client.get().ip(), connection.tls.get().map(|tls| &**tls));
+    let alpn = tls.and_then(|tls| tls.alpn.as_deref()).map(str::as_bytes);
     if head.max_forwards == Some(0) {
         return Step::Options;
     }
@@ -198,7 +199,7 @@ fn decide(
         source: peer,
         listener: &listener.name,
         sni: tls.and_then(|tls| tls.sni.as_deref()),
-        alpn: tls.and_then(|tls| tls.alpn.as_deref()),
+        alpn: alpn.as_slice(),
         certificate: tls.and_then(|tls| tls.certificate.as_ref()),
         no_tls: false,
     };

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::announced::Announced;
 use crate::net::Timer;
 use crate::state::connections::{Doing, REQUEST_SHOWN};
 use crate::tls::Peer;
@@ -46,7 +47,10 @@ impl Connections {
 pub struct Connection {
     pub id: u64,
     pub listener: u32,
-    pub peer: SocketAddr,
+    /// Whose connection it is: the peer, or whom the peer says it speaks for.
+    pub client: Cell<SocketAddr>,
+    /// Filled where a server may have to be told, or a PROXY header came.
+    pub announced: OnceCell<Box<Announced>>,
     pub since: Instant,
     pub doing: Cell<Doing>,
     pub requests: Cell<u64>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::model::Limits;
 use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Timer};
+use crate::sys::splice::Pipe;
 use crate::wire::http1::{ChunkFault, ChunkedBody};
 
 use super::failure::{Failure, FailureKind};
@@ -92,6 +93,24 @@ pub async fn write_rest(
     Ok(())
 }
 
+/// Moves all that a pipe holds, `inside` bytes, to where it goes.
+pub async fn drain(
+    to: &mut Writer<'_>,
+    pipe: &Pipe,
+    mut inside: usize,
+    timer: &Timer,
+    limit: Duration,
+) -> Result<(), RelayError> {
+    while inside > 0 {
+        match timer.wait(limit, to.splice(pipe, inside)).await {
+            Ok(Ok(count)) if count > 0 => inside -= count,
+            Ok(_) => return Err(RelayError::Gone),
+            Err(Elapsed) => return Err(RelayError::Stalled),
+        }
+    }
+    Ok(())
+}
+
 /// Reads some more into `into`, which has room. False at the end of the stream.
 pub async fn read_some(
     from: &mut Reader<'_>,
@@ -155,14 +174,7 @@ impl Path<'_, '_, '_> {
                 Err(Elapsed) => return Err(RelayError::Silent),
             };
             left -= count as u64;
-            let mut inside = count;
-            while inside > 0 {
-                match self.timer.wait(self.patience.write, self.to.splice(&pipe, inside)).await {
-                    Ok(Ok(count)) if count > 0 => inside -= count,
-                    Ok(_) => return Err(RelayError::Gone),
-                    Err(Elapsed) => return Err(RelayError::Stalled),
-                }
-            }
+            drain(self.to, &pipe, count, self.timer, self.patience.write).await?;
             self.moved.set(self.moved.get() + count as u64);
         }
         worker.pipes.keep(pipe);

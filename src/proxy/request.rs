@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::announced;
 use super::channels::Place;
 use super::client::{Client, Rest};
 use super::failure::{Failure, FailureKind};
@@ -137,10 +138,7 @@ impl Exchange<'_> {
             let Connected { lease, mut upstream, reused, took } =
                 match pick::pick(self.worker, &self.pool, key, take, &mut self.tries)? {
                     Picked::Connected(connected) => connected,
-                    Picked::ToDial(lease) => {
-                        let tries = &mut self.tries;
-                        Box::pin(pick::connect(self.worker, &self.pool, key, take, lease, tries, client.timer)).await?
-                    }
+                    Picked::ToDial(lease) => Box::pin(self.reach(client, take, lease)).await?,
                 };
             self.connect += took;
             client.connection.server.set((self.forward.pool as u32, lease.id()));
@@ -170,7 +168,7 @@ impl Exchange<'_> {
                         && reusable
                         && uploaded
                     {
-                        self.keep(&lease, stream);
+                        self.keep(client, &lease, stream);
                     }
                     return Ok(match (uploaded, keep_alive) {
                         (false, _) => After::Linger,
@@ -218,8 +216,33 @@ impl Exchange<'_> {
             && (self.forward.idempotent || !self.sent.get())
     }
 
-    fn keep(&self, lease: &Lease, stream: Stream) {
+    /// Gets a connection to a server that has no idle one for everybody.
+    async fn reach(&mut self, client: &Client<'_, '_>, take: Take, lease: Lease) -> Result<Connected, Failure> {
+        let (worker, pool) = (self.worker, &self.pool);
+        let mut greeting = Vec::new();
+        if let Some(version) = pool.config().send_proxy {
+            let (server, address) = (lease.id(), lease.address());
+            if take == Take::IdleOrNew
+                && let Some(announced) = client.connection.announced.get()
+                && let Some(stream) = announced.take(server, address, worker.lately())
+            {
+                worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
+                return Ok(Connected { lease, upstream: Upstream::Http1(stream), reused: true, took: Duration::ZERO });
+            }
+            announced::write(client.connection, version, &mut greeting);
+        }
+        let (key, tries) = (self.forward.key, &mut self.tries);
+        pick::connect(worker, pool, key, take, lease, &greeting, tries, client.timer).await
+    }
+
+    fn keep(&self, client: &Client<'_, '_>, lease: &Lease, stream: Stream) {
         let until = idle::expiry(self.worker.lately(), self.pool.config().timeouts.server_keep_alive);
+        if self.pool.config().send_proxy.is_some() {
+            if let Some(announced) = client.connection.announced.get() {
+                announced.keep(lease.id(), lease.address(), stream, until);
+            }
+            return;
+        }
         let most = self.plan.view.snapshot.config.limits.idle_per_server;
         self.worker.idle.keep(lease.id(), lease.address(), stream, until, most);
     }

@@ -1,4 +1,7 @@
 //! Two connections joined: bytes pass both ways unread, until both sides have ended or fallen silent.
+//!
+//! Small messages are copied, for that takes the fewest calls; a stream that fills whole buffers goes
+//! through a pipe in the kernel instead, as long as it flows.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -11,7 +14,7 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
 use super::client::{Client, FromClient, ToClient};
-use super::failure::Failure;
+use super::failure::{Failure, Side};
 use super::outcome::{After, Progress};
 use super::pieces;
 use super::plan::Plan;
@@ -22,6 +25,7 @@ use crate::net::buffers::{LARGE, SMALL};
 use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Stream, Timer};
 use crate::state::connections::Doing;
+use crate::sys::splice::Pipe;
 use crate::wire::http1::request::Version;
 
 /// Joins a client and a server after the server has agreed to a WebSocket. `from_server` is what it
@@ -44,61 +48,144 @@ pub async fn run(
     progress.body_in.set(progress.body_in.get() + early.len() as u64);
     progress.body_out.set(from_server.len() as u64);
     let mut to_client = match &mut client.to {
-        ToClient::Http1(writer) => To::Writer(writer),
+        ToClient::Http1(writer) => Outlet::Writer(writer),
         ToClient::Http2(respond) => match respond.rest() {
-            Some(stream) => To::Frames(stream),
+            Some(stream) => Outlet::Frames(stream),
             None => return Ok(After::Close),
         },
     };
     let from_client = match &mut client.from {
-        FromClient::Http1(reader) => From::Reader(reader),
-        FromClient::Http2(stream) => From::Frames(stream),
+        FromClient::Http1(reader) => Inlet::Reader(reader),
+        FromClient::Http2(stream) => Inlet::Frames(stream),
     };
     if !from_server.is_empty() {
-        to_client.write(Said::Read(from_server), client.timer, limits.write).await.map_err(downstream)?;
+        to_client.write(Said::Read(from_server), worker, client.timer, limits.write).await.map_err(downstream)?;
     }
     if relay::write_all(&mut server_writer, &early, client.timer, limits.write).await.is_err() {
         return Ok(After::Close);
     }
     drop(early);
+    let timer = worker.wheel.timer();
+    let up = End { reader: from_client, writer: to_client, timer: client.timer };
+    let down =
+        End { reader: Inlet::Reader(&mut server_reader), writer: Outlet::Writer(&mut server_writer), timer: &timer };
+    let add = |cell: &Cell<u64>, count: u64| cell.set(cell.get() + count);
+    let moved = |side, count| add(if side == Side::Downstream { &progress.body_in } else { &progress.body_out }, count);
+    let whole = join(worker, up, down, limits, &moved).await.is_ok();
+    // A stream that both sides have ended needs nothing more; the connection under it stays.
+    Ok(if whole && plan.version == Version::Http2 { After::Keep } else { After::Close })
+}
+
+/// How long each side may be silent, in a tunnel that is open, and in one of which one side has said its
+/// last word; and how long it may take nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub idle: Duration,
+    pub half: Duration,
+    pub write: Duration,
+}
+
+/// One of the two connections.
+pub struct End<'a, 's> {
+    pub reader: Inlet<'a, 's>,
+    pub writer: Outlet<'a, 's>,
+    pub timer: &'a Timer,
+}
+
+/// Why a tunnel ended before both sides said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// This side's connection broke.
+    By(Side),
+    /// This side took nothing for too long.
+    Stalled(Side),
+    /// Both sides were silent for too long.
+    Silent,
+    /// One side had ended, and the other one was silent for too long.
+    HalfSilent,
+    /// The worker stops.
+    Drained,
+}
+
+/// Passes bytes both ways until both sides have ended. `moved` is told of every piece, and whose it is.
+///
+/// # Errors
+/// When the tunnel ended otherwise. What is then still on its way is lost: the caller tells both sides
+/// by a reset.
+pub async fn join(
+    worker: &Worker,
+    client: End<'_, '_>,
+    server: End<'_, '_>,
+    limits: Limits,
+    moved: &dyn Fn(Side, u64),
+) -> Result<(), Broken> {
     let spoken = Cell::new(0_u64);
     let ended = Cell::new(false);
-    let timer = worker.wheel.timer();
-    let up = Way { worker, limits, spoken: &spoken, ended: &ended, moved: &progress.body_in };
-    let down = Way { worker, limits, spoken: &spoken, ended: &ended, moved: &progress.body_out };
-    let mut up = pin!(up.pass(from_client, To::Writer(&mut server_writer), &timer));
-    let mut down = pin!(down.pass(From::Reader(&mut server_reader), to_client, client.timer));
+    let up = Way { worker, limits, spoken: &spoken, ended: &ended, from: Side::Downstream, moved };
+    let down = Way { from: Side::Upstream, ..up };
+    let mut up = pin!(up.pass(client.reader, server.writer, client.timer));
+    let mut down = pin!(down.pass(server.reader, client.writer, server.timer));
     let (mut up_done, mut down_done) = (false, false);
-    let whole = poll_fn(|cx| {
+    poll_fn(|cx| {
+        // The tick that sees it wakes this task by the client's timer.
+        if worker.tunnels_end() {
+            return Poll::Ready(Err(Broken::Drained));
+        }
         if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {
             up_done = true;
             if result.is_err() {
-                return Poll::Ready(false);
+                return Poll::Ready(result);
             }
         }
         if !down_done && let Poll::Ready(result) = down.as_mut().poll(cx) {
             down_done = true;
             if result.is_err() {
-                return Poll::Ready(false);
+                return Poll::Ready(result);
             }
             // The other direction has had its turn, and has to learn that it is alone now.
             cx.waker().wake_by_ref();
         }
-        if up_done && down_done { Poll::Ready(true) } else { Poll::Pending }
+        if up_done && down_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await;
-    // A stream that both sides have ended needs nothing more; the connection under it stays.
-    Ok(if whole && plan.version == Version::Http2 { After::Keep } else { After::Close })
+    .await
 }
 
+/// One direction of a tunnel.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    worker: &'a Worker,
+    limits: Limits,
+    /// Grows whenever either side speaks: silence means silence of both.
+    spoken: &'a Cell<u64>,
+    /// One side has said its last word.
+    ended: &'a Cell<bool>,
+    /// Who speaks.
+    from: Side,
+    moved: &'a dyn Fn(Side, u64),
+}
+
+/// How the next bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Small,
+    Large,
+    /// Spliced; so many pieces in a row were small.
+    Bulk(u32),
+}
+
+/// A piece smaller than this costs less to copy than to splice.
+const THIN: usize = 16 << 10;
+/// As many thin pieces in a row end the splicing.
+const THIN_PIECES: u32 = 4;
+
 /// One end that is read.
-enum From<'a, 's> {
+pub enum Inlet<'a, 's> {
     Reader(&'a mut Reader<'s>),
     Frames(&'a mut RecvStream),
 }
 
 /// One end that is written.
-enum To<'a, 's> {
+pub enum Outlet<'a, 's> {
     Writer(&'a mut Writer<'s>),
     Frames(&'a mut SendStream<Bytes>),
 }
@@ -107,6 +194,7 @@ enum To<'a, 's> {
 enum Said {
     Read(Buffer),
     Frame(Bytes),
+    Piped(Pipe, usize),
 }
 
 impl Said {
@@ -114,20 +202,20 @@ impl Said {
         match self {
             Said::Read(buffer) => buffer.len(),
             Said::Frame(bytes) => bytes.len(),
+            Said::Piped(_, count) => *count,
         }
-    }
-
-    /// A full buffer means that more is waiting.
-    fn is_full(&self) -> bool {
-        matches!(self, Said::Read(buffer) if buffer.room() == 0)
     }
 }
 
-impl From<'_, '_> {
-    fn poll_some(&mut self, cx: &mut Context<'_>, worker: &Worker, most: u64) -> Poll<io::Result<Said>> {
-        match self {
-            From::Reader(reader) => reader.poll_fill(cx, &worker.buffers, most, 0).map_ok(Said::Read),
-            From::Frames(stream) => loop {
+impl Inlet<'_, '_> {
+    fn is_plain(&self) -> bool {
+        matches!(self, Inlet::Reader(reader) if reader.is_plain())
+    }
+
+    fn poll_some(&mut self, cx: &mut Context<'_>, worker: &Worker, pace: Pace) -> Poll<io::Result<Said>> {
+        let reader = match self {
+            Inlet::Reader(reader) => reader,
+            Inlet::Frames(stream) => loop {
                 match ready!(stream.poll_data(cx)) {
                     None => return Poll::Ready(Ok(Said::Frame(Bytes::new()))),
                     // A frame without data says nothing, or that it was the last.
@@ -135,92 +223,129 @@ impl From<'_, '_> {
                     Some(read) => return Poll::Ready(read.map(Said::Frame).map_err(io::Error::other)),
                 }
             },
-        }
+        };
+        let most = match pace {
+            Pace::Small => SMALL,
+            Pace::Large => LARGE,
+            // A pipe is held only while there is something in it.
+            Pace::Bulk(_) => match worker.pipes.take() {
+                Ok(pipe) => {
+                    return match reader.poll_splice(cx, &pipe, u64::MAX) {
+                        Poll::Ready(read) => Poll::Ready(read.map(|count| Said::Piped(pipe, count))),
+                        Poll::Pending => {
+                            worker.pipes.keep(pipe);
+                            Poll::Pending
+                        }
+                    };
+                }
+                // Descriptors are short: it goes without.
+                Err(_) => LARGE,
+            },
+        };
+        reader.poll_fill(cx, &worker.buffers, most as u64, 0).map_ok(Said::Read)
     }
 }
 
-impl To<'_, '_> {
-    async fn write(&mut self, said: Said, timer: &Timer, limit: Duration) -> Result<(), RelayError> {
+impl Outlet<'_, '_> {
+    fn is_plain(&self) -> bool {
+        matches!(self, Outlet::Writer(writer) if writer.is_plain())
+    }
+
+    async fn write(&mut self, said: Said, worker: &Worker, timer: &Timer, limit: Duration) -> Result<(), RelayError> {
         match (self, said) {
-            (To::Writer(writer), Said::Read(buffer)) => relay::write_all(writer, buffer.as_slice(), timer, limit).await,
-            (To::Writer(writer), Said::Frame(bytes)) => relay::write_all(writer, &bytes, timer, limit).await,
-            (To::Frames(stream), Said::Read(buffer)) => {
+            (Outlet::Writer(writer), Said::Piped(pipe, count)) => {
+                relay::drain(writer, &pipe, count, timer, limit).await?;
+                worker.pipes.keep(pipe);
+                Ok(())
+            }
+            (Outlet::Writer(writer), Said::Read(buffer)) => {
+                relay::write_all(writer, buffer.as_slice(), timer, limit).await
+            }
+            (Outlet::Writer(writer), Said::Frame(bytes)) => relay::write_all(writer, &bytes, timer, limit).await,
+            (Outlet::Frames(stream), Said::Read(buffer)) => {
                 let bytes = Bytes::copy_from_slice(buffer.as_slice());
                 drop(buffer);
                 pieces::send(stream, bytes, false, timer, limit).await
             }
-            (To::Frames(stream), Said::Frame(bytes)) => pieces::send(stream, bytes, false, timer, limit).await,
+            (Outlet::Frames(stream), Said::Frame(bytes)) => pieces::send(stream, bytes, false, timer, limit).await,
+            // What is piped goes from one plain connection to another.
+            (Outlet::Frames(_), Said::Piped(..)) => Err(RelayError::Gone),
         }
     }
 
     /// Says that nothing more will come.
     async fn end(&mut self) -> Result<(), RelayError> {
         match self {
-            To::Writer(writer) => writer.shutdown().await.map_err(|_| RelayError::Gone),
-            To::Frames(stream) => stream.send_data(Bytes::new(), true).map_err(|_| RelayError::Gone),
+            Outlet::Writer(writer) => writer.shutdown().await.map_err(|_| RelayError::Gone),
+            Outlet::Frames(stream) => stream.send_data(Bytes::new(), true).map_err(|_| RelayError::Gone),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    idle: Duration,
-    half: Duration,
-    write: Duration,
-}
-
-/// One direction of a tunnel.
-struct Way<'a> {
-    worker: &'a Worker,
-    limits: Limits,
-    /// Grows whenever either side speaks: silence means silence of both.
-    spoken: &'a Cell<u64>,
-    /// One side has said its last word.
-    ended: &'a Cell<bool>,
-    moved: &'a Cell<u64>,
-}
-
 impl Way<'_> {
-    async fn pass(&self, mut from: From<'_, '_>, mut to: To<'_, '_>, timer: &Timer) -> Result<(), RelayError> {
-        let mut most = SMALL;
+    async fn pass(&self, mut from: Inlet<'_, '_>, mut to: Outlet<'_, '_>, timer: &Timer) -> Result<(), Broken> {
+        let mut pace = Pace::Small;
         loop {
-            let some = self.wait(&mut from, timer, most as u64).await?;
-            let length = some.length();
-            if length == 0 {
+            let said = self.wait(&mut from, timer, pace).await?;
+            let count = said.length();
+            if count == 0 {
+                if let Said::Piped(pipe, _) = said {
+                    self.worker.pipes.keep(pipe);
+                }
                 self.ended.set(true);
                 // The other side may have gone already, which ends the tunnel as well.
                 return match timer.wait(self.limits.write, Box::pin(to.end())).await {
-                    Ok(done) => done,
-                    Err(Elapsed) => Err(RelayError::Stalled),
+                    Ok(done) => done.map_err(|error| self.broken(&error)),
+                    Err(Elapsed) => Err(Broken::Stalled(self.from.other())),
                 };
             }
-            most = if some.is_full() { LARGE } else { SMALL };
             self.spoken.set(self.spoken.get() + 1);
-            self.moved.set(self.moved.get() + length as u64);
-            to.write(some, timer, self.limits.write).await?;
-            if let From::Frames(stream) = &mut from {
-                pieces::release(stream, length);
+            (self.moved)(self.from, count as u64);
+            pace = next_pace(pace, &said, from.is_plain() && to.is_plain());
+            to.write(said, self.worker, timer, self.limits.write).await.map_err(|error| self.broken(&error))?;
+            if let Inlet::Frames(stream) = &mut from {
+                pieces::release(stream, count);
             }
+        }
+    }
+
+    fn broken(&self, error: &RelayError) -> Broken {
+        match error {
+            RelayError::Stalled => Broken::Stalled(self.from.other()),
+            _ => Broken::By(self.from.other()),
         }
     }
 
     /// Waits until this side speaks, as long as either of them does. The time is another one from the
     /// moment on that the other side has ended.
-    async fn wait(&self, from: &mut From<'_, '_>, timer: &Timer, most: u64) -> Result<Said, RelayError> {
+    async fn wait(&self, from: &mut Inlet<'_, '_>, timer: &Timer, pace: Pace) -> Result<Said, Broken> {
         loop {
             let (spoken, ended) = (self.spoken.get(), self.ended.get());
             let limit = if ended { self.limits.half } else { self.limits.idle };
-            let speaks = poll_fn(|cx| match from.poll_some(cx, self.worker, most) {
+            let speaks = poll_fn(|cx| match from.poll_some(cx, self.worker, pace) {
                 Poll::Ready(read) => Poll::Ready(Some(read)),
                 Poll::Pending if self.ended.get() != ended => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             match timer.wait(limit, speaks).await {
-                Ok(Some(read)) => return read.map_err(|error| RelayError::Cut(Some(error))),
+                Ok(Some(read)) => return read.map_err(|_| Broken::By(self.from)),
                 Ok(None) => {}
                 Err(Elapsed) if spoken != self.spoken.get() => {}
-                Err(Elapsed) => return Err(RelayError::Silent),
+                Err(Elapsed) => return Err(if ended { Broken::HalfSilent } else { Broken::Silent }),
             }
         }
+    }
+}
+
+/// `plain`: both connections are.
+fn next_pace(pace: Pace, said: &Said, plain: bool) -> Pace {
+    match (said, pace) {
+        (Said::Read(buffer), Pace::Small) if buffer.room() == 0 => Pace::Large,
+        // A full large buffer means that there is a stream.
+        (Said::Read(buffer), _) if buffer.room() == 0 && plain => Pace::Bulk(0),
+        (Said::Read(buffer), _) if buffer.room() == 0 => Pace::Large,
+        (Said::Piped(_, count), Pace::Bulk(thin)) if *count < THIN && thin + 1 < THIN_PIECES => Pace::Bulk(thin + 1),
+        (Said::Piped(_, count), _) if *count >= THIN => Pace::Bulk(0),
+        _ => Pace::Small,
     }
 }

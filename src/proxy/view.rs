@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::listener::Protocol;
+use crate::model::listener::{AcceptProxy, Protocol};
 use crate::model::pool::Scheduler;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
@@ -19,12 +19,17 @@ pub struct View {
     listeners: Vec<Option<ListenerView>>,
     /// By pool: what its scheduler hashes.
     pub keys: Vec<Option<Key>>,
+    /// Some pool's servers are told whose connection it is.
+    pub announces: bool,
 }
 
 /// A listener's settings, with names resolved.
 #[derive(Debug)]
 pub struct ListenerView {
     pub name: Arc<str>,
+    pub protocol: Protocol,
+    /// Peers that say whose connection it is.
+    pub accept_proxy: Option<AcceptProxy>,
     /// Position in the snapshot's tables.
     pub table: usize,
     /// Position in the snapshot's pools.
@@ -42,7 +47,7 @@ impl View {
         for (position, (listener, id)) in config.listeners.iter().zip(&snapshot.listeners).enumerate() {
             let tls = snapshot.tls.get(position).cloned().flatten();
             // Nothing is ever said in clear that should have been sealed.
-            if !listener.built || listener.protocol != Protocol::Http || listener.tls.is_some() != tls.is_some() {
+            if !listener.built || listener.tls.is_some() != tls.is_some() {
                 continue;
             }
             let at = id.0 as usize;
@@ -52,6 +57,8 @@ impl View {
             let pool = listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name));
             listeners[at] = Some(ListenerView {
                 name: listener.name.clone(),
+                protocol: listener.protocol,
+                accept_proxy: listener.accept_proxy.clone(),
                 table: listener.rules,
                 pool,
                 forwarded: listener.forwarded,
@@ -67,7 +74,8 @@ impl View {
                 _ => None,
             })
             .collect();
-        View { listeners, keys, snapshot }
+        let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        View { listeners, keys, announces, snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
@@ -78,7 +86,16 @@ impl View {
 impl ListenerView {
     /// One that trusts nobody and knows no rules.
     pub fn plain(name: &str) -> ListenerView {
-        ListenerView { name: name.into(), table: 0, pool: None, forwarded: false, trusted: Vec::new(), tls: None }
+        ListenerView {
+            name: name.into(),
+            protocol: Protocol::Http,
+            accept_proxy: None,
+            table: 0,
+            pool: None,
+            forwarded: false,
+            trusted: Vec::new(),
+            tls: None,
+        }
     }
 
     /// Whether what this peer says of whom it forwards for is believed.

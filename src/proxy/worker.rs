@@ -78,6 +78,9 @@ impl Drop for Entered {
 /// next request gets to, and its answer says that it is the last.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
+/// Tunnels end so long before the process does.
+const TUNNELS_BEFORE: Duration = TICK.saturating_mul(4);
+
 /// Ticks in a second, and between two flushes of the log.
 const TICKS_A_SECOND: u64 = (1000 / TICK.as_millis()) as u64;
 const TICKS_A_FLUSH: u64 = 4;
@@ -182,7 +185,8 @@ impl Worker {
         let connection = Rc::new(Connection {
             id,
             listener,
-            peer,
+            client: Cell::new(peer),
+            announced: OnceCell::new(),
             since: Instant::now(),
             doing: Cell::new(Doing::Idle),
             requests: Cell::new(0),
@@ -241,6 +245,13 @@ impl Worker {
         })
     }
 
+    /// Whether a drain is about to be over: tunnels end then, while it can still be written down.
+    pub(super) fn tunnels_end(&self) -> bool {
+        self.draining.get().is_some_and(|since| {
+            since.elapsed() >= self.view().snapshot.config.timeouts.drain.saturating_sub(TUNNELS_BEFORE)
+        })
+    }
+
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
     pub(super) fn tick(&self) {
         let now = Instant::now();
@@ -259,9 +270,12 @@ impl Worker {
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
         if self.draining.get().is_some_and(|since| since.elapsed() > IDLE_GRACE) {
+            let tunnels_end = self.tunnels_end();
             for connection in self.connections.borrow().iter() {
-                if connection.doing.get() == Doing::Idle {
-                    connection.timer.expire();
+                match connection.doing.get() {
+                    Doing::Idle => connection.timer.expire(),
+                    Doing::Tunnel if tunnels_end => connection.timer.expire(),
+                    _ => {}
                 }
             }
         }
@@ -290,7 +304,7 @@ impl Worker {
                 .name(connection.listener)
                 .map(|name| name.to_string())
                 .unwrap_or_default(),
-            client: connection.peer,
+            client: connection.client.get(),
             age: connection.since.elapsed(),
             doing: connection.doing.get(),
             requests: connection.requests.get(),

@@ -413,7 +413,7 @@ pub(super) fn keys(dimension: Dimension, filter: &Filter, head: &Head<'_>, mut f
         }
         Dimension::ContentType => head.media_type().into_iter().for_each(|kind| found(hash(0, &kind))),
         Dimension::Method => found(hash(0, head.method.as_bytes())),
-        Dimension::Alpn => head.alpn.into_iter().for_each(|alpn| found(hash(0, alpn.as_bytes()))),
+        Dimension::Alpn => head.alpn.iter().for_each(|alpn| found(hash(0, alpn))),
         Dimension::Listener => found(hash(0, head.listener.as_bytes())),
         Dimension::NoTls => {
             if head.no_tls {

@@ -193,7 +193,7 @@ impl Term {
             Test::Cookie(named) => named.cookie(head),
             Test::Query(named) => named.query(head),
             Test::Method(words) => words.contains(head.method.as_bytes()),
-            Test::Alpn(words) => head.alpn.is_some_and(|alpn| words.contains(alpn.as_bytes())),
+            Test::Alpn(words) => head.alpn.iter().any(|alpn| words.contains(alpn)),
             Test::Listener(words) => words.contains(head.listener.as_bytes()),
             Test::From(nets) => nets.contains(head.source),
             Test::NoTls => head.no_tls,
@@ -262,7 +262,7 @@ impl Test {
                 if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
             }
             Test::Method(_) => head.method.to_owned(),
-            Test::Alpn(_) => or_none(head.alpn),
+            Test::Alpn(_) => all(&mut head.alpn.iter().copied()),
             Test::Listener(_) => head.listener.to_owned(),
             Test::From(_) => head.source.to_canonical().to_string(),
             Test::Certificate(test) => {

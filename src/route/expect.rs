@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::model::fault::Fault;
-use crate::model::rule::{Expect, Outcome, RuleSet};
+use crate::model::rule::{Expect, Kind, Outcome, RuleSet};
 use crate::wire::field::Field;
 
 use super::{Action, Head, Rule, Table, key_text, location, path, pool};
@@ -63,7 +63,9 @@ pub fn run(table: &Table, set: &RuleSet, pools: &[Arc<str>], faults: &mut Vec<Fa
 
 fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn() -> u32) -> Came<'t> {
     let facts = &expect.facts;
-    let host = expect.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+    // Sealed connections have no host but the one that is asked for by SNI.
+    let host = if expect.kind == Kind::Tcp { &facts.sni } else { &expect.host };
+    let host = host.as_deref().unwrap_or_default().to_ascii_lowercase();
     let Some(section) = table.section(expect.kind, &host) else {
         return Came { what: What::NoRoute, rule: None };
     };
@@ -80,6 +82,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         fields.push(Field { name: "host", value: host.as_bytes() });
     }
     let (sni, listener) = (facts.sni.as_deref().map(str::to_ascii_lowercase), facts.listener.as_deref());
+    let alpn: Vec<_> = facts.alpn.iter().map(|name| name.as_bytes()).collect();
     let head = Head {
         method: &expect.method,
         host: &host,
@@ -89,9 +92,9 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         source: facts.from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         listener: listener.unwrap_or_default(),
         sni: sni.as_deref(),
-        alpn: facts.alpn.as_deref(),
+        alpn: &alpn,
         certificate: None,
-        no_tls: false,
+        no_tls: facts.no_tls,
     };
     let mut dice = || roll();
     let Some(rule) = section.decide(&head, &mut dice) else {

@@ -15,7 +15,7 @@ use super::path::hex_pair;
 pub struct Head<'a> {
     /// As sent; methods are case-sensitive (RFC 9110 §9.1).
     pub method: &'a str,
-    /// In lower case, without port and trailing dot.
+    /// In lower case, without port and trailing dot; of a `tcp` section, what the client asks for by SNI.
     pub host: &'a str,
     /// Normalised by the section's policy (`path::normalise`).
     pub path: &'a str,
@@ -28,7 +28,8 @@ pub struct Head<'a> {
     pub listener: &'a str,
     /// In lower case.
     pub sni: Option<&'a str>,
-    pub alpn: Option<&'a str>,
+    /// The protocol that was agreed on; of a connection that stays sealed, all that the client offers.
+    pub alpn: &'a [&'a [u8]],
     /// The client's, verified.
     pub certificate: Option<&'a Certificate>,
     /// `tls-passthrough` only: no ClientHello came.
@@ -162,7 +163,7 @@ mod tests {
             source: IpAddr::from([0, 0, 0, 0]),
             listener: "",
             sni: None,
-            alpn: None,
+            alpn: &[],
             certificate: None,
             no_tls: false,
         }

@@ -80,7 +80,7 @@ fn candidates(section: &Section, later: &Side<'_>) -> Vec<usize> {
         source: example.source,
         listener: &example.listener,
         sni: Some(&example.sni),
-        alpn: Some(&example.alpn),
+        alpn: &[example.alpn.as_bytes()],
         certificate: None,
         no_tls: example.no_tls,
     };

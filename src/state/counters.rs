@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(counters.retries().next(), Some((1, RetryReason::Connect, 2)));
 
         counters.retain(|labels| labels.server != 7);
-        assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, 2));
+        assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, 3));
         counters.retain(|_| false);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (0, 0));
     }

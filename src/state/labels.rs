@@ -56,6 +56,10 @@ labels! {
         Timeout = "timeout",
         /// A TLS handshake on a port without TLS.
         TlsOnPlain = "tls-on-plain",
+        /// A PROXY header that was not there, not valid or late.
+        ProxyHeader = "proxy-header",
+        /// A TLS ClientHello that was not valid, or late.
+        ClientHello = "client-hello",
         /// No handshake within `timeouts.tls-handshake`.
         TlsTimeout = "tls-timeout",
         /// The client left within the handshake.

@@ -114,8 +114,7 @@ impl LivePool {
     /// Makes the plan anew from what the servers are now.
     pub(super) fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
-        let usable = self.servers.iter().filter(|_| self.config.built);
-        let (backup, primary) = usable.filter_map(Entry::of).partition(|entry| entry.server.is_backup());
+        let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
         let tier = |entries| Tier::new(&self.config.scheduler, entries);
         self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
     }

@@ -31,9 +31,9 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         checks: Vec::new(),
         retry: Retry::default(),
         timeouts: Timeouts::default(),
+        send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
-        built: true,
         place: Place::file("test"),
     }
 }

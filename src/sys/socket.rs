@@ -42,6 +42,29 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Copies what has come and leaves it unread; 0 at the end of the stream.
+///
+/// # Errors
+/// The socket's; `WouldBlock` when there is nothing.
+pub fn peek(socket: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = rustix::net::recv(socket, into, rustix::net::RecvFlags::PEEK)?;
+    Ok(count)
+}
+
+/// Takes bytes that have been seen by [`peek`].
+///
+/// # Errors
+/// The socket's.
+pub fn take(socket: &impl AsFd, mut into: &mut [u8]) -> io::Result<()> {
+    while !into.is_empty() {
+        match rustix::net::recv(socket, &mut *into, rustix::net::RecvFlags::empty())? {
+            (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            (count, _) => into = into.split_at_mut(count).1,
+        }
+    }
+    Ok(())
+}
+
 /// Makes closing this socket a reset: the peer must not take what it got for the whole.
 pub fn reset_on_close(socket: &impl AsFd) {
     // It fails only on a socket that is gone already.

@@ -53,6 +53,7 @@ impl Folder {
             pool: None,
             trusted: Vec::new(),
             forwarded: false,
+            accept_proxy: None,
             tls: Some(tls),
             built: true,
             place,

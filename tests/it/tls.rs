@@ -173,7 +173,45 @@ fn curl_speaks_both_versions_and_the_origin_hears_https() {
     assert!(curl(&secure, &["--tls-max", "1.2"], &secure.url(1, "/")).is_err(), "1.2 is too old there");
     assert!(curl(&secure, &["--tlsv1.3"], &secure.url(1, "/")).is_ok());
     assert_eq!(secure.counted("reeve_rejected_total", &["\"newest\"", "tls-incompatible"]), 1);
-    assert!(curl(&secure, &["--alpn", "--http1.1"], &secure.url(0, "/")).is_ok());
+    let chosen = |options: &[&str]| {
+        let options = [options, &["--output", "/dev/null", "--write-out", "%{http_version}"]].concat();
+        curl(&secure, &options, &secure.url(0, "/sized/100000"))
+    };
+    assert_eq!(chosen(&["--http2"]), Ok("2".to_owned()), "ALPN chooses");
+    assert_eq!(chosen(&["--http1.1"]), Ok("1.1".to_owned()));
+    assert_eq!(chosen(&["--no-alpn"]), Ok("1.1".to_owned()));
+}
+
+/// Reeve before itself: servers that are spoken to in HTTP/2 by TLS, or in what they choose.
+#[test]
+fn servers_that_choose_http2() {
+    let _turn = among_others();
+    if program("curl").is_none() {
+        return skip("no curl");
+    }
+    let origin = Origin::start("web");
+    let secure = Secure::start("h2-tls", &origin, &[("behind", "")], RULES);
+    let tls = format!("tls = {{ ca = \"{}\", server-name = \"t.example\" }}\n", secure.path("ca.pem"));
+    for (protocol, behind) in [("h2", "HTTP/2.0"), ("auto", "HTTP/2.0"), ("http1", "HTTP/1.1")] {
+        let check = "check = { http = \"/sized/1\", interval = \"200ms\", timeout = \"200ms\", rise = 1 }\n";
+        let config = pool("web", "rr", &[("behind", secure.address(0))]) + &format!("protocol = \"{protocol}\"\n");
+        let front = Reeve::start("h2-front", &(config + &tls + check), RULES);
+        until("the server up", || (get(&front.address(), "/sized/1", &[]).status == 200).then_some(()));
+        let path = format!("/echo?{protocol}");
+        let chunked = ["--header", "Transfer-Encoding: chunked", "--data", "some data"];
+        for options in [&chunked[..], &["--http2-prior-knowledge", "--data", "some data"], &["--data", "some data"]] {
+            assert_eq!(curl(&secure, options, &front.url(&path)), Ok("some data".to_owned()), "{protocol} {options:?}");
+        }
+        let lines = until("its lines in the log", || {
+            let all = secure.reeve.log().into_iter().filter(|line| line["query"] == protocol).collect::<Vec<_>>();
+            (all.len() == 3).then_some(all)
+        });
+        assert!(lines.iter().all(|line| line["proto"] == behind && line["tls"] == "TLSv1.3"), "{lines:?}");
+    }
+    // HTTP/1 alone is not what was asked for.
+    let plain = pool("web", "rr", &[("plain", origin.address())]) + "protocol = \"h2\"\n" + &tls;
+    let front = Reeve::start("h2-none", &plain, RULES);
+    assert_eq!(get(&front.address(), "/", &[]).status, 502);
 }
 
 #[test]

@@ -9,7 +9,10 @@ use crate::model::Place;
 /// The whole answer.
 #[derive(Debug)]
 pub struct Report {
+    /// A connection that is passed on unread: there are no answers, and no path.
+    pub sealed: bool,
     pub method: String,
+    /// Of a sealed connection, the name that the client asks for.
     pub host: String,
     /// As it was given.
     pub path: String,
@@ -148,7 +151,11 @@ pub(super) fn percent(hundredths: u32) -> String {
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
     let query = report.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let host = if report.host.is_empty() { "(no host)" } else { &report.host };
+    let host = match report.host.as_str() {
+        "" if report.sealed => "(no name)",
+        "" => "(no host)",
+        host => host,
+    };
     let _ = writeln!(out, "{} {host}{}{query}  from {}", report.method, report.path, report.from);
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(out, "  {name:<9} {value}");
@@ -158,6 +165,7 @@ pub fn text(report: &Report) -> String {
         Some(section) => line("section", &format!("{} ({}), {}", section.name, section.why, at(&section.place))),
         // It is refused whatever its host is.
         None if matches!(report.outcome, Outcome::Refused { .. }) => {}
+        None if report.sealed => line("section", "none: its rules have no tcp section"),
         None if report.host.is_empty() => line("section", "none: no host was given; give one by -H 'host: NAME'"),
         None => line("section", "none is for this host, and there is no *"),
     }
@@ -217,9 +225,11 @@ fn outcome(report: &Report, out: &mut String) {
         Outcome::Redirect { code, location, .. } => line("answer", &format!("{code}, Location: {location}")),
         Outcome::Answer { code, text: Some(text), .. } => line("answer", &format!("{code} {text}")),
         Outcome::Answer { code, text: None, .. } => line("answer", &code.to_string()),
+        Outcome::Deny { .. } if report.sealed => line("answer", "none: the connection is closed"),
         Outcome::Deny { .. } => line("answer", "403"),
         Outcome::Drop { .. } => line("answer", "none: the connection is reset"),
         Outcome::Refused { status, why } => line("answer", &format!("{status}: {why}")),
+        Outcome::NoRoute if report.sealed => line("answer", "none: no rule takes it, and the connection is closed"),
         Outcome::NoRoute => line("answer", "404: no rule takes it"),
     }
     for change in report.outcome.winner().map(|winner| winner.changes.as_slice()).unwrap_or_default() {
@@ -247,7 +257,7 @@ pub fn json(report: &Report) -> Value {
             "failed": step.failed.as_ref().map(|(term, _)| term), "saw": step.failed.as_ref().map(|(_, saw)| saw),
         })).collect::<Vec<_>>(),
         "outcome": report.outcome.word(),
-        "status": report.outcome.status(),
+        "status": report.outcome.status().filter(|_| !report.sealed),
         "rule": winner.map(|winner| &winner.id),
         "file": winner.map(|winner| &*winner.place.file),
         "line": winner.map(|winner| winner.place.line),
@@ -285,6 +295,7 @@ mod tests {
             failed: failed.map(|(term, saw)| (term.to_owned(), saw.to_owned())),
         };
         Report {
+            sealed: false,
             method: "GET".to_owned(),
             host: "shop.example".to_owned(),
             path: "/a/../api/v1".to_owned(),

@@ -15,6 +15,10 @@ address = ["127.0.0.1:8081"]
 rules   = ["rules/shop.rules"]
 pool    = "web"
 
+[listen.sealed]
+address = ["127.0.0.1:8443"]
+protocol = "tls-passthrough"
+
 [pool.web]
 servers = [{ name = "web1", address = "127.0.0.1:9001" }, { name = "old", address = "127.0.0.1:9002", weight = 0 }]
 
@@ -39,6 +43,11 @@ http shop.example *.shop.example
   office : path /admin/** & from 10.0.0.0/8       use web
   secret : path /admin/**                         deny
   gone   : path /gone                             drop
+tcp
+  acme   : alpn acme-tls/1                        use beta
+  sealed : sni *.shop.example                     use images by host
+  bare   : no-tls & from 10.0.0.0/8               use web
+  bad    : sni bad.example                        deny
 "#;
 
 /// The report for a command line.
@@ -144,8 +153,29 @@ fn no_route_and_bad_paths() {
 }
 
 #[test]
+fn sealed_connections_are_explained_by_what_their_hello_says() {
+    let web = report(&["tcp", "sni:WWW.Shop.example.", "alpn:h2,http/1.1"]);
+    assert_eq!((pool_of(&web), web.listener.as_str()), (("images", Some("www.shop.example")), "sealed"));
+    assert_eq!(web.steps[0].failed, Some(("alpn acme-tls/1".to_owned(), "h2, http/1.1".to_owned())));
+    assert_eq!(web.section.as_ref().map(|section| (section.name.as_str(), section.rules)), Some(("tcp", 4)));
+    assert_eq!(pool_of(&report(&["tcp", "alpn:h2,acme-tls/1"])).0, "beta");
+    assert_eq!(pool_of(&report(&["tcp", "no-tls", "--from", "10.1.1.1"])).0, "web");
+    assert_eq!(pool_of(&report(&["tcp", "no-tls", "from:10.1.1.1", "listener:sealed"])).0, "web");
+    let none = report(&["tcp"]);
+    assert!(matches!(none.outcome, Outcome::NoRoute));
+    assert!(super::report::text(&none).contains("tcp (no name)  from 127.0.0.1"));
+    let deny = report(&["tcp", "sni:bad.example"]);
+    assert!(super::report::text(&deny).contains("answer    none: the connection is closed"));
+    assert_eq!(super::report::json(&deny)["status"], serde_json::Value::Null);
+}
+
+#[test]
 fn what_cannot_be_asked_is_said() {
     assert!(explained(&["GET", "http://shop.example/", "--listener", "nobody"]).unwrap_err().contains("web, inside"));
     assert!(explained(&["OPTIONS", "rtsp://shop.example/x"]).unwrap_err().contains("rtsp"));
     assert!(explained(&["GET", "shop.example"]).is_err());
+    assert!(explained(&["GET"]).unwrap_err().contains("needs one URL"));
+    assert!(explained(&["tcp", "path:/a", "--listener", "sealed"]).unwrap_err().contains("sni:NAME"));
+    assert!(explained(&["tcp", "--listener", "web"]).unwrap_err().contains("speaks http"));
+    assert!(explained(&["tcp", "no-tls", "sni:a"]).unwrap_err().contains("no-tls"));
 }

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::super::node::{Entry, Node};
 use super::walk::{Fields, Walk};
-use super::{Named, Taken, table_place, tls, unbuilt};
-use crate::model::listener::Protocol;
+use super::{Named, Taken, table_place, tls};
+use crate::model::listener::{AcceptProxy, HeaderMode, Protocol};
 use crate::model::tls::ListenerTls;
 use crate::model::{Fault, Place};
 
@@ -21,6 +21,7 @@ pub struct Listen {
     pub pool: Option<Named>,
     pub trusted: Vec<IpNet>,
     pub forwarded: bool,
+    pub accept_proxy: Option<AcceptProxy>,
     pub tls: Option<ListenerTls>,
     pub built: bool,
     pub place: Place,
@@ -39,6 +40,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         pool: None,
         trusted: Vec::new(),
         forwarded: false,
+        accept_proxy: None,
         tls: None,
         built: true,
         place: table_place(walk, entry),
@@ -48,7 +50,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
     }
     if let Some(entry) = fields.get("protocol") {
         listen.protocol = protocol(walk, &entry.node);
-        if listen.protocol != Protocol::Http {
+        if listen.protocol == Protocol::Rtsp {
             listen.built = false;
             walk.not_built(&entry.node.origin, format_args!("listen.{name}: protocol \"{}\"", listen.protocol.word()));
         }
@@ -77,10 +79,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         }
     }
     if let Some(entry) = fields.get("accept-proxy-protocol") {
-        // Left out, the header would be taken for a request and the proxy for the client.
-        listen.built = false;
-        unbuilt::accept_proxy_protocol(walk, &entry.node, &format!("[listen.{name}] accept-proxy-protocol"));
-        walk.not_built(&entry.key_origin, format_args!("listen.{name}: accept-proxy-protocol"));
+        listen.accept_proxy = accept_proxy(walk, &entry.node, &format!("[listen.{name}] accept-proxy-protocol"));
     }
     if let Some(entry) = fields.get("media") {
         walk.word(&entry.node, "media", &["relay", "offload", "refuse", "redirect", "direct"]);
@@ -91,6 +90,25 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
     }
     fields.finish();
     Some(listen)
+}
+
+fn accept_proxy(walk: &Walk<'_>, node: &Node, title: &str) -> Option<AcceptProxy> {
+    let mut fields = Fields::of(walk, node, title)?;
+    let mut accept = AcceptProxy { from: Vec::new(), mode: HeaderMode::Required };
+    if let Some(entry) = fields.require("from", "the peers that send the header, for example from = [\"10.0.0.0/8\"]") {
+        let nodes = walk.list(&entry.node);
+        if nodes.is_empty() {
+            walk.push(walk.error("R0117", &entry.node, "from is empty"));
+        }
+        accept.from = nodes.into_iter().filter_map(|node| walk.net(node, "from")).collect();
+    }
+    if let Some(entry) = fields.get("mode")
+        && walk.word(&entry.node, "mode", &["required", "optional"]) == Some("optional")
+    {
+        accept.mode = HeaderMode::Optional;
+    }
+    fields.finish();
+    Some(accept)
 }
 
 fn protocol(walk: &Walk<'_>, node: &Node) -> Protocol {

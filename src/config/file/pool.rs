@@ -7,7 +7,7 @@ use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{scheduler, server, settings, table_place, tls, unbuilt};
-use crate::model::pool::{Protocol, Retry, Scheduler, Server};
+use crate::model::pool::{Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -19,9 +19,9 @@ pub struct Pool {
     pub checks: Checks,
     pub retry: Retry,
     pub timeouts: Timeouts,
+    pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
-    pub built: bool,
     pub place: Place,
 }
 
@@ -39,9 +39,9 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         checks: Checks::default(),
         retry: Retry::default(),
         timeouts: general.clone(),
+        send_proxy: None,
         tls: None,
         protocol: Protocol::Http1,
-        built: true,
         place: table_place(walk, entry),
     };
     if RESERVED.contains(&name.as_str()) {
@@ -64,18 +64,24 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
     }
+    if let Some(entry) = fields.get("send-proxy-protocol") {
+        pool.send_proxy = match walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]) {
+            Some("v1") => Some(ProxyVersion::V1),
+            Some(_) => Some(ProxyVersion::V2),
+            None => None,
+        };
+    }
     let tls_entry = fields.get("tls");
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
-    (pool.protocol, pool.built) = spoken_to(&mut fields, name, tls_entry.is_some());
+    pool.protocol = protocol(&mut fields, tls_entry.is_some(), pool.send_proxy.is_some());
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
 }
 
-/// What is spoken to servers, and whether that is built.
-fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str, sealed: bool) -> (Protocol, bool) {
+/// What is spoken to servers.
+fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> Protocol {
     let walk = fields.walk;
-    let mut plain = true;
     let mut protocol = Protocol::Http1;
     if let Some(entry) = fields.get("protocol")
         && let Some(word) = walk.word(&entry.node, "protocol", &PROTOCOLS)
@@ -85,18 +91,18 @@ fn spoken_to(fields: &mut Fields<'_, '_, '_>, name: &str, sealed: bool) -> (Prot
             let fault = walk.error("R0125", &entry.node, "protocol \"h2\" needs \"tls\"");
             walk.push(fault.help("add tls = {}, or speak \"h2c\""));
         }
+        if announced {
+            let message = format!("protocol \"{word}\" does not go with \"send-proxy-protocol\"");
+            let why = "connections of HTTP/2 carry many clients, a PROXY header names one";
+            walk.push(walk.error("R0125", &entry.node, message).help(why));
+        }
         protocol = match word {
             "h2c" => Protocol::H2c,
             "h2" => Protocol::H2,
             _ => Protocol::Auto,
         };
     }
-    if let Some(entry) = fields.get("send-proxy-protocol") {
-        plain = false;
-        walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]);
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: send-proxy-protocol"));
-    }
-    (protocol, plain)
+    protocol
 }
 
 fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {

@@ -40,10 +40,10 @@ pub const TIMEOUTS: [Timeout; 16] = [
     timeout!("response-body", response_body, true, false),
     timeout!("server-keep-alive", server_keep_alive, true, false),
     timeout!("tunnel", tunnel, true, false),
-    timeout!("tcp-idle", tcp_idle, true, false, false),
+    timeout!("tcp-idle", tcp_idle, true, false),
     timeout!("half-closed", half_closed, true, false),
-    timeout!("hello", hello, false, false, false),
-    timeout!("proxy-header", proxy_header, false, false, false),
+    timeout!("hello", hello, false, false),
+    timeout!("proxy-header", proxy_header, false, false),
     timeout!("tls-handshake", tls_handshake, true, false),
     // Zero: leave at once.
     timeout!("drain", drain, false, true),

@@ -4,17 +4,6 @@ use super::super::node::Node;
 use super::super::{is_token, units};
 use super::walk::{Fields, Walk};
 
-pub fn accept_proxy_protocol(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    if let Some(entry) = fields.require("from", "the peers that send the header, for example from = [\"10.0.0.0/8\"]") {
-        for node in walk.list(&entry.node) {
-            walk.net(node, "from");
-        }
-    }
-    word(&mut fields, "mode", &["required", "optional"]);
-    fields.finish();
-}
-
 pub fn affinity(walk: &Walk<'_>, node: &Node, title: &str) {
     let Some(mut fields) = Fields::of(walk, node, title) else { return };
     let kinds = ["cookie", "source", "header", "tls-session"];

@@ -198,6 +198,10 @@ fn fact(
     expect: &mut Expect,
     scope: &mut Scope<'_, '_>,
 ) -> Parsed<bool> {
+    if expect.kind == Kind::Tcp && token.is("no-tls") {
+        expect.facts.no_tls = true;
+        return Ok(true);
+    }
     let split = token.value.split_once(':').filter(|(name, _)| token.kind == TokenKind::Word && !name.is_empty());
     let Some((name, value)) = split else {
         let fault = Fault::error("R0264", cursor.place(token), format!("`{}` is no fact", token.raw));
@@ -258,7 +262,7 @@ fn fact(
             }
         },
         "sni" => facts.sni = Some(text.trim_end_matches('.').to_ascii_lowercase().into()),
-        "alpn" => facts.alpn = Some(text.into()),
+        "alpn" => facts.alpn.extend(text.split(',').map(Arc::from)),
         "listener" => {
             if !scope.names.listeners.iter().any(|known| **known == *text) {
                 scope.tell(super::scope::unknown(wrong("no listener"), text, scope.names.listeners));

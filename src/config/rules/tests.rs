@@ -150,13 +150,15 @@ fn an_expect_without_host_means_the_nearest_section_of_its_kind() {
 fn facts_and_outcomes() {
     let set = good(concat!(
         "http *\n  r : any use web\n",
-        "expect POST /a?b=c roll:12.5 from:2001:db8::1 sni:A.example listener:web-tls alpn:h2 body:\"x y\" X-Empty: cookie:\"a=1; b=2\" -> 301 \"/x y\"\n",
-        "expect tcp sni:mail.example -> deny\nexpect GET / -> images by \"a b\"\nexpect GET / -> no-route\nexpect GET / -> drop\nexpect GET / -> 403\n",
+        "expect POST /a?b=c roll:12.5 from:2001:db8::1 sni:A.example listener:web-tls alpn:h2,http/1.1 body:\"x y\" X-Empty: cookie:\"a=1; b=2\" -> 301 \"/x y\"\n",
+        "expect tcp sni:mail.example no-tls -> deny\nexpect GET / -> images by \"a b\"\nexpect GET / -> no-route\nexpect GET / -> drop\nexpect GET / -> 403\n",
     ));
     let first = &set.expects[0];
     assert_eq!((&*first.method, &*first.target, first.facts.roll), ("POST", "/a?b=c", Some(1250)));
     assert_eq!(first.facts.from, "2001:db8::1".parse().ok());
     assert_eq!(first.facts.sni.as_deref(), Some("a.example"));
+    assert_eq!(first.facts.alpn, ["h2".into(), "http/1.1".into()]);
+    assert!(set.expects[1].facts.no_tls && !first.facts.no_tls);
     assert_eq!(first.facts.body.as_deref(), Some("x y"));
     assert_eq!(first.facts.headers, [("x-empty".into(), "".into()), ("cookie".into(), "a=1; b=2".into())]);
     assert_eq!(first.outcome, Outcome::Code { code: 301, target: Some("/x y".into()) });

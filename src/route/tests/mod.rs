@@ -94,7 +94,7 @@ pub(super) fn get(path: &str) -> Head<'_> {
         source: IpAddr::from([192, 0, 2, 1]),
         listener: "main",
         sni: None,
-        alpn: None,
+        alpn: &[],
         certificate: None,
         no_tls: false,
     }

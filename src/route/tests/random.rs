@@ -122,7 +122,7 @@ struct Message {
     source: IpAddr,
     listener: &'static str,
     sni: Option<&'static str>,
-    alpn: Option<&'static str>,
+    alpn: Vec<&'static str>,
     no_tls: bool,
 }
 
@@ -208,7 +208,8 @@ fn messages() -> impl Strategy<Value = Message> {
         fields.extend(kind.map(|value| ("Content-Type", value)));
         fields
     });
-    let tls = (prop::option::of(select(HOSTS)), prop::option::of(select(&["h2", "http/1.1"][..])), any::<bool>());
+    let tls =
+        (prop::option::of(select(HOSTS)), prop::collection::vec(select(&["h2", "http/1.1"][..]), 0..3), any::<bool>());
     let listener = select(&["main", "spare"][..]);
     (select(METHODS), select(HOSTS), select(PATHS), select(QUERIES), fields, select(SOURCES), listener, tls).prop_map(
         |(method, host, path, query, fields, source, listener, (sni, alpn, no_tls))| {
@@ -369,7 +370,7 @@ mod linear {
                 value(check, &named(all, name), false)
             }
             Test::Method(words) => is(words, message.method),
-            Test::Alpn(words) => message.alpn.is_some_and(|alpn| is(words, alpn)),
+            Test::Alpn(words) => message.alpn.iter().any(|alpn| is(words, alpn)),
             Test::Listener(words) => is(words, message.listener),
             Test::From(Sources::Nets(nets)) => in_nets(nets, message.source),
             Test::From(Sources::InList(_)) => {
@@ -391,6 +392,7 @@ fn check(set: &RuleSet, messages: &[Message], roll: u32) -> Result<(), TestCaseE
     let section = table.section(Kind::Http, "shop.example").unwrap();
     for message in messages {
         let fields: Vec<_> = message.fields.iter().map(|(name, value)| field(name, value)).collect();
+        let alpn: Vec<_> = message.alpn.iter().map(|name| name.as_bytes()).collect();
         let head = Head {
             method: message.method,
             host: message.host,
@@ -400,7 +402,7 @@ fn check(set: &RuleSet, messages: &[Message], roll: u32) -> Result<(), TestCaseE
             source: message.source,
             listener: message.listener,
             sni: message.sni,
-            alpn: message.alpn,
+            alpn: &alpn,
             certificate: None,
             no_tls: message.no_tls,
         };

@@ -8,6 +8,7 @@ pub mod origin;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod raw;
 pub mod reeve;
 pub mod watch;
 

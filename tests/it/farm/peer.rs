@@ -23,3 +23,13 @@ pub fn python_with_packages() -> Option<Command> {
 pub fn test_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
 }
+
+/// A daemon that knows no `--version` but answers to `-v`, if it is there.
+pub fn daemon(name: &str) -> Option<Command> {
+    // Where Debian puts daemons, which not every user has on the PATH.
+    let places = [PathBuf::from(name), Path::new("/usr/sbin").join(name)];
+    let answers = |program: &PathBuf| {
+        Command::new(program).arg("-v").stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
+    };
+    places.into_iter().find(answers).map(Command::new)
+}

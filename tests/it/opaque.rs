@@ -1,0 +1,332 @@
+//! `tcp` listeners: what is passed on unread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::farm::origin::{is_pattern, send_pattern};
+use crate::farm::peer::{program, python_with_packages, test_file};
+use crate::farm::ports::Port;
+use crate::farm::process::{Process, listens, run};
+use crate::farm::reeve::{command, pool};
+use crate::farm::{Reeve, among_others, get, observe, raw, skip, until};
+
+/// Reeve with a `tcp` listener before these servers.
+fn farm(label: &str, servers: &[(&str, String)], more: &str) -> (Reeve, Port) {
+    let port = Port::free();
+    let config = format!(
+        "{}\n[listen.raw]\naddress = [\"{}\"]\nprotocol = \"tcp\"\npool = \"raw\"\n{more}\n",
+        pool("raw", "rr", servers),
+        port.address()
+    );
+    (Reeve::start(label, &config, "http *\n  all : any  deny\n"), port)
+}
+
+fn connect(port: &Port) -> TcpStream {
+    let stream = TcpStream::connect(port.address()).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a deadline");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard_at_once() {
+    let _turn = among_others();
+    let server = raw::serve(|mut stream| {
+        let _ = stream.write_all(b"220 mail.example ready\r\n");
+        let hello = raw::line(&mut stream);
+        let _ = stream.write_all(format!("250 {hello}").as_bytes());
+    });
+    let (reeve, port) = farm("greeting", &[("one", server)], "");
+    let started = Instant::now();
+    let mut client = connect(&port);
+    assert_eq!(raw::line(&mut client), "220 mail.example ready\r\n");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    client.write_all(b"EHLO me\r\n").expect("sent");
+    assert_eq!(raw::line(&mut client), "250 EHLO me\r\n");
+    assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
+    drop(client);
+    let line = until("a line in the log", || reeve.log().pop());
+    let text = |key: &str| line[key].as_str().unwrap_or("null").to_owned();
+    assert_eq!((text("listener"), text("proto"), text("pool"), text("server")), four("raw", "TCP", "raw", "one"));
+    assert_eq!((text("failure"), text("rule"), text("sni")), ("null".into(), "null".into(), "null".into()));
+    assert_eq!((&line["bytes_in"], &line["bytes_out"], &line["tries"]), (&9.into(), &37.into(), &1.into()));
+    assert!(line["t_connect"].as_f64() > Some(0.0) && line["t_total"].as_f64() >= line["t_connect"].as_f64(), "{line}");
+}
+
+fn four(a: &str, b: &str, c: &str, d: &str) -> (String, String, String, String) {
+    (a.to_owned(), b.to_owned(), c.to_owned(), d.to_owned())
+}
+
+#[test]
+fn a_mail_server_serves_real_clients() {
+    let _turn = among_others();
+    let Some(mut python) = python_with_packages() else { return skip("no Python of ours; ./check makes one") };
+    let server = Port::free();
+    let mut process = Process::start(python.arg(test_file("it/mail.py")).arg(server.number.to_string()));
+    listens(&mut process, &server.address());
+    let (reeve, port) = farm("mail", &[("one", server.address())], "");
+    let Some(mut curl) = program("curl") else { return skip("no curl") };
+    let letter = reeve.site.folder.write("letter", "Subject: hello\r\n\r\nthrough the farm\r\n");
+    curl.args(["--silent", "--show-error", "--mail-from", "a@b.example", "--mail-rcpt", "c@d.example"]);
+    curl.arg("--upload-file").arg(letter).arg(format!("smtp://{}", port.address()));
+    let (code, out, wrong) = run(&mut curl, Duration::from_secs(30));
+    assert_eq!(code, 0, "{out}{wrong}\n{}{}", process.stdout(), process.stderr());
+    until("the letter arrives", || process.stdout().contains("through the farm").then_some(()));
+}
+
+#[test]
+fn much_passes_both_ways_intact() {
+    let _turn = among_others();
+    const SIZE: u64 = 64 << 20;
+    let server = raw::serve(|mut stream| {
+        let mut back = stream.try_clone().expect("a second handle");
+        let sender = std::thread::spawn(move || {
+            let sent = send_pattern(&mut back, 7, SIZE);
+            let _ = back.shutdown(Shutdown::Write);
+            sent
+        });
+        let got = take_pattern(&mut stream, 0);
+        assert_eq!(got, SIZE);
+        let _ = sender.join();
+    });
+    let (reeve, port) = farm("bulk", &[("one", server)], "");
+    let mut client = connect(&port);
+    let mut up = client.try_clone().expect("a second handle");
+    let sender = std::thread::spawn(move || {
+        send_pattern(&mut up, 0, SIZE).expect("sent");
+        up.shutdown(Shutdown::Write).expect("half closed");
+    });
+    assert_eq!(take_pattern(&mut client, 7), SIZE);
+    sender.join().expect("the upload");
+    drop(client);
+    let line = until("a line in the log", || reeve.log().pop());
+    assert_eq!(
+        (&line["bytes_in"], &line["bytes_out"], &line["failure"]),
+        (&SIZE.into(), &SIZE.into(), &serde_json::Value::Null)
+    );
+    let text = get(&reeve.site.metrics(), "/metrics", &[]).text();
+    for direction in ["received", "sent"] {
+        let sample = text.lines().find(|line| {
+            line.starts_with("reeve_bytes_total{") && line.contains("\"raw\"") && line.contains(direction)
+        });
+        assert!(sample.is_some_and(|line| line.ends_with(&format!(" {SIZE}"))), "{direction}: {sample:?}\n{text}");
+    }
+}
+
+/// Reads to the end; how many bytes came, all of which have to be the pattern's.
+fn take_pattern(stream: &mut TcpStream, offset: u64) -> u64 {
+    let (mut bytes, mut count) = (vec![0; 64 << 10], 0);
+    loop {
+        let n = stream.read(&mut bytes).expect("bytes");
+        if n == 0 {
+            return count;
+        }
+        assert!(is_pattern(offset + count, &bytes[..n]), "after {count} bytes");
+        count += n as u64;
+    }
+}
+
+#[test]
+fn one_side_may_end_before_the_other() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let (reeve, port) = farm("half", &[("one", address)], "");
+    // The client ends first, and still hears.
+    let mut client = connect(&port);
+    client.write_all(b"question").expect("sent");
+    client.shutdown(Shutdown::Write).expect("half closed");
+    let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+    let mut question = Vec::new();
+    server.read_to_end(&mut question).expect("the end arrives");
+    assert_eq!(question, b"question");
+    server.write_all(b"answer").expect("sent");
+    assert_eq!(raw::exactly(&mut client, 6), b"answer");
+    drop(server);
+    assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
+    // The server ends first, and still hears.
+    let mut client = connect(&port);
+    let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+    server.shutdown(Shutdown::Write).expect("half closed");
+    assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
+    client.write_all(b"late").expect("sent");
+    assert_eq!(raw::exactly(&mut server, 4), b"late");
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).expect("the end"), 0);
+    let lines = until("two lines", || Some(reeve.log()).filter(|lines| lines.len() == 2));
+    assert!(lines.iter().all(|line| line["failure"].is_null()), "{lines:?}");
+}
+
+#[test]
+fn a_reset_is_passed_on_as_a_reset() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let (reeve, port) = farm("reset", &[("one", address)], "");
+    for from_client in [true, false] {
+        let mut client = connect(&port);
+        let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+        client.write_all(b"x").expect("sent");
+        raw::exactly(&mut server, 1);
+        let (breaks, mut sees) = if from_client { (client, server) } else { (server, client) };
+        socket2::SockRef::from(&breaks).set_linger(Some(Duration::ZERO)).expect("a reset at the close");
+        drop(breaks);
+        let seen = sees.read(&mut [0; 1]);
+        assert!(
+            seen.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+            "{from_client}: {seen:?}"
+        );
+    }
+    let lines = until("two lines", || Some(reeve.log()).filter(|lines| lines.len() == 2));
+    let mut said: Vec<_> = lines.iter().map(|line| (line["failure"].as_str(), line["side"].as_str())).collect();
+    // Each worker writes its own.
+    said.sort_unstable();
+    assert_eq!(said, [(Some("client-gone"), Some("client")), (Some("server-closed"), Some("server"))]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_passed_over() {
+    let _turn = among_others();
+    let server = raw::serve(|mut stream| drop(stream.write_all(b"hi\n")));
+    let gone = Port::free();
+    let (reeve, port) = farm("retry", &[("gone", gone.address()), ("here", server)], "");
+    for _ in 0..4 {
+        assert_eq!(raw::line(&mut connect(&port)), "hi\n");
+    }
+    let lines = until("four lines", || Some(reeve.log()).filter(|lines| lines.len() == 4));
+    assert!(lines.iter().all(|line| line["server"] == "here"), "{lines:?}");
+    assert!(lines.iter().any(|line| line["tries"] == 2), "{lines:?}");
+    // With nobody there, the client sees the end and the log says why.
+    let (reeve, port) = farm("nobody", &[("gone", gone.address())], "");
+    assert!(matches!(connect(&port).read(&mut [0; 1]), Ok(0) | Err(_)));
+    let line = until("a line", || reeve.log().pop());
+    assert_eq!((line["failure"].as_str(), line["side"].as_str()), (Some("connect"), Some("server")));
+}
+
+#[test]
+fn connections_count_as_load_and_have_a_limit() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let port = Port::free();
+    let config = format!(
+        "[pool.raw]\nservers = [{{ name = \"one\", address = \"{address}\", max-connections = 2 }}]\n\
+         [listen.raw]\naddress = [\"{}\"]\nprotocol = \"tcp\"\npool = \"raw\"\n",
+        port.address()
+    );
+    let reeve = Reeve::start("limit", &config, "http *\n  all : any  deny\n");
+    let held = [connect(&port), connect(&port)];
+    let servers: Vec<_> =
+        (0..2).map(|_| connections.recv_timeout(Duration::from_secs(20)).expect("a connection")).collect();
+    let mut third = connect(&port);
+    assert!(matches!(third.read(&mut [0; 1]), Ok(0) | Err(_)));
+    let line = until("a line", || reeve.log().pop());
+    assert_eq!(line["failure"], "full");
+    let (_, out, _) = run(
+        command().args(["connections", "--format", "json", "--socket", &reeve.site.socket()]),
+        Duration::from_secs(20),
+    );
+    assert_eq!(out.matches("\"tunnel\"").count(), 2, "{out}");
+    drop((held, servers));
+    let _again = until("room again", || {
+        let client = connect(&port);
+        connections.recv_timeout(Duration::from_millis(200)).ok().map(|server| (client, server))
+    });
+}
+
+#[test]
+fn a_section_may_choose_by_source_and_listener() {
+    let _turn = among_others();
+    let server =
+        |name: &'static str| raw::serve(move |mut stream| drop(stream.write_all(format!("{name}\n").as_bytes())));
+    let (port, other) = (Port::free(), Port::free());
+    let listen = |name: &str, port: &Port| {
+        format!(
+            "[listen.{name}]\naddress = [\"{}\"]\nprotocol = \"tcp\"\nrules = [\"rules/site.rules\"]\n",
+            port.address()
+        )
+    };
+    let config = [
+        pool("near", "rr", &[("one", server("near"))]),
+        pool("far", "rr", &[("one", server("far"))]),
+        listen("raw", &port),
+        listen("other", &other),
+    ]
+    .concat();
+    let rules = "http *\n  all : any  deny\ntcp\n  no    : from 127.0.0.66  deny\n  reset : from 127.0.0.77  drop\n  \
+                 near  : from 127.0.0.0/24 & listener raw  use near\n  rest  : listener other  use far\n\
+                 expect tcp from:127.0.0.1 listener:raw -> near\nexpect tcp listener:other -> far\n\
+                 expect tcp from:127.0.0.66 listener:raw -> deny\nexpect tcp from:10.0.0.1 listener:raw -> no-route\n";
+    let reeve = Reeve::start("tcp-rules", &config, rules);
+    let from = |address: &str, source: &str| {
+        let mut client = crate::farm::Client::connect_from(address, Some(source), None);
+        let mut got = [0; 16];
+        client.read(&mut got).map(|count| String::from_utf8_lossy(&got[..count]).into_owned())
+    };
+    assert_eq!(from(&port.address(), "127.0.0.1").expect("a line"), "near\n");
+    assert_eq!(from(&other.address(), "127.0.0.1").expect("a line"), "far\n");
+    assert_eq!(from(&port.address(), "127.0.0.66").expect("the end"), "");
+    assert!(from(&port.address(), "127.0.0.77").is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    assert!(matches!(from(&port.address(), "127.0.1.1").as_deref(), Ok("")), "no rule, no pool");
+    let text = until("all are counted", || {
+        let text = get(&reeve.site.metrics(), "/metrics", &[]).text();
+        text.contains("reason=\"no-route\"} 1").then_some(text)
+    });
+    for sample in ["reason=\"denied\"} 1", "reason=\"dropped\"} 1", "rule=\"site.rules:near\"} 1"] {
+        assert!(text.contains(sample), "{sample}\n{text}");
+    }
+    let lines = until("five lines", || Some(reeve.log()).filter(|lines| lines.len() == 5));
+    assert!(lines.iter().any(|line| line["rule"] == "site.rules:rest"), "{lines:?}");
+}
+
+#[test]
+fn silence_ends_a_connection() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let (reeve, port) = farm("tcp-idle", &[("one", address)], "[timeouts]\ntcp-idle = \"1s\"\nhalf-closed = \"1s\"\n");
+    let mut client = connect(&port);
+    let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+    // Either side's word keeps it.
+    for _ in 0..4 {
+        observe(Duration::from_millis(500), "it is kept", || true);
+        server.write_all(b".").expect("sent");
+        raw::exactly(&mut client, 1);
+    }
+    assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
+    // One side has ended, and the other one says nothing: what has come may not be all.
+    let mut client = connect(&port);
+    let _server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+    client.shutdown(Shutdown::Write).expect("half closed");
+    assert!(client.read(&mut [0; 1]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    let lines = until("two lines", || Some(reeve.log()).filter(|lines| lines.len() == 2));
+    let mut said: Vec<_> = lines.iter().filter_map(|line| line["failure"].as_str()).collect();
+    said.sort_unstable();
+    assert_eq!(said, ["half-closed", "idle"]);
+}
+
+#[test]
+fn a_drain_ends_tunnels_in_its_time() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let (mut reeve, port) = farm("tcp-drain", &[("one", address)], "[timeouts]\ndrain = \"2s\"\n");
+    let mut client = connect(&port);
+    let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+    client.write_all(b"x").expect("sent");
+    raw::exactly(&mut server, 1);
+    // One of which a side has ended already is a tunnel like the others.
+    let half = connect(&port);
+    let mut other = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+    half.shutdown(Shutdown::Write).expect("half closed");
+    assert_eq!(other.read(&mut [0; 1]).expect("the end"), 0);
+    reeve.process.signal(Signal::TERM);
+    until("nobody listens any more", || TcpStream::connect(port.address()).is_err().then_some(()));
+    // It goes on until the drain is over.
+    server.write_all(b"still here").expect("sent");
+    assert_eq!(raw::exactly(&mut client, 10), b"still here");
+    assert_eq!(reeve.process.exit(Duration::from_secs(10)).code(), Some(0));
+    assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
+    let lines = reeve.log();
+    // Besides these two there may be some of those that were tried meanwhile.
+    let drained: Vec<_> = lines.iter().filter(|line| line["failure"] == "drained").collect();
+    assert!(drained.len() >= 2 && drained.iter().any(|line| line["bytes_out"] == 10), "{lines:?}");
+}
