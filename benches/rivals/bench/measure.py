@@ -10,7 +10,6 @@ import time
 
 from . import machine, peers, texts
 from .processes import Failed, Process
-from .scenarios import IDLE_CONNECTIONS, SPREAD_CONNECTIONS
 
 COLUMNS = [
     "scenario", "round", "contender", "attempt", "kept", "time", "seconds", "requests", "cpu_us", "user_us", "system_us",
@@ -20,6 +19,8 @@ COLUMNS = [
 # Cores used by others, above which a visit is repeated.
 FOREIGN = 0.35
 BIG = 64 << 20
+# Scenarios whose texts are kept; those of the others differ in little.
+TOLD = ("keepalive-64", "body-64m", "websocket", "tls-keepalive", "grpc", "passthrough-64m")
 
 
 class Bench:
@@ -39,7 +40,8 @@ class Bench:
 
     def start_origin(self, cores, count=1000):
         self.origin_port = self.ports.block(count)
-        command = [self.tools / "origin", "--port", self.origin_port, "--ports", count]
+        command = [self.tools / "origin", "--port", self.origin_port, "--ports", count,
+                   "--certificate", "certificates/origin.crt", "--key", "certificates/origin.key"]
         self.origin = Process("origin", command, cores, self.state, self.state / "origin.log")
         self.note("origin", cores, command)
         self.origin.wait_for_port(self.origin_port, 10)
@@ -55,12 +57,12 @@ class Bench:
             text = text.replace(path, word)
         return text
 
-    def keep_texts(self, contender):
+    def keep_texts(self, scenario, contender):
         """What a contender was told, unless it is a long list of generated rules."""
         for name in ("reeve.toml", "nginx.conf", "haproxy.cfg", "envoy.yaml"):
             path = contender.folder / name
             if path.exists() and path.stat().st_size < 10_000:
-                self.files[f"texts/{contender.name}-{name}"] = self.as_anywhere(path.read_text())
+                self.files[f"texts/{scenario.name}-{contender.name}-{name}"] = self.as_anywhere(path.read_text())
 
     def count(self):
         """What the origin has answered so far."""
@@ -81,7 +83,7 @@ class Bench:
         command = ["taskset", "-c", cores, self.tools / "load", *options]
         self.note("load", cores, [re.sub(r"(?<=^127.0.0.1:)\d+$", "PORT", str(word)) for word in command[3:]])
         return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, **how)
+                                text=True, cwd=self.state, **how)
 
 
 def finish(load):
@@ -123,10 +125,11 @@ def visit(bench, scenario, contender, options):
     }
 
 
-def held(bench, scenario, contender, connections, look):
+def held(bench, scenario, contender, look):
     """Opens connections, one request on each, and looks while they are idle."""
+    connections = scenario.connections
     with bench.load(scenario.cores[1], ["--address", f"127.0.0.1:{contender.port}", "--hold", "--connections",
-                                        connections, "--sources", 4], stdin=subprocess.PIPE) as load:
+                                        connections, "--sources", 4, *scenario.load], stdin=subprocess.PIPE) as load:
         line = load.stdout.readline().strip()
         try:
             if line != "ready":
@@ -146,8 +149,8 @@ def idle(bench, scenario, contender):
     contender.start(scenario.cores[0])
     try:
         before = machine.memory(contender.pids())
-        after, row = held(bench, scenario, contender, IDLE_CONNECTIONS, lambda: settled(contender.pids()))
-        row["kib_a_connection"] = (after[0] - before[0]) / IDLE_CONNECTIONS
+        after, row = held(bench, scenario, contender, lambda: settled(contender.pids()))
+        row["kib_a_connection"] = (after[0] - before[0]) / scenario.connections
         row["rss_kib"], row["pss_kib"] = after
         return row
     finally:
@@ -176,7 +179,7 @@ def spread(bench, scenario, contender):
             for connection in control(contender, "/api/v1/connections?limit=20000")["connections"]:
                 workers[connection["id"] >> 48] += 1
             return workers
-        workers, row = held(bench, scenario, contender, SPREAD_CONNECTIONS, look)
+        workers, row = held(bench, scenario, contender, look)
         mean = sum(workers) / len(workers)
         row["spread"] = max(abs(n - mean) for n in workers) / mean
         return row
@@ -208,8 +211,8 @@ def run(bench, scenario, arms, keep):
         try:
             contender = peers.Contender(arm.name, arm.peer, arm.setup, bench)
             bench.note(arm.name, scenario.cores[0], contender.command)
-            if scenario.name in ("keepalive-64", "body-64m", "websocket"):
-                bench.keep_texts(contender)
+            if scenario.name in TOLD:
+                bench.keep_texts(scenario, contender)
             if scenario.kind == "load":
                 warm_up(bench, scenario, contender, options)
             contenders.append(contender)

@@ -10,7 +10,9 @@ from pathlib import Path
 from .processes import Failed
 
 MIRROR = "http://deb.debian.org/debian"
-SUITES = {"stable": "stable", "sid": "sid"}
+# Debian 12 has an HAProxy whose HTTP/2 was cheaper than that of later ones.
+SUITES = ("stable", "sid", "bookworm")
+PACKAGES = "nginx,libnginx-mod-stream,haproxy"
 
 
 def run(command, log, **options):
@@ -75,10 +77,20 @@ class Programs:
         print(f"fetching nginx and HAProxy of Debian {name}, about a minute", flush=True)
         half = self.cache / f"{name}.half"
         shutil.rmtree(half, ignore_errors=True)
-        run(["debootstrap", "--variant=minbase", "--include=nginx,haproxy", SUITES[name], half, MIRROR],
+        run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", name, half, MIRROR],
             self.cache / f"{name}.log")
         half.rename(folder)
         return folder
+
+    def nginx_module(self, peer, name):
+        """A module that nginx loads, of the same source as its program."""
+        suite = peer.partition("-")[2]
+        module = Path("usr/lib/nginx/modules", f"ngx_{name}_module.so")
+        module = Path("/", module) if suite == "host" else self.suite(suite) / module
+        if not module.exists():
+            more = f"apt-get install libnginx-mod-{name}" if suite == "host" else "run with --fresh"
+            raise Failed(f"{peer}: there is no {module.name} ({more})")
+        return module
 
     def need(self, package):
         """A program that Debian has in a package of the same name."""
@@ -100,6 +112,7 @@ class Programs:
         program = self.cache / "pingora/target/release/pingora-peer"
         if not program.exists():
             self.need("cmake")
+            self.need("clang")  # for BoringSSL
             print("building Pingora, some minutes", flush=True)
             shutil.copytree(self.here / "peers/pingora", self.cache / "pingora", dirs_exist_ok=True)
             run(["cargo", "build", "--release", "--manifest-path", self.cache / "pingora/Cargo.toml"],

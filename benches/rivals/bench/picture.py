@@ -2,7 +2,7 @@
 
 from .report import digits
 
-WIDTH, LEFT, ROW, TOP = 760, 250, 40, 62
+WIDTH, LEFT, ROW, TOP = 840, 330, 40, 62
 SCALE = (WIDTH - LEFT - 90) / 1.2  # pixels of ratio 1
 
 

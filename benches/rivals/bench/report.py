@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import machine
 from .measure import COLUMNS, FOREIGN
-from .scenarios import IDLE_BAR, NOT_BUILT, SPREAD_BAR, TOLERANCE
+from .scenarios import NOT_BUILT, TOLERANCE
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Report:
             for name, mine in kept.items():
                 each = middle(mine, "kib_a_connection")
                 if name == "reeve":
-                    self.bar(scenario, "KiB a connection", IDLE_BAR, each, each <= IDLE_BAR)
+                    self.bar(scenario, "KiB a connection", scenario.limit, each, each <= scenario.limit)
                 body.append([name, f"{each:.2f}", f"{middle(mine, 'rss_kib') / 1024:.1f}",
                              f"{middle(mine, 'pss_kib') / 1024:.1f}", max(row["errors"] for row in mine)])
             return lines + table(["", "KiB a connection", "RSS MiB", "PSS MiB", "errors"], body)
@@ -103,7 +103,7 @@ class Report:
             body = []
             for name, mine in kept.items():
                 worst = max(row["spread"] for row in mine)
-                self.bar(scenario, "from the mean", SPREAD_BAR, worst, worst <= SPREAD_BAR)
+                self.bar(scenario, "from the mean", scenario.limit, worst, worst <= scenario.limit)
                 body.append([name, f"{middle(mine, 'spread'):.1%}", f"{worst:.1%}", max(row["errors"] for row in mine)])
             return lines + table(["", "from the mean", "at most", "errors"], body)
         body = []

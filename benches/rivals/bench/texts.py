@@ -32,6 +32,10 @@ class Setup:
     workers: int = 1
     prefixes: bool = False  # instead of regexes, their literal prefixes
     interval: str = "2s"  # of Reeve's health checks
+    tls: bool = False  # HTTPS, ALPN h2 and http/1.1
+    h2: bool = False  # HTTP/2: clients speak nothing else
+    grpc: bool = False  # HTTP/2 with prior knowledge in both directions
+    passthrough: bool = False  # TLS that the server ends; the name in the hello chooses the pool
 
 
 def prefix(i):
@@ -64,6 +68,8 @@ def targets(setup, body="1k"):
 
 def reeve_rules(setup):
     """Reeve's rule file. A cookie and a field are asked about before anything else."""
+    if setup.passthrough:
+        return "tcp\n  site : sni bench.test  use p0\n"
     lines = [
         "http *",
         '  canary : cookie canary = "1"                use beta',
@@ -98,6 +104,8 @@ def mixed(lines, count):
 
 
 def nginx_routes(setup):
+    if setup.grpc:
+        return "    location / { grpc_pass grpc://p0; grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }"
     if setup.rules == "mixed":
         return "    location / { proxy_pass http://p0; }"
     whole = setup.rules == "prefix" or setup.prefixes
@@ -110,6 +118,9 @@ def nginx_routes(setup):
 
 def haproxy_routes(setup, folder):
     """The lines of the frontend; long lists go to files in `folder`."""
+    if setup.passthrough:
+        return ("  tcp-request inspect-delay 5s\n  tcp-request content accept if { req.ssl_hello_type 1 }\n"
+                "  use_backend p0 if { req.ssl_sni -i bench.test }")
     if setup.rules == "mixed":
         return "  default_backend p0"
     if setup.rules == "prefix" or setup.prefixes:

@@ -1,21 +1,16 @@
-//! One connection of the load generator: sends a request, takes its answer and checks it.
+//! One connection of the load generator: it connects, agrees on TLS when that is wanted, sends requests, takes their
+//! answers and checks them. What is said on it is in `client1` and `client2`.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt;
 
-use crate::{NUMBER, body_of, head, pattern, websocket};
-
-/// Key and answer of every WebSocket handshake; the key never changes, its answer is computed once.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// What a browser says about itself, and the fields that the rules ask for.
-const FIELDS: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
-    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
-    Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
-    Cookie: session=5d41402abc4b2a76b9719d911017c592; plan=gold; lang=en\r\nX-Channel: stable\r\n";
+use crate::client1::Http1;
+use crate::client2::Http2;
+use crate::stream::{Received, Stream};
+use crate::tls::{Begin, Session};
 
 /// What every request of a run has in common.
 pub struct Kind {
@@ -29,272 +24,187 @@ pub struct Kind {
     pub message: u64,
     /// Connections start from so many addresses, 127.0.1.1 and up, so that ports do not run out. 0: any.
     pub sources: u32,
+    /// HTTPS.
+    pub tls: Option<Begin>,
+    /// HTTP/2 with so many requests on a connection at once. 0: HTTP/1.1.
+    pub streams: usize,
+    /// Unary calls of gRPC, over HTTP/2.
+    pub grpc: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+impl Kind {
+    /// Host and path of a target: a path, or both.
+    pub fn split<'a>(&'a self, target: &'a str) -> (&'a str, &'a str) {
+        match target.find('/') {
+            Some(0) | None => (self.host.as_str(), target),
+            Some(at) => target.split_at(at),
+        }
+    }
+}
+
+/// An answer that was complete and as it should be.
+pub struct Answer {
+    /// When its request was sent, or should have been.
+    pub started: Instant,
+    /// Of both bodies.
+    pub bytes: u64,
+}
+
+enum Talk {
+    One(Box<Http1>),
+    Many(Box<Http2>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
     Connecting,
-    /// The WebSocket handshake is under way.
-    Upgrading,
-    Idle,
-    Busy,
-}
-
-/// What an event brought.
-pub enum Progress {
-    Nothing,
-    /// The connection stands, or its WebSocket does.
-    Ready,
-    /// The answer is complete and as it should be.
-    Answered,
-    /// The connection is of no more use.
-    Wrong(String),
+    Handshake,
+    Open,
 }
 
 pub struct Client {
-    socket: OwnedFd,
-    pub state: State,
-    /// When the request was sent, or should have been.
-    pub started: Instant,
-    number: u64,
-    /// Bytes of the answer's body.
-    pub wanted: u64,
-    input: Vec<u8>,
-    /// Of the answer's body: read so far, and in all.
-    body: Option<(u64, u64)>,
-    output: Vec<u8>,
-    next: u64,
-    end: u64,
+    stream: Stream,
+    talk: Talk,
+    phase: Phase,
+    pub opened: Instant,
+    /// Requests that were sent on it.
+    pub asked: u64,
 }
 
 impl Client {
-    pub fn open(kind: &Kind, serial: u64, started: Instant) -> rustix::io::Result<Client> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        if kind.sources > 0 {
-            let last = 1 + (serial % u64::from(kind.sources)) as u8;
-            rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, last), 0))?;
-        }
-        match rustix::net::connect(&socket, &kind.address) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Client {
-            socket,
-            state: State::Connecting,
-            started,
-            number: 0,
-            wanted: 0,
-            input: Vec::new(),
-            body: None,
-            output: Vec::new(),
-            next: 0,
-            end: 0,
-        })
+    pub fn open(kind: &Kind, serial: u64) -> rustix::io::Result<Client> {
+        let source = (kind.sources > 0).then(|| 1 + (serial % u64::from(kind.sources)) as u8);
+        let talk = if kind.streams > 0 {
+            Talk::Many(Box::new(Http2::new(kind)))
+        } else {
+            Talk::One(Box::new(Http1::new(kind)))
+        };
+        let stream = Stream::connect(kind.address, source)?;
+        Ok(Client { stream, talk, phase: Phase::Connecting, opened: Instant::now(), asked: 0 })
     }
 
     pub fn socket(&self) -> &OwnedFd {
-        &self.socket
+        self.stream.socket()
     }
 
-    /// Sends request `number` to `target`: a path, or a host and a path.
-    pub fn request(&mut self, kind: &Kind, target: &str, number: u64, started: Instant) -> Progress {
-        self.state = State::Busy;
-        self.started = started;
-        self.number = number;
-        self.output.clear();
-        if kind.message > 0 {
-            websocket::write(&mut self.output, pattern::piece(number, kind.message), true);
-            return self.flush();
+    /// How many requests it takes now.
+    pub fn free(&self) -> usize {
+        match (&self.talk, self.phase) {
+            (_, Phase::Connecting | Phase::Handshake) => 0,
+            (Talk::One(talk), _) => usize::from(talk.free()),
+            (Talk::Many(talk), _) => talk.free(),
         }
-        let (host, path) = match target.find('/') {
-            Some(0) | None => (kind.host.as_str(), target),
-            Some(at) => target.split_at(at),
-        };
-        let method: &[u8] = if kind.body > 0 { b"POST " } else { b"GET " };
-        let parts = [method, path.as_bytes(), b" HTTP/1.1\r\nHost: ", host.as_bytes(), b"\r\n", FIELDS.as_bytes()];
-        parts.iter().for_each(|part| self.output.extend_from_slice(part));
-        self.output.extend_from_slice(format!("X-Number: {number}\r\n").as_bytes());
-        if kind.fresh {
-            self.output.extend_from_slice(b"Connection: close\r\n");
+    }
+
+    /// How many requests it owes an answer to.
+    pub fn unanswered(&self) -> usize {
+        match &self.talk {
+            Talk::One(talk) => usize::from(talk.busy()),
+            Talk::Many(talk) => talk.busy(),
         }
-        if kind.body > 0 {
-            self.output.extend_from_slice(format!("Content-Length: {}\r\n", kind.body).as_bytes());
+    }
+
+    /// Puts request `number` into what is to be sent.
+    pub fn request(&mut self, kind: &Kind, target: &str, number: u64, started: Instant) {
+        self.asked += 1;
+        match &mut self.talk {
+            Talk::One(talk) => talk.request(kind, target, number, started),
+            Talk::Many(talk) => talk.request(kind, target, number, started),
         }
-        self.output.extend_from_slice(b"\r\n");
-        let with_head = if kind.body <= 64 << 10 { kind.body } else { 0 };
-        self.output.extend_from_slice(pattern::piece(0, with_head));
-        (self.next, self.end) = (with_head, kind.body);
-        self.wanted = body_of(path.as_bytes());
-        self.flush()
+    }
+
+    /// Sends as much as goes now.
+    pub fn flush(&mut self) -> Result<(), String> {
+        if self.phase == Phase::Open {
+            loop {
+                let bytes = match &self.talk {
+                    Talk::One(talk) => talk.output(),
+                    Talk::Many(talk) => talk.output(),
+                };
+                if bytes.is_empty() {
+                    break;
+                }
+                let Some(n) = self.stream.send(bytes, false)? else { return Ok(()) };
+                match &mut self.talk {
+                    Talk::One(talk) => talk.sent(n),
+                    Talk::Many(talk) => talk.sent(n),
+                }
+            }
+        }
+        self.stream.flush().map(|_| ())
     }
 
     /// Goes on after an event. `over`: the other side has ended the connection.
-    pub fn go_on(&mut self, kind: &Kind, target: &str, over: bool, room: &mut [u8]) -> Progress {
-        if self.state == State::Connecting {
-            match sockopt::socket_error(&self.socket) {
+    pub fn go_on(
+        &mut self,
+        kind: &Kind,
+        target: &str,
+        over: bool,
+        room: &mut [u8],
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), String> {
+        if self.phase == Phase::Connecting {
+            match sockopt::socket_error(self.stream.socket()) {
                 Ok(Ok(())) if !over => {}
-                Ok(Ok(())) => return wrong("the connection was ended at once"),
-                Ok(Err(error)) | Err(error) => return wrong(&format!("connect: {error}")),
+                Ok(Ok(())) => return Err("the connection was ended at once".into()),
+                Ok(Err(error)) | Err(error) => return Err(format!("connect: {error}")),
             }
-            if kind.message == 0 {
-                self.state = State::Idle;
-                return Progress::Ready;
-            }
-            self.state = State::Upgrading;
-            self.output = format!(
-                "GET {target} HTTP/1.1\r\nHost: {}\r\n{FIELDS}Connection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
-                kind.host
-            )
-            .into_bytes();
-        }
-        match self.flush() {
-            Progress::Nothing => self.receive(kind, over, room),
-            failed => failed,
-        }
-    }
-
-    fn flush(&mut self) -> Progress {
-        while !self.output.is_empty() {
-            match rustix::net::send(&self.socket, &self.output, SendFlags::NOSIGNAL) {
-                Ok(n) if n == self.output.len() => self.output.clear(),
-                Ok(n) => drop(self.output.drain(..n)),
-                Err(Errno::AGAIN) => return Progress::Nothing,
-                Err(error) => return wrong(&format!("send: {error}")),
+            self.phase = Phase::Handshake;
+            match &kind.tls {
+                Some(begin) => self.stream.start_tls(Session::begin(begin)?),
+                None => self.begin(kind, target),
             }
         }
-        while self.next < self.end {
-            match rustix::net::send(&self.socket, pattern::piece(self.next, self.end - self.next), SendFlags::NOSIGNAL)
-            {
-                Ok(n) => self.next += n as u64,
-                Err(Errno::AGAIN) => return Progress::Nothing,
-                Err(error) => return wrong(&format!("send: {error}")),
-            }
-        }
-        Progress::Nothing
-    }
-
-    fn receive(&mut self, kind: &Kind, over: bool, room: &mut [u8]) -> Progress {
+        self.flush()?;
         loop {
-            let n = match rustix::net::recv(&self.socket, &mut *room, RecvFlags::empty()) {
-                Ok((0, _)) if self.state == State::Idle => return wrong("an idle connection was ended"),
-                Ok((0, _)) => return wrong("ended before the answer was complete"),
-                Ok((n, _)) => n,
-                Err(Errno::AGAIN) => return Progress::Nothing,
-                Err(error) => return wrong(&format!("receive: {error}")),
-            };
-            let progress = self.take(kind, &room[..n]);
-            if !matches!(progress, Progress::Nothing) {
-                // The next request sees the end of a connection that answered last.
-                return progress;
-            }
-            // Less than the room: the socket is empty, and the next byte brings the next event.
-            if n < room.len() && !over {
-                return Progress::Nothing;
-            }
-        }
-    }
-
-    fn take(&mut self, kind: &Kind, bytes: &[u8]) -> Progress {
-        match self.state {
-            State::Busy if kind.message > 0 => self.take_frame(kind, bytes),
-            State::Busy => self.take_answer(bytes),
-            State::Upgrading => {
-                self.input.extend_from_slice(bytes);
-                let Some(end) = head::end(&self.input) else { return Progress::Nothing };
-                let accepted = head::field(&self.input[..end], b"sec-websocket-accept");
-                if head::status(&self.input) != Some(101)
-                    || accepted != Some(websocket::accept(KEY.as_bytes()).as_bytes())
-                {
-                    return wrong(&format!("no WebSocket: {}", first_line(&self.input)));
-                }
-                self.input.clear();
-                self.state = State::Idle;
-                Progress::Ready
-            }
-            State::Idle | State::Connecting => wrong("bytes that nobody asked for"),
-        }
-    }
-
-    fn take_frame(&mut self, kind: &Kind, bytes: &[u8]) -> Progress {
-        self.input.extend_from_slice(bytes);
-        let mut payload = Vec::new();
-        let Some((length, kind_of_frame)) = websocket::read(&self.input, &mut payload) else {
-            return Progress::Nothing;
-        };
-        if length != self.input.len() || kind_of_frame != 1 || payload != pattern::piece(self.number, kind.message) {
-            return wrong("another message came back");
-        }
-        self.input.clear();
-        self.state = State::Idle;
-        Progress::Answered
-    }
-
-    fn take_answer(&mut self, mut bytes: &[u8]) -> Progress {
-        let (read, length) = match self.body {
-            Some(body) => body,
-            None => {
-                let joined = !self.input.is_empty();
-                if joined {
-                    self.input.extend_from_slice(bytes);
-                }
-                let whole: &[u8] = if joined { &self.input } else { bytes };
-                let Some(end) = head::end(whole) else {
-                    if !joined {
-                        self.input.extend_from_slice(bytes);
+            let (talk, mut count) = (&mut self.talk, 0);
+            let received = self.stream.receive(room, &mut |bytes| match talk {
+                Talk::One(talk) => {
+                    if let Some(answer) = talk.take(kind, bytes)? {
+                        answers.push(answer);
+                        count += 1;
                     }
-                    return if self.input.len() > 64 << 10 { wrong("an endless head") } else { Progress::Nothing };
-                };
-                if let Some(fault) = self.fault(&whole[..end]) {
-                    return Progress::Wrong(fault);
+                    Ok(())
                 }
-                let of_body = whole.len() - end;
-                bytes = &bytes[bytes.len() - of_body..];
-                self.input.clear();
-                (0, self.wanted)
+                Talk::Many(talk) => talk.take(kind, bytes, answers),
+            })?;
+            if self.phase == Phase::Handshake && self.stream.tls().is_some_and(Session::ready) {
+                self.agreed(kind)?;
+                self.begin(kind, target);
             }
+            match received {
+                // The next request sees the end of a connection that answered last.
+                _ if count > 0 => return Ok(()),
+                Received::End if self.unanswered() == 0 => return Err("an idle connection was ended".into()),
+                Received::End => return Err("ended before the answer was complete".into()),
+                Received::Nothing => break,
+                Received::Some if !over => break,
+                Received::Some | Received::Full => {}
+            }
+        }
+        self.flush()
+    }
+
+    /// The connection stands: what comes before the first request.
+    fn begin(&mut self, kind: &Kind, target: &str) {
+        self.phase = Phase::Open;
+        match &mut self.talk {
+            Talk::One(talk) => talk.begin(kind, target),
+            Talk::Many(talk) => talk.begin(),
+        }
+    }
+
+    /// Whether the handshake is the one that was wanted.
+    fn agreed(&self, kind: &Kind) -> Result<(), String> {
+        let Some(tls) = self.stream.tls() else { return Ok(()) };
+        let fits = match tls.protocol() {
+            Some(protocol) => (protocol == b"h2") == (kind.streams > 0),
+            None => kind.streams == 0,
         };
-        if bytes.len() as u64 > length - read {
-            return wrong("more bytes than the answer's length");
+        match tls.fault() {
+            Some(fault) => Err(fault),
+            None if !fits => Err(format!("ALPN chose {:?}", tls.protocol().map(String::from_utf8_lossy))),
+            None => Ok(()),
         }
-        if !pattern::matches(read, bytes) {
-            return wrong("the answer has other bytes than the origin sent");
-        }
-        let read = read + bytes.len() as u64;
-        if read < length {
-            self.body = Some((read, length));
-            return Progress::Nothing;
-        }
-        if self.next < self.end {
-            return wrong("answered before the request was sent whole");
-        }
-        self.body = None;
-        self.state = State::Idle;
-        Progress::Answered
     }
-
-    /// What is wrong with an answer's head.
-    fn fault(&self, answer: &[u8]) -> Option<String> {
-        if head::status(answer) != Some(200) {
-            return Some(format!("answered {}", first_line(answer)));
-        }
-        if head::field(answer, b"content-length").and_then(head::number) != Some(self.wanted) {
-            return Some(format!("another length than {}", self.wanted));
-        }
-        if head::field(answer, NUMBER).and_then(head::number) != Some(self.number) {
-            return Some("the answer of another request".to_string());
-        }
-        None
-    }
-}
-
-fn wrong(why: &str) -> Progress {
-    Progress::Wrong(why.to_string())
-}
-
-fn first_line(bytes: &[u8]) -> String {
-    let line = bytes.split(|&b| b == b'\r').next().unwrap_or_default();
-    String::from_utf8_lossy(&line[..line.len().min(80)]).replace(['"', '\\'], "'")
 }

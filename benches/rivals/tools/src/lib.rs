@@ -1,11 +1,18 @@
 //! What the origin and the load generator agree on: which body belongs to which path, what its bytes are,
-//! and how a WebSocket frame is written.
+//! and how WebSockets, HTTP/2 and TLS are spoken.
 
 pub mod client;
+mod client1;
+mod client2;
+pub mod h2;
 pub mod head;
 pub mod histogram;
+pub mod hpack;
 pub mod pattern;
 pub mod poll;
+pub mod server2;
+pub mod stream;
+pub mod tls;
 pub mod websocket;
 
 /// The request field in which the load generator numbers its requests, and the answer's field in which the
@@ -21,6 +28,16 @@ pub fn body_of(path: &[u8]) -> u64 {
         Some(b"big") => 64 << 20,
         _ => 1 << 10,
     }
+}
+
+/// Bytes before a message of gRPC: whether it is compressed, and its length.
+pub const GRPC_PREFIX: usize = 5;
+
+/// Writes a message of gRPC: bytes of a body behind their prefix.
+pub fn grpc_message(to: &mut Vec<u8>, length: u64) {
+    to.push(0);
+    to.extend_from_slice(&(length as u32).to_be_bytes());
+    to.extend_from_slice(pattern::piece(0, length));
 }
 
 /// Prints why and ends the process.

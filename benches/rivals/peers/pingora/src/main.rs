@@ -1,7 +1,9 @@
-//! Pingora as a relay: usage `pingora-peer PORT SERVER...`, round robin over the servers, one worker thread.
+//! Pingora as a relay: usage `pingora-peer PORT [--tls CERTIFICATE KEY] SERVER...`, round robin over the servers, one
+//! worker thread.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pingora::listeners::tls::TlsSettings;
 use pingora::prelude::*;
 use pingora::server::configuration::ServerConf;
 
@@ -35,15 +37,27 @@ impl ProxyHttp for Relay {
 }
 
 fn main() {
-    let mut words = std::env::args().skip(1);
-    let port = words.next().expect("usage: pingora-peer PORT SERVER...");
-    let relay = Relay { servers: words.collect(), turn: AtomicUsize::new(0) };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (port, rest) = words.split_first().expect("usage: pingora-peer PORT [--tls CERTIFICATE KEY] SERVER...");
+    let (files, servers) = match rest {
+        [option, certificate, key, servers @ ..] if option == "--tls" => (Some((certificate, key)), servers),
+        servers => (None, servers),
+    };
+    let relay = Relay { servers: servers.to_vec(), turn: AtomicUsize::new(0) };
     let conf =
         ServerConf { threads: 1, work_stealing: false, upstream_keepalive_pool_size: 2048, ..Default::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, relay);
-    service.add_tcp(&format!("127.0.0.1:{port}"));
+    let address = format!("127.0.0.1:{port}");
+    match files {
+        None => service.add_tcp(&address),
+        Some((certificate, key)) => {
+            let mut tls = TlsSettings::intermediate(certificate, key).expect("certificate and key");
+            tls.enable_h2();
+            service.add_tls_with_settings(&address, None, tls);
+        }
+    }
     server.add_service(service);
     server.run_forever();
 }

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rival_tools::client::{Client, Kind, Progress, State};
+use rival_tools::client::{Answer, Client, Kind};
 use rival_tools::histogram::Histogram;
 use rival_tools::poll::{Change, Poll};
+use rival_tools::tls::Begin;
 use rival_tools::{fail, flag, help, option};
 
 const USAGE: &str = "\
-A load generator for HTTP/1.1 and WebSockets.
+A load generator for HTTP/1.1, HTTP/2, gRPC and WebSockets, plain and under TLS 1.3.
 
 usage: load --address 127.0.0.1:PORT [options]
 
@@ -26,6 +28,12 @@ usage: load --address 127.0.0.1:PORT [options]
   --fresh             a new connection for each request
   --body N            POST with a body of N bytes
   --message N         WebSocket messages of N bytes, at most 60,000, each answered before the next is sent
+  --h2 N              HTTP/2 with N requests on each connection at once: with prior knowledge, or by ALPN under TLS
+  --grpc N            unary calls of gRPC with messages of N bytes; needs --h2
+  --tls FILE          TLS (X25519, AES-128-GCM); the server must show this certificate (PEM)
+  --alpn LIST         protocols that are offered, separated by commas (default: h2 or http/1.1)
+  --resume            each new connection goes on with the session of an earlier one, or it is an error; without it
+                      each handshake is a whole one
   --sources N         connections come from N addresses, 127.0.1.1 and up
   --hold              opens the connections, makes one request on each, prints `ready`, and keeps them until
                       its standard input ends
@@ -64,6 +72,8 @@ struct Load {
     errors: u64,
     first_error: String,
     histogram: Histogram,
+    /// Those that an event brought.
+    answers: Vec<Answer>,
     window: (Instant, Instant),
     pace: Pace,
     free: Vec<usize>,
@@ -74,7 +84,7 @@ struct Load {
 impl Load {
     fn open(&mut self, number: usize) {
         self.serial += 1;
-        let opened = Client::open(&self.kind, self.serial, Instant::now()).and_then(|client| {
+        let opened = Client::open(&self.kind, self.serial).and_then(|client| {
             self.poll.watch(client.socket(), number).map_err(|_| rustix::io::Errno::NOMEM)?;
             Ok(client)
         });
@@ -88,75 +98,79 @@ impl Load {
         self.sent < self.most && now < self.window.1 && self.errors < TOO_MANY
     }
 
+    /// Makes the next request on a connection that is free.
     fn send(&mut self, number: usize, started: Instant) {
         let target = self.sent as usize % self.targets.len();
         let Some(client) = self.clients[number].as_mut() else { return };
         self.sent += 1;
-        let progress = client.request(&self.kind, &self.targets[target], self.sent, started);
-        self.after(number, progress, started);
+        client.request(&self.kind, &self.targets[target], self.sent, started);
     }
 
     fn go_on(&mut self, Change { number, over }: Change) {
         let target = self.sent as usize % self.targets.len();
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
-        let progress = client.go_on(&self.kind, &self.targets[target], over, &mut self.room);
-        self.after(number, progress, Instant::now());
-    }
-
-    fn after(&mut self, number: usize, progress: Progress, now: Instant) {
-        match progress {
-            Progress::Nothing => {}
-            Progress::Ready if self.pace == Pace::Held => self.send(number, now),
-            Progress::Ready => self.next(number, now),
-            Progress::Answered => {
-                self.answered += 1;
-                if now >= self.window.0 && now < self.window.1 {
-                    self.measured += 1;
-                    if let Some(client) = &self.clients[number] {
-                        self.bytes += client.wanted + self.kind.body;
-                        self.histogram.add(now.saturating_duration_since(client.started).as_nanos() as u64);
-                    }
-                }
-                if self.kind.fresh {
-                    self.clients[number] = None;
-                    if self.more(now) {
-                        self.open(number);
-                    }
-                } else {
-                    self.next(number, now);
-                }
-            }
-            Progress::Wrong(why) => {
-                self.errors += 1;
-                if self.first_error.is_empty() {
-                    self.first_error = why;
-                }
+        let went = client.go_on(&self.kind, &self.targets[target], over, &mut self.room, &mut self.answers);
+        let now = Instant::now();
+        let answered = !self.answers.is_empty();
+        self.answered += self.answers.len() as u64;
+        let measured = now >= self.window.0 && now < self.window.1;
+        for answer in self.answers.drain(..).filter(|_| measured) {
+            self.measured += 1;
+            self.bytes += answer.bytes;
+            self.histogram.add(now.saturating_duration_since(answer.started).as_nanos() as u64);
+        }
+        match went {
+            Ok(()) if answered && self.kind.fresh => {
                 self.clients[number] = None;
-                if self.pace != Pace::Held && self.more(now) {
+                if self.more(now) {
                     self.open(number);
                 }
             }
+            Ok(()) => self.next(number, now),
+            Err(why) => self.wrong(number, why, now),
         }
     }
 
-    /// The connection is free.
+    /// The connection is of no more use.
+    fn wrong(&mut self, number: usize, why: String, now: Instant) {
+        self.errors += 1;
+        if self.first_error.is_empty() {
+            self.first_error = why;
+        }
+        self.clients[number] = None;
+        if self.pace != Pace::Held && self.more(now) {
+            self.open(number);
+        }
+    }
+
+    /// Gives a connection as many requests as it takes.
     fn next(&mut self, number: usize, now: Instant) {
-        match self.pace {
-            Pace::AtOnce if self.more(now) => {
+        while let Some(client) = self.clients[number].as_ref().filter(|client| client.free() > 0) {
+            match self.pace {
                 // A new connection's request began with the connection.
-                let opened = self.clients[number].as_ref().map_or(now, |client| client.started);
-                self.send(number, if self.kind.fresh { opened } else { now });
+                Pace::AtOnce if self.more(now) => self.send(number, if self.kind.fresh { client.opened } else { now }),
+                Pace::Held if client.asked == 0 => self.send(number, now),
+                Pace::Scheduled => match self.due.pop_front() {
+                    Some(due) => self.send(number, due),
+                    None => {
+                        self.free.push(number);
+                        break;
+                    }
+                },
+                Pace::AtOnce | Pace::Held => break,
             }
-            Pace::Scheduled => match self.due.pop_front() {
-                Some(due) => self.send(number, due),
-                None => self.free.push(number),
-            },
-            Pace::AtOnce | Pace::Held => {}
+        }
+        self.flush(number, now);
+    }
+
+    fn flush(&mut self, number: usize, now: Instant) {
+        if let Some(Err(why)) = self.clients[number].as_mut().map(Client::flush) {
+            self.wrong(number, why, now);
         }
     }
 
-    fn busy(&self) -> bool {
-        self.clients.iter().flatten().any(|client| matches!(client.state, State::Busy | State::Upgrading))
+    fn unanswered(&self) -> usize {
+        self.clients.iter().flatten().map(Client::unanswered).sum()
     }
 
     fn run(&mut self, connections: usize, gap: Option<Duration>) -> io::Result<()> {
@@ -166,7 +180,7 @@ impl Load {
         let mut next_due = Instant::now() + Duration::from_millis(50);
         loop {
             let now = Instant::now();
-            if !self.more(now) && (!self.busy() || now > self.window.1 + PATIENCE) {
+            if !self.more(now) && (self.unanswered() == 0 || now > self.window.1 + PATIENCE) {
                 break;
             }
             let mut wait = if now < self.window.1 { self.window.1 - now } else { Duration::from_millis(20) };
@@ -177,9 +191,10 @@ impl Load {
                 }
                 while let (Some(&due), true) = (self.due.front(), !self.free.is_empty()) {
                     let Some(number) = self.free.pop() else { break };
-                    if self.clients[number].as_ref().is_some_and(|client| client.state == State::Idle) {
+                    if self.clients[number].as_ref().is_some_and(|client| client.free() > 0) {
                         self.due.pop_front();
                         self.send(number, due);
+                        self.flush(number, now);
                     }
                 }
                 wait = wait.min(next_due.saturating_duration_since(now));
@@ -189,7 +204,7 @@ impl Load {
                 self.go_on(change);
             }
         }
-        let unanswered = self.clients.iter().flatten().filter(|client| client.state == State::Busy).count() as u64;
+        let unanswered = self.unanswered() as u64;
         if unanswered > 0 {
             self.errors += unanswered;
             self.first_error = format!("{unanswered} requests without an answer at the end");
@@ -248,6 +263,15 @@ impl Load {
     }
 }
 
+/// What TLS begins with, when it is asked for.
+fn tls(host: &str, h2: bool) -> Option<Begin> {
+    let certificate: String = option("tls", String::new());
+    let offered: String = option("alpn", if h2 { "h2" } else { "http/1.1" }.to_string());
+    let offered = offered.split(',').map(|name| name.as_bytes().to_vec()).filter(|name| !name.is_empty()).collect();
+    (!certificate.is_empty())
+        .then(|| Begin::new(Path::new(&certificate), host, offered, flag("resume")).unwrap_or_else(|why| fail(&why)))
+}
+
 fn main() -> io::Result<()> {
     help(USAGE);
     let address: String = option("address", String::new());
@@ -262,16 +286,23 @@ fn main() -> io::Result<()> {
     };
     let (seconds, warm, rate): (f64, f64, f64) = (option("seconds", 3.0), option("warm", 0.5), option("rate", 0.0));
     let most: u64 = option("requests", u64::MAX);
+    let (host, streams, grpc) = (option("host", "bench.test".to_string()), option("h2", 0), option("grpc", u64::MAX));
     let kind = Kind {
         address: address.parse().unwrap_or_else(|_| fail("--address IP:PORT is needed, see --help")),
-        host: option("host", "bench.test".to_string()),
-        body: option("body", 0),
+        tls: tls(&host, streams > 0),
+        host,
+        body: if grpc == u64::MAX { option("body", 0) } else { grpc },
         fresh: flag("fresh"),
         message: option("message", 0),
         sources: option("sources", 0),
+        streams,
+        grpc: grpc != u64::MAX,
     };
-    if kind.fresh && (rate > 0.0 || kind.message > 0) {
-        fail("--fresh goes neither with --rate nor with --message");
+    if kind.fresh && (rate > 0.0 || kind.message > 0 || streams > 0) {
+        fail("--fresh goes with none of --rate, --message and --h2");
+    }
+    if kind.grpc && streams == 0 || streams > 0 && (rate > 0.0 || kind.message > 0 || kind.body > 10 << 10) {
+        fail("--grpc needs --h2, which goes with neither --rate nor --message, nor with more than 10 KiB");
     }
     let begin = Instant::now();
     let window = match most {
@@ -292,6 +323,7 @@ fn main() -> io::Result<()> {
         errors: 0,
         first_error: String::new(),
         histogram: Histogram::default(),
+        answers: Vec::new(),
         window,
         pace: if rate > 0.0 { Pace::Scheduled } else { Pace::AtOnce },
         free: Vec::new(),

@@ -1,26 +1,32 @@
-//! An HTTP/1.1 origin that costs little: one thread, edge-triggered epoll, keep-alive, one send an answer.
+//! An origin that costs little: one thread, edge-triggered epoll, keep-alive, one send an answer. A connection's first
+//! bytes say whether it is HTTP/1.1 or HTTP/2, and whether it is under TLS.
 //!
 //! Checks what it gets (the length and the bytes of every request body) and counts exactly what it answered.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rival_tools::poll::{Change, Poll};
-use rival_tools::{NUMBER, body_of, fail, head, help, option, pattern, websocket};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rival_tools::server2::{Count, Http2};
+use rival_tools::stream::{Received, Stream};
+use rival_tools::{NUMBER, body_of, fail, head, help, option, pattern, tls, websocket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 const USAGE: &str = "\
 An origin for benchmarks.
 
-usage: origin --port FIRST [--ports N]
+usage: origin --port FIRST [options]
 
-  --port FIRST   listens on 127.0.0.1:FIRST
-  --ports N      and on the N - 1 ports that follow (default: 1)
+  --port FIRST         listens on 127.0.0.1:FIRST
+  --ports N            and on the N - 1 ports that follow (default: 1)
+  --certificate FILE   speaks TLS 1.3 too, to those who begin with it, with this certificate (PEM), and
+  --key FILE           with its key
 
 A path is answered by its last segment: 0, 1k, 10k, 100k or big (64 MiB) say how long the body is; any other is
-answered with 1 KiB. The body of a request is read, compared and thrown away. A WebSocket gets its messages back.
+answered with 1 KiB. The body of a request is read, compared and thrown away. A WebSocket gets its messages back. HTTP/2 is spoken with
+prior knowledge; there, bodies have up to 10 KiB, and a unary call of gRPC is answered with a message of as many bytes.
 
   /count     what was answered so far, one line: requests, WebSocket messages, bytes of bodies sent, bytes of
              bodies received, wrong request bodies, connections. Neither this nor /health is counted.
@@ -29,18 +35,7 @@ answered with 1 KiB. The body of a request is read, compared and thrown away. A 
 /// Answers up to this length go out as one piece with their head.
 const ONE_PIECE: u64 = 64 << 10;
 
-#[derive(Default)]
-struct Count {
-    requests: u64,
-    messages: u64,
-    sent: u64,
-    received: u64,
-    wrong: u64,
-    connections: u64,
-}
-
 /// What the coming bytes of a connection are.
-#[derive(Clone, Copy)]
 enum Expect {
     Head,
     /// A request's body: how much of it was read, and how long it is.
@@ -49,10 +44,20 @@ enum Expect {
         length: u64,
     },
     Frames,
+    /// The end of the preface, then frames.
+    Http2 {
+        preface: usize,
+        talk: Box<Http2>,
+    },
 }
 
 struct Connection {
-    socket: OwnedFd,
+    stream: Stream,
+    talk: Talk,
+}
+
+/// What is said on a connection.
+struct Talk {
     /// The beginning of a head or a frame whose rest is still to come.
     input: Vec<u8>,
     expect: Expect,
@@ -80,42 +85,62 @@ type Goes = bool;
 
 impl Connection {
     /// Reads, answers and writes until the socket has no more to give or to take.
-    fn serve(&mut self, over: bool, room: &mut Room, count: &mut Count) -> Goes {
+    fn serve(&mut self, over: bool, room: &mut Room, count: &mut Count) -> Result<Goes, String> {
         loop {
-            match self.flush(count) {
-                Ok(true) => {}
-                Ok(false) => return true,
-                Err(_) => return false,
+            if !self.flush(count)? {
+                return Ok(true);
             }
-            if self.close {
-                return false;
+            if self.talk.close {
+                return Ok(false);
             }
-            let n = match rustix::net::recv(&self.socket, &mut room.read[..], RecvFlags::empty()) {
-                Ok((0, _)) => return false,
-                Ok((n, _)) => n,
-                Err(Errno::AGAIN) => return true,
-                Err(_) => return false,
-            };
-            let bytes = std::mem::take(&mut room.read);
-            let good = if self.input.is_empty() {
-                self.take(&bytes[..n], &mut room.payload, count)
-            } else {
-                let mut whole = std::mem::take(&mut self.input);
-                whole.extend_from_slice(&bytes[..n]);
-                self.take(&whole, &mut room.payload, count)
-            };
-            let full = n == bytes.len();
-            room.read = bytes;
-            if !good {
-                return false;
-            }
-            // Less than the room: the socket is empty, and the next byte brings the next event.
-            if !full && !over && self.idle() {
-                return true;
+            let (talk, payload) = (&mut self.talk, &mut room.payload);
+            let received = self.stream.receive(&mut room.read, &mut |bytes| {
+                let good = if talk.input.is_empty() {
+                    talk.take(bytes, payload, count)
+                } else {
+                    let mut whole = std::mem::take(&mut talk.input);
+                    whole.extend_from_slice(bytes);
+                    talk.take(&whole, payload, count)
+                };
+                if good { Ok(()) } else { Err("no HTTP".into()) }
+            })?;
+            match received {
+                Received::Nothing => return Ok(true),
+                Received::End => return Ok(false),
+                Received::Some if !over && self.talk.idle() => {
+                    self.stream.flush()?; // what belongs to TLS alone
+                    return Ok(true);
+                }
+                Received::Some | Received::Full => {}
             }
         }
     }
 
+    /// Sends what there is to send. True: all of it went.
+    fn flush(&mut self, count: &mut Count) -> Result<bool, String> {
+        let talk = &mut self.talk;
+        let mut sent = 0;
+        while sent < talk.output.len() {
+            match self.stream.send(&talk.output[sent..], talk.next < talk.end)? {
+                Some(n) => sent += n,
+                None => {
+                    talk.output.drain(..sent);
+                    return Ok(false);
+                }
+            }
+        }
+        talk.output.clear();
+        while talk.next < talk.end {
+            let piece = pattern::piece(talk.next, talk.end - talk.next);
+            let Some(n) = self.stream.send(piece, false)? else { return Ok(false) };
+            talk.next += n as u64;
+            count.sent += n as u64;
+        }
+        self.stream.flush()
+    }
+}
+
+impl Talk {
     fn idle(&self) -> bool {
         self.output.is_empty() && self.next == self.end && !self.close
     }
@@ -123,7 +148,7 @@ impl Connection {
     /// Takes bytes from the client; keeps what is not whole yet. False: they are no HTTP.
     fn take(&mut self, mut bytes: &[u8], payload: &mut Vec<u8>, count: &mut Count) -> bool {
         while !bytes.is_empty() {
-            match self.expect {
+            match &mut self.expect {
                 Expect::Head => {
                     // One answer after the other: a body that is still being sent comes first.
                     let Some(end) = head::end(bytes).filter(|_| self.next == self.end && !self.close) else {
@@ -135,7 +160,7 @@ impl Connection {
                     }
                     bytes = &bytes[end..];
                 }
-                Expect::Body { read, length } => {
+                &mut Expect::Body { read, length } => {
                     let (mine, rest) = bytes.split_at((length - read).min(bytes.len() as u64) as usize);
                     let read = read + mine.len() as u64;
                     if !pattern::matches(read - mine.len() as u64, mine) {
@@ -144,6 +169,11 @@ impl Connection {
                     count.received += mine.len() as u64;
                     self.expect = if read == length { Expect::Head } else { Expect::Body { read, length } };
                     bytes = rest;
+                }
+                Expect::Http2 { preface, talk } => {
+                    let (rest_of_preface, frames) = bytes.split_at(bytes.len().min(*preface));
+                    *preface -= rest_of_preface.len();
+                    return frames.is_empty() || talk.take(frames, &mut self.output, count).is_ok();
                 }
                 Expect::Frames => {
                     let Some((length, kind)) = websocket::read(bytes, payload) else {
@@ -166,6 +196,11 @@ impl Connection {
 
     /// Puts the answer to a request into the output.
     fn answer(&mut self, request: &[u8], count: &mut Count) -> bool {
+        if request == b"PRI * HTTP/2.0\r\n\r\n" {
+            let talk = Box::new(Http2::new(&mut self.output));
+            self.expect = Expect::Http2 { preface: b"SM\r\n\r\n".len(), talk };
+            return true;
+        }
         let path = head::path(request);
         if let Some(key) = head::field(request, b"sec-websocket-key") {
             let accept = websocket::accept(key);
@@ -223,35 +258,6 @@ impl Connection {
         }
         true
     }
-
-    /// Sends what there is to send. True: all of it went.
-    fn flush(&mut self, count: &mut Count) -> rustix::io::Result<bool> {
-        let mut sent = 0;
-        while sent < self.output.len() {
-            let more = if self.next < self.end { SendFlags::MORE } else { SendFlags::empty() };
-            match rustix::net::send(&self.socket, &self.output[sent..], SendFlags::NOSIGNAL | more) {
-                Ok(n) => sent += n,
-                Err(Errno::AGAIN) => {
-                    self.output.drain(..sent);
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.output.clear();
-        while self.next < self.end {
-            let piece = pattern::piece(self.next, self.end - self.next);
-            match rustix::net::send(&self.socket, piece, SendFlags::NOSIGNAL) {
-                Ok(n) => {
-                    self.next += n as u64;
-                    count.sent += n as u64;
-                }
-                Err(Errno::AGAIN) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
 }
 
 fn decimal(to: &mut Vec<u8>, mut number: u64) {
@@ -283,6 +289,9 @@ fn main() -> io::Result<()> {
     if first == 0 {
         fail("--port FIRST is needed; see --help");
     }
+    let (certificate, key): (String, String) = (option("certificate", String::new()), option("key", String::new()));
+    let offer = (!certificate.is_empty())
+        .then(|| tls::server(Path::new(&certificate), Path::new(&key)).unwrap_or_else(|why| fail(&why)));
     let mut poll = Poll::new()?;
     let mut entries: Vec<Entry> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
@@ -300,16 +309,16 @@ fn main() -> io::Result<()> {
             match &mut entries[number] {
                 Entry::Free => {}
                 Entry::Connection(connection) => {
-                    let mut goes = connection.serve(over, &mut room, &mut count);
+                    let mut goes = connection.serve(over, &mut room, &mut count).unwrap_or(false);
                     // A request that came while the answer before it was being sent.
-                    while goes && connection.idle() && !connection.input.is_empty() {
-                        let before = connection.input.len();
-                        let input = std::mem::take(&mut connection.input);
-                        goes = connection.take(&input, &mut room.payload, &mut count);
-                        if connection.input.len() == before {
+                    while goes && connection.talk.idle() && !connection.talk.input.is_empty() {
+                        let before = connection.talk.input.len();
+                        let input = std::mem::take(&mut connection.talk.input);
+                        goes = connection.talk.take(&input, &mut room.payload, &mut count);
+                        if connection.talk.input.len() == before {
                             break;
                         }
-                        goes = goes && connection.serve(over, &mut room, &mut count);
+                        goes = goes && connection.serve(over, &mut room, &mut count).unwrap_or(false);
                     }
                     if !goes {
                         entries[number] = Entry::Free;
@@ -324,22 +333,22 @@ fn main() -> io::Result<()> {
                         accepted.push(socket);
                     }
                     for socket in accepted {
-                        sockopt::set_tcp_nodelay(&socket, true)?;
+                        let stream = Stream::accepted(socket, offer.clone())?;
                         count.connections += 1;
                         let at = free.pop().unwrap_or_else(|| {
                             entries.push(Entry::Free);
                             entries.len() - 1
                         });
-                        poll.watch(&socket, at)?;
-                        entries[at] = Entry::Connection(Box::new(Connection {
-                            socket,
+                        poll.watch(stream.socket(), at)?;
+                        let talk = Talk {
                             input: Vec::new(),
                             expect: Expect::Head,
                             output: Vec::new(),
                             next: 0,
                             end: 0,
                             close: false,
-                        }));
+                        };
+                        entries[at] = Entry::Connection(Box::new(Connection { stream, talk }));
                     }
                 }
             }
