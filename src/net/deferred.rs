@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffers::{Buffer, Buffers};
+use super::buffers::{Buffer, Buffers, SMALL};
 use super::flood::{Flood, Side, Watch};
 use super::stream::Stream;
 
@@ -189,7 +189,17 @@ impl AsyncRead for Deferred {
                 return Poll::Pending;
             }
             inner.reads_left -= 1;
-            ready!(Pin::new(&mut inner.stream).poll_read(cx, into))?;
+            if inner.stream.is_plain() {
+                ready!(Pin::new(&mut inner.stream).poll_read(cx, into))?;
+            } else {
+                // Opened bytes are written into memory that has been written before, or it is zeroed for each
+                // read; that of a kept buffer has.
+                let mut buffer = inner.buffers.small();
+                let most = into.remaining().min(SMALL);
+                let mut room = ReadBuf::new(&mut buffer.spare()[..most]);
+                ready!(Pin::new(&mut inner.stream).poll_read(cx, &mut room))?;
+                into.put_slice(room.filled());
+            }
         }
         inner.heard += (into.filled().len() - before) as u64;
         inner.watch.received(&into.filled()[before..]);
