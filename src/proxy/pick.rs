@@ -77,7 +77,7 @@ pub fn pick(
     let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
     tries.count += 1;
     tries.last = Some(lease.server().clone());
-    // Where servers are told whose connection it is, an idle one is somebody's: see `Client::own`.
+    // Where servers are told whose connection it is, an idle one is somebody's: see `Announced::own`.
     if take == Take::IdleOrNew
         && let Some(upstream) = idle(worker, pool, &lease)
     {
