@@ -57,6 +57,9 @@ async fn attempt(check: &Check, address: SocketAddr, named: &str, sealed: Option
             let handshake = tls::connect(tcp, config.load_full(), name.clone());
             let (tcp, session) = clock.within("for the TLS handshake", handshake).await?;
             let http2 = session.alpn_protocol() == Some(b"h2");
+            if check.protocol == Protocol::H2 && !http2 {
+                return Err("TLS: the server does not choose HTTP/2".to_owned());
+            }
             (Stream::tls(tcp, session), http2, "connected by TLS")
         }
     };

@@ -3,7 +3,7 @@
 //! The `h2` crate flushes after every frame of data, which would be one call to the kernel (and one TLS
 //! record) for each answer. So a flush of its does nothing, and whoever drives the connection calls
 //! [`Deferred::flush`] when the crate has nothing left to do: many answers, one call. From
-//! [`MOST_WAITING`] bytes on a write really writes, which is the back-pressure.
+//! `MOST_WAITING` bytes on a write really writes, which is the back-pressure.
 //!
 //! The frames that pass are watched both ways (`wire::http2::frames`) for what the crate does not tell:
 //! floods, and how far the other side got.

@@ -41,10 +41,12 @@ const OWN: usize = 8;
 
 impl Announced {
     /// An idle connection of this client's to a server, the one used last; those found closed are dropped.
-    pub fn take(&self, server: u32, address: SocketAddr, now: Instant) -> Option<Stream> {
+    /// `plain`: it has to be one in clear, or else one by TLS, whatever was asked for when it was made.
+    pub fn take(&self, server: u32, address: SocketAddr, plain: bool, now: Instant) -> Option<Stream> {
         let mut own = self.own.borrow_mut();
         own.retain(|own| own.until > now && own.stream.is_quiet());
-        let at = own.iter().rposition(|own| own.server == server && own.address == address)?;
+        let fits = |own: &Own| own.server == server && own.address == address && own.stream.is_plain() == plain;
+        let at = own.iter().rposition(fits)?;
         Some(own.swap_remove(at).stream)
     }
 

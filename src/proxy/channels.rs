@@ -130,7 +130,7 @@ pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &T
         });
         let Some(waiting) = waiting else {
             let dialing = Dialing { worker, server };
-            let reached = pick::reach(pool, lease, &[], timer).await?;
+            let reached = pick::reach(pool, lease, &[], pick::Take::New, timer).await?;
             let place = add(worker, pool, lease, reached.stream).await;
             drop(dialing);
             return place;
@@ -373,6 +373,7 @@ async fn goodbye(channel: Rc<Channel>, connection: Connection, timer: &Timer) {
     let mut connection = Box::pin(connection);
     drop(channel);
     let closed = poll_fn(|cx| {
+        io.begin_turn(Instant::now());
         let closed = connection.as_mut().poll(cx).map(drop);
         let _ = io.flush(cx);
         closed

@@ -144,6 +144,7 @@ async fn handshake(shared: &Shared, io: &Deferred) -> Option<Connection> {
     let config = shared.worker.view().snapshot.config.clone();
     let mut handshake = builder(&config.limits).handshake::<_, Bytes>(io.clone());
     let handshake = poll_fn(|cx| {
+        io.begin_turn(shared.worker.lately());
         let polled = Pin::new(&mut handshake).poll(cx);
         // Our settings need not wait for the client's preface (RFC 9113 §3.4).
         match io.flush(cx) {

@@ -92,6 +92,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Another server is asked: nothing is known of how far the request and its answer are.
+    pub fn begin(&self) {
+        self.uploading.set(false);
+        self.sent_at.set(None);
+    }
+
     pub fn new(id: u64, started: Instant) -> Progress {
         Progress {
             id,

@@ -113,11 +113,13 @@ async fn new(
 ) -> Result<Upstream, DialError> {
     match pool.config().protocol {
         _ if take == Take::Opaque => {
-            reach(pool, lease, greeting, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
-        Protocol::Http1 => reach(pool, lease, greeting, timer).await.map(|reached| Upstream::Http1(reached.stream)),
+        Protocol::Http1 => {
+            reach(pool, lease, greeting, take, timer).await.map(|reached| Upstream::Http1(reached.stream))
+        }
         Protocol::Auto => {
-            let reached = reach(pool, lease, greeting, timer).await?;
+            let reached = reach(pool, lease, greeting, take, timer).await?;
             if !reached.http2 {
                 return Ok(Upstream::Http1(reached.stream));
             }
@@ -188,7 +190,13 @@ pub struct Reached {
 }
 
 /// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
-pub async fn reach(pool: &LivePool, lease: &Lease, greeting: &[u8], timer: &Timer) -> Result<Reached, DialError> {
+pub async fn reach(
+    pool: &LivePool,
+    lease: &Lease,
+    greeting: &[u8],
+    take: Take,
+    timer: &Timer,
+) -> Result<Reached, DialError> {
     let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
     let tcp = dial(lease.address(), greeting, timer, timeouts.connect).await?;
     let Some(tls) = &pool.config().tls else {
@@ -198,11 +206,18 @@ pub async fn reach(pool: &LivePool, lease: &Lease, greeting: &[u8], timer: &Time
     let (Some(name), Some(config)) = (name, pool.tls()) else {
         return Err(DialError::Tls("TLS: there is no name or no authority to judge the server by".to_owned()));
     };
-    let handshake = Box::pin(tls::connect(tcp, config.load_full(), name));
+    let mut config = config.load_full();
+    if take == Take::Opaque {
+        // What is passed on unread is in no language that we could name.
+        let mut silent = (*config).clone();
+        silent.alpn_protocols.clear();
+        config = Arc::new(silent);
+    }
+    let handshake = Box::pin(tls::connect(tcp, config, name));
     match timer.wait(timeouts.tls_handshake, handshake).await {
         Ok(Ok((tcp, session))) => {
             let http2 = session.alpn_protocol() == Some(b"h2");
-            if !http2 && matches!(protocol, Protocol::H2 | Protocol::H2c) {
+            if !http2 && take != Take::Opaque && matches!(protocol, Protocol::H2 | Protocol::H2c) {
                 return Err(DialError::Tls("TLS: the server does not choose HTTP/2".to_owned()));
             }
             Ok(Reached { stream: Stream::tls(tcp, session), http2 })

@@ -222,6 +222,7 @@ async fn receive_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Received, Fai
         // In HTTP/1 an answer without a length would end with its connection.
         head.length = head.length.or(Some(0));
     }
+    declined(r, head.status)?;
     let Next::Final(last) = final_head(r, &head) else { return Err(timeout()) };
     drop(head);
     if let FromServer::Http2(answer) = &mut r.from {
@@ -277,6 +278,8 @@ async fn next_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Fields, Failure>
             }
             Ok(Some(Err(error))) => {
                 let failure = Failure::server_closed(error.to_string());
+                // A stream that was reset has been dealt with; a connection that broke may not have.
+                r.progress.heard.set(r.progress.heard.get() || error.is_reset());
                 answer.error = Some(error);
                 return Err(failure);
             }
@@ -340,7 +343,10 @@ fn next(r: &Receive<'_, '_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failur
             return Err(Failure::new(FailureKind::Response(fault), "the server changes protocols without being asked"));
         }
         100..200 => Next::Interim(interim(r, &head)),
-        _ => final_head(r, &head),
+        status => {
+            declined(r, status)?;
+            final_head(r, &head)
+        }
     };
     drop(head);
     buffer.consume(bytes);
@@ -376,6 +382,18 @@ fn switching(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Result<Rea
 
 fn count_head(r: &Receive<'_, '_, '_, '_>, length: usize) {
     r.progress.heads_out.set(r.progress.heads_out.get() + length as u64);
+}
+
+/// RFC 8441 §5: any success would tell a client of HTTP/2 that its WebSocket is open.
+fn declined(r: &Receive<'_, '_, '_, '_>, status: u16) -> Result<(), Failure> {
+    if r.websocket && r.plan.version == Version::Http2 && (200..300).contains(&status) {
+        let fault = response::ResponseFault::Status;
+        return Err(Failure::new(
+            FailureKind::Response(fault),
+            "the server does not open the WebSocket it was asked for",
+        ));
+    }
+    Ok(())
 }
 
 fn final_head(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Next {

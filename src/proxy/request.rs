@@ -224,7 +224,7 @@ impl Exchange<'_> {
             let (server, address) = (lease.id(), lease.address());
             if take == Take::IdleOrNew
                 && let Some(announced) = client.connection.announced.get()
-                && let Some(stream) = announced.take(server, address, worker.lately())
+                && let Some(stream) = announced.take(server, address, pool.config().tls.is_none(), worker.lately())
             {
                 worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
                 return Ok(Connected { lease, upstream: Upstream::Http1(stream), reused: true, took: Duration::ZERO });
@@ -252,6 +252,7 @@ impl Exchange<'_> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
         let timeouts = &self.pool.config().timeouts;
         let (mut from_server, mut to_server) = stream.split();
+        progress.begin();
         // A server may answer without reading all of the request, and close: its answer counts, so a
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
@@ -301,6 +302,7 @@ impl Exchange<'_> {
     async fn attempt_stream(&mut self, client: &mut Client<'_, '_>, place: &Place) -> Result<Received, Failure> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
         let timeouts = &self.pool.config().timeouts;
+        progress.begin();
         let (head, early) = self.forward.head.split_at(self.head);
         let request = http2::response::request_of_text(head)
             .ok_or_else(|| Failure::new(FailureKind::Head(Refusal::Target), "the target is none for HTTP/2"))?;
@@ -325,7 +327,7 @@ impl Exchange<'_> {
         let mut receive = Receive {
             worker,
             plan,
-            websocket: false,
+            websocket: self.forward.websocket,
             timeouts,
             progress,
             timer: client.timer,
@@ -378,6 +380,8 @@ async fn send(
     limit: Duration,
     sent: &Cell<bool>,
 ) -> Result<(), RelayError> {
+    // Over TLS some of it may be out although the write fails in the end.
+    sent.set(sent.get() | !to.is_plain());
     let count = to.write_now(bytes).map_err(|_| RelayError::Gone)?;
     // Where nothing went out yet, some of it soon will have.
     sent.set(true);
