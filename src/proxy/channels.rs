@@ -65,6 +65,8 @@ pub struct Channel {
     plain: bool,
     /// Requests under way.
     streams: Cell<usize>,
+    /// Requests so far.
+    entered: Cell<u64>,
     /// It takes no more of them.
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -161,6 +163,7 @@ pub async fn add(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, stream: St
         address: lease.address(),
         plain,
         streams: Cell::new(0),
+        entered: Cell::new(0),
         closed: Cell::new(false),
         waker: RefCell::default(),
     });
@@ -190,6 +193,7 @@ impl Channel {
     }
 
     fn enter(self: &Rc<Self>) -> Place {
+        self.entered.set(self.entered.get() + 1);
         if self.streams.replace(self.streams.get() + 1) == 0 {
             self.wake();
         }
@@ -249,7 +253,7 @@ enum Wait {
     Heard(u64),
     /// For its answer to a PING.
     Pong,
-    /// A PING was answered, and nothing else has come since.
+    /// A PING was answered, and nothing else has come since, nor has anything been asked.
     Nothing(u64),
 }
 
@@ -262,8 +266,8 @@ struct Driver {
     pings: Option<PingPong>,
     /// A PING is on its way.
     asked: bool,
-    /// What had been heard when the last PING was answered.
-    answered: Option<u64>,
+    /// What had been heard, and how many requests there had been, when the last PING was answered.
+    answered: Option<(u64, u64)>,
 }
 
 enum Event {
@@ -323,7 +327,7 @@ impl Driver {
             Wait::Pong
         } else if self.channel.streams.get() == 0 {
             Wait::Idle
-        } else if self.answered == Some(heard) {
+        } else if self.answered == Some((heard, self.channel.entered.get())) {
             Wait::Nothing(heard)
         } else {
             Wait::Heard(heard)
@@ -357,7 +361,7 @@ impl Driver {
             && pings.poll_pong(cx).is_ready()
         {
             self.asked = false;
-            self.answered = Some(io.heard());
+            self.answered = Some((io.heard(), self.channel.entered.get()));
         }
         if self.waits() != wait {
             return Poll::Ready(Event::Waits);
