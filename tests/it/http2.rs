@@ -10,7 +10,7 @@ use crate::farm::origin::{is_pattern, send_pattern};
 use crate::farm::peer::program;
 use crate::farm::process::run;
 use crate::farm::reeve::pool;
-use crate::farm::{Client, Origin, Reeve, among_others, get, skip, until};
+use crate::farm::{Client, Origin, Reeve, among_others, get, skip, until, until_true};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -169,10 +169,7 @@ fn a_client_that_gives_up_frees_the_server() {
         let mut sender = sender.ready().await.expect("a connection");
         let (answer, mut upload) = sender.send_request(request("POST", "/hold", &[]), false).expect("a stream");
         upload.send_data(Bytes::from_static(b"x"), true).expect("a body");
-        // The origin has it before it is given up.
-        while origin.held() == 0 {
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
+        until_true("the origin has it before it is given up", || origin.held() > 0).await;
         drop((answer, upload));
     });
     let lines = until("its line in the log", || Some(reeve.log()).filter(|lines| !lines.is_empty()));
@@ -195,10 +192,7 @@ fn websockets_in_streams() {
     };
     session.runtime().block_on(async {
         let mut sender = sender.ready().await.expect("a connection");
-        // Once the server's settings are here.
-        while !sender.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
+        until_true("the server's settings are here", || sender.is_extended_connect_protocol_enabled()).await;
         let (answer, mut upload) = sender.send_request(open("/ws", "13"), false).expect("a stream");
         let answer = answer.await.expect("an answer");
         assert_eq!((answer.status().as_u16(), answer.headers()["x-origin"].as_bytes()), (200, &b"web"[..]));

@@ -16,7 +16,7 @@ pub use authority::{Authority, Issued};
 pub use client::{Answer, Client, get};
 pub use origin::Origin;
 pub use reeve::Reeve;
-pub use watch::{observe, until};
+pub use watch::{observe, until, until_true};
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};

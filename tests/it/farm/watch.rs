@@ -22,6 +22,15 @@ pub fn until_within<T>(deadline: Duration, what: &str, mut look: impl FnMut() ->
     }
 }
 
+/// As [`until`], within a task: others on its thread go on meanwhile.
+pub async fn until_true(what: &str, mut look: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !look() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
+
 /// Watches for a bounded time that something does *not* happen: `still` must hold at every look.
 pub fn observe(time: Duration, what: &str, mut still: impl FnMut() -> bool) {
     let start = Instant::now();
