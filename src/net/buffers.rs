@@ -14,12 +14,20 @@ pub const LARGE: usize = 128 << 10;
 const KEEP_SMALL: usize = 256;
 const KEEP_LARGE: usize = 16;
 
+/// What a text begins with: nearly every head fits.
+const TEXT: usize = 4 << 10;
+/// A text that has grown beyond this is not kept.
+const MOST_TEXT: usize = 2 * SMALL;
+/// What a long text begins with: [`LARGE`], and a frame that goes beyond it.
+const LONG_TEXT: usize = LARGE + 2 * SMALL;
+
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Buffers {
     small: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
     texts: RefCell<Vec<Vec<u8>>>,
+    long_texts: RefCell<Vec<Vec<u8>>>,
 }
 
 /// Bytes that have been read and are not used up: `bytes[start..end]`.
@@ -47,14 +55,25 @@ impl Buffers {
 
     /// An empty vector to write a head into; give it back with [`Buffers::keep_text`].
     pub fn text(&self) -> Vec<u8> {
-        self.texts.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(4 << 10))
+        self.texts.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(TEXT))
+    }
+
+    /// The same for what does not fit into a text.
+    pub fn long_text(&self) -> Vec<u8> {
+        self.long_texts.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LONG_TEXT))
     }
 
     pub fn keep_text(&self, mut text: Vec<u8>) {
-        let mut texts = self.texts.borrow_mut();
-        if texts.len() < KEEP_SMALL && text.capacity() <= 2 * SMALL {
+        let (list, most) = match text.capacity() {
+            TEXT..=MOST_TEXT => (&self.texts, KEEP_SMALL),
+            LONG_TEXT => (&self.long_texts, KEEP_LARGE),
+            // A shorter one would have to grow again and again, a longer one holds too much.
+            _ => return,
+        };
+        let mut list = list.borrow_mut();
+        if list.len() < most {
             text.clear();
-            texts.push(text);
+            list.push(text);
         }
     }
 
@@ -198,6 +217,18 @@ mod tests {
         let at = first.bytes.as_ptr();
         drop(first);
         assert_eq!(buffers.small().bytes.as_ptr(), at);
+    }
+
+    #[test]
+    fn texts_that_are_kept_have_room() {
+        let buffers = Buffers::default();
+        buffers.keep_text(Vec::new());
+        assert!(buffers.text().capacity() >= TEXT && buffers.long_text().capacity() > LARGE);
+        let long = buffers.long_text();
+        let at = long.as_ptr();
+        buffers.keep_text(long);
+        let (text, again) = (buffers.text(), buffers.long_text());
+        assert_eq!((text.capacity(), again.as_ptr()), (TEXT, at));
     }
 
     #[test]

@@ -167,6 +167,12 @@ impl Inner {
 
     fn append(&mut self, bytes: &[u8]) {
         self.watch.sent(bytes);
+        let room = self.out.capacity() - self.out.len();
+        if room < bytes.len() && self.out.capacity() < MOST_WAITING {
+            let mut long = self.buffers.long_text();
+            long.extend_from_slice(&self.out);
+            self.buffers.keep_text(std::mem::replace(&mut self.out, long));
+        }
         self.out.extend_from_slice(bytes);
     }
 }

@@ -126,7 +126,10 @@ pub fn final_fields(head: &ResponseHead<'_>, date: &str) -> (http::Response<()>,
     let (mut response, mut length) = interim_fields(head);
     let fields = response.headers_mut();
     if let Some(bytes) = head.length.filter(|_| !head.chunked && head.status != 204) {
-        fields.insert(header::CONTENT_LENGTH, bytes.into());
+        // Digits are a value.
+        if let Ok(value) = HeaderValue::from_str(itoa::Buffer::new().format(bytes)) {
+            fields.insert(header::CONTENT_LENGTH, value);
+        }
         length += 24;
     }
     if !head.dated
@@ -147,8 +150,9 @@ pub fn interim_fields(head: &ResponseHead<'_>) -> (http::Response<()>, usize) {
         // A name is a token and a value has no controls: both were parsed.
         let known_name =
             if *known == Known::Date { Ok(header::DATE) } else { HeaderName::from_bytes(field.name.as_bytes()) };
-        if let (Ok(name), Ok(value)) = (known_name, HeaderValue::from_bytes(field.value)) {
+        if let (Ok(name), Ok(mut value)) = (known_name, HeaderValue::from_bytes(field.value)) {
             length += field.name.len() + field.value.len() + 4;
+            value.set_sensitive(!http2::is_steady(&name));
             fields.append(name, value);
         }
     }

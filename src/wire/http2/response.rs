@@ -88,7 +88,9 @@ pub fn request_of_text(text: &[u8]) -> Option<Request<()>> {
             Known::WebSocketKey | Known::WebSocketVersion => {}
             _ => {
                 let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
-                fields.append(name, HeaderValue::from_bytes(line.value).ok()?);
+                let mut value = HeaderValue::from_bytes(line.value).ok()?;
+                value.set_sensitive(!super::is_steady(&name));
+                fields.append(name, value);
             }
         }
     }
