@@ -14,6 +14,11 @@ use tokio::net::TcpStream;
 /// One read of a quiet connection is a ticket or two; a peer that sends more of them means no good.
 const MOST_TICKETS: usize = 16;
 
+/// Bytes that are sealed before they are sent: three records. While the peer opens these the next ones are
+/// sealed; with 64 KiB, rustls' own limit, it has mostly gone to sleep by then, and to wake it costs more than
+/// the call that was saved: 64 MiB take 0.8 of the time. With two records bodies of 100 KiB lose 4 %.
+const SEALED_AT_ONCE: usize = 48 << 10;
+
 /// A socket and the TLS session on it.
 pub struct Session {
     tcp: TcpStream,
@@ -31,7 +36,9 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// `tls` has finished its handshake on `tcp`.
     pub fn new(tcp: TcpStream, tls: impl Into<Connection>) -> Session {
-        Session { tcp, tls: Box::new(tls.into()), abrupt: false }
+        let mut tls = Box::new(tls.into());
+        tls.set_buffer_limit(Some(SEALED_AT_ONCE));
+        Session { tcp, tls, abrupt: false }
     }
 
     pub fn tcp(&self) -> &TcpStream {
