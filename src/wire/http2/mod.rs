@@ -20,34 +20,35 @@ pub const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// in the header table of the other side (RFC 7541 §2.3.2): every other one would push them out, is looked
 /// for in vain, and may be a secret whose length is guessed by what it is compressed to (§7.1).
 pub fn is_steady(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::ACCEPT
-            | header::ACCEPT_ENCODING
-            | header::ACCEPT_LANGUAGE
-            | header::ACCEPT_RANGES
-            | header::ACCESS_CONTROL_ALLOW_CREDENTIALS
-            | header::ACCESS_CONTROL_ALLOW_HEADERS
-            | header::ACCESS_CONTROL_ALLOW_METHODS
-            | header::ACCESS_CONTROL_ALLOW_ORIGIN
-            | header::ALT_SVC
-            | header::CACHE_CONTROL
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LANGUAGE
-            | header::CONTENT_SECURITY_POLICY
-            | header::CONTENT_TYPE
-            | header::DATE
-            | header::EXPIRES
-            | header::PRAGMA
-            | header::REFERRER_POLICY
-            | header::SERVER
-            | header::STRICT_TRANSPORT_SECURITY
-            | header::TE
-            | header::USER_AGENT
-            | header::VARY
-            | header::VIA
-            | header::X_CONTENT_TYPE_OPTIONS
-            | header::X_FRAME_OPTIONS
-            | header::X_XSS_PROTECTION
-    )
+    matches!(name.as_str(), "x-forwarded-proto" | "x-forwarded-host" | "grpc-encoding" | "grpc-accept-encoding")
+        || matches!(
+            *name,
+            header::ACCEPT
+                | header::ACCEPT_ENCODING
+                | header::ACCEPT_LANGUAGE
+                | header::ACCEPT_RANGES
+                | header::ACCESS_CONTROL_ALLOW_CREDENTIALS
+                | header::ACCESS_CONTROL_ALLOW_HEADERS
+                | header::ACCESS_CONTROL_ALLOW_METHODS
+                | header::ACCESS_CONTROL_ALLOW_ORIGIN
+                | header::ALT_SVC
+                | header::CACHE_CONTROL
+                | header::CONTENT_ENCODING
+                | header::CONTENT_LANGUAGE
+                | header::CONTENT_SECURITY_POLICY
+                | header::CONTENT_TYPE
+                | header::DATE
+                | header::EXPIRES
+                | header::PRAGMA
+                | header::REFERRER_POLICY
+                | header::SERVER
+                | header::STRICT_TRANSPORT_SECURITY
+                | header::TE
+                | header::USER_AGENT
+                | header::VARY
+                | header::VIA
+                | header::X_CONTENT_TYPE_OPTIONS
+                | header::X_FRAME_OPTIONS
+                | header::X_XSS_PROTECTION
+        )
 }

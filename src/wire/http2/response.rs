@@ -1,6 +1,8 @@
 //! An answer of HTTP/2 as the head that everything behind it knows, and a request's head for a server that
 //! speaks HTTP/2.
 
+use std::mem::MaybeUninit;
+
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, uri};
 use smallvec::SmallVec;
@@ -71,9 +73,9 @@ pub fn head<'a>(parts: &'a Parts, ends: bool, limits: &Limits) -> Result<Respons
 /// A head that was written for a server of HTTP/1, for one of HTTP/2: of what we write ourselves, only the
 /// connection's fields have no place there (RFC 9113 §8.2.2).
 pub fn request_of_text(text: &[u8]) -> Option<Request<()>> {
-    let mut table = [httparse::EMPTY_HEADER; Limits::HEADER_COUNT_CEILING + 64];
-    let mut raw = httparse::Request::new(&mut table);
-    raw.parse(text).ok().filter(httparse::Status::is_complete)?;
+    let mut table = [const { MaybeUninit::uninit() }; Limits::HEADER_COUNT_CEILING + 64];
+    let mut raw = httparse::Request::new(&mut []);
+    raw.parse_with_uninit_headers(text, &mut table).ok().filter(httparse::Status::is_complete)?;
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(raw.method?.as_bytes()).ok()?;
     let mut target = uri::Parts::default();
