@@ -1,9 +1,19 @@
 //! Reeve as its users meet it: the real program in a process of its own, real origins, real clients.
 //!
+//! Beside it, in the same program, what needs no process: the shape of the house (`floors`), wrong texts and what is said
+//! of them (`golden`), the kept inputs of fuzzing (`corpus`).
+//!
 //! `farm` holds what the tests stand on; every other file is one subject. A test that lacks a peer
 //! prints `SKIPPED: why` and passes; with CHECK_NO_SKIP=1, as in the gate, it fails instead.
 
 mod farm;
+
+#[path = "../corpus.rs"]
+mod corpus;
+#[path = "../floors.rs"]
+mod floors;
+#[path = "../golden.rs"]
+mod golden;
 
 mod bodies;
 mod chaos;
