@@ -6,6 +6,7 @@
 mod farm;
 
 mod bodies;
+mod browser;
 mod chaos;
 mod clients;
 mod commands;
