@@ -76,6 +76,7 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
     let of_listeners = config.listeners.iter().map(stamp).collect();
     let stamp = |pool: &Pool| pool.tls.as_ref().map(Stamp::of_pool).unwrap_or_default();
     let stamps = [of_listeners, config.pools.iter().map(stamp).collect()];
+    let before = faults.len();
     for listener in &config.listeners {
         let built = listener.tls.as_ref().and_then(|tls| server::build(tls, &listener.name, &ring, None, now, faults));
         let (config, policy) = built.unzip();
@@ -88,7 +89,21 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
         let built = pool.tls.as_ref().and_then(|tls| client::build(tls, pool, &system, now, faults));
         pools.push(built.map(|config| Arc::new(ArcSwap::from_pointee(config))));
     }
+    once(faults, before);
     Loaded { listeners, policies, stamps, pools, ring }
+}
+
+/// What several listeners or pools use has each fault once, where it is named first.
+fn once(faults: &mut Vec<Fault>, from: usize) {
+    let mut at = from;
+    while let Some(fault) = faults.get(at) {
+        let told = faults[from..at].iter().any(|other| (other.code, &other.message) == (fault.code, &fault.message));
+        if told {
+            faults.remove(at);
+        } else {
+            at += 1;
+        }
+    }
 }
 
 /// aws-lc, with X25519MLKEM768 before the classical groups: what is recorded today is to stay closed
