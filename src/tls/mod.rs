@@ -83,25 +83,23 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
         listeners.push(config.map(|config| Arc::new(ArcSwap::from_pointee(config))));
         policies.push(policy);
     }
+    once(faults, before);
     let mut pools = Vec::new();
     let system = client::SystemRoots::default();
     for pool in &config.pools {
         let built = pool.tls.as_ref().and_then(|tls| client::build(tls, pool, &system, now, faults));
         pools.push(built.map(|config| Arc::new(ArcSwap::from_pointee(config))));
     }
-    once(faults, before);
     Loaded { listeners, policies, stamps, pools, ring }
 }
 
-/// What several listeners or pools use has each fault once, where it is named first.
+/// Files that several listeners use have each fault once, where they are named first; the other places are told along.
 fn once(faults: &mut Vec<Fault>, from: usize) {
-    let mut at = from;
-    while let Some(fault) = faults.get(at) {
-        let told = faults[from..at].iter().any(|other| (other.code, &other.message) == (fault.code, &fault.message));
-        if told {
-            faults.remove(at);
-        } else {
-            at += 1;
+    for fault in faults.split_off(from) {
+        let same = |other: &&mut Fault| (other.code, &other.message) == (fault.code, &fault.message);
+        match faults[from..].iter_mut().find(same) {
+            Some(first) => first.also.push((fault.place, "used here too".to_owned())),
+            None => faults.push(fault),
         }
     }
 }
