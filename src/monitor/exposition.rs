@@ -85,7 +85,7 @@ fn listeners(families: &mut Families, view: &View, counters: &Counters) {
             families.counter("reeve_bytes_total", help, &[own, ("direction", direction)], count as f64);
         }
         let help = "TLS handshakes with clients; a resumed one is of a session that was there before.";
-        for (version, resumed, count) in counters.handshakes() {
+        for (version, resumed, count) in counters.handshakes().filter(|_| listener.tls) {
             let resumed = ("resumed", if resumed { "yes" } else { "no" });
             let labels = [own, ("version", version), resumed];
             families.counter("reeve_tls_handshakes_total", help, &labels, count as f64);

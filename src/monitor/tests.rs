@@ -86,6 +86,7 @@ pub fn view() -> View {
                 name: "web".into(),
                 protocol: "http",
                 addresses: vec!["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()],
+                tls: true,
                 open: true,
             },
             ListenerView {
@@ -93,6 +94,7 @@ pub fn view() -> View {
                 name: "media".into(),
                 protocol: "rtsp",
                 addresses: vec!["127.0.0.1:8554".parse().unwrap()],
+                tls: false,
                 open: false,
             },
         ],
@@ -474,6 +476,12 @@ fn the_metrics_page_is_valid_line_by_line() {
     assert_eq!(value(&page, "reeve_reloads_total", &[("result", "refused")]), 1.0);
     assert_eq!(value(&page, "reeve_log_dropped_total", &[]), 5.0);
     assert_eq!(value(&page, "reeve_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    let shaken = |listener| {
+        page.iter()
+            .filter(|(name, labels, _)| name == "reeve_tls_handshakes_total" && labels["listener"] == listener)
+            .count()
+    };
+    assert_eq!((shaken("web"), shaken("media")), (4, 0), "only who ends TLS counts handshakes");
     // What is not configured has no name, and so no line.
     assert!(!page.iter().any(|(name, labels, _)| name == "reeve_requests_total" && labels["pool"] == "99"));
 }

@@ -43,6 +43,8 @@ pub struct ListenerView {
     pub name: Arc<str>,
     pub protocol: &'static str,
     pub addresses: Vec<SocketAddr>,
+    /// Its clients come by TLS, which ends here.
+    pub tls: bool,
     /// False when it needs a part that is not built yet.
     pub open: bool,
 }
@@ -127,6 +129,7 @@ impl View {
                     name: Arc::clone(&listener.name),
                     protocol: listener.protocol.word(),
                     addresses: listener.addresses.clone(),
+                    tls: listener.tls.is_some(),
                     open: listener.built,
                 })
                 .collect(),

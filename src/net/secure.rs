@@ -83,7 +83,11 @@ impl Session {
         let _ = self.send_now();
         match opened {
             Ok(_) => Poll::Ready(Ok(())),
-            Err(error) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error))),
+            Err(error) => {
+                // RFC 8446 §6.2: after an error no orderly end is announced, also where rustls has no alert for it.
+                self.abrupt = true;
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
+            }
         }
     }
 
@@ -186,7 +190,9 @@ impl Session {
 
     /// Says that nothing more will come, to TLS and to TCP; the other direction stays open.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.tls.send_close_notify();
+        if !self.abrupt {
+            self.tls.send_close_notify();
+        }
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }

@@ -15,7 +15,8 @@ use crate::model::pool::ProxyVersion;
 use crate::net::{Elapsed, Stream, peek};
 use crate::state::counters::Rejected;
 use crate::sys::socket;
-use crate::wire::proxy_header::{self, Endpoints, HeaderFault, ProxyHeader, Said, Tlvs};
+use crate::tls::Peer;
+use crate::wire::proxy_header::{self, ClientCertificate, Endpoints, HeaderFault, ProxyHeader, Said, Tls, Tlvs};
 
 /// What servers are told of a client's connection.
 #[derive(Debug)]
@@ -171,7 +172,8 @@ fn note(connection: &Connection, header: &ProxyHeader<'_>) {
     }
 }
 
-/// Appends the header that a connection to a server begins with, when it carries this client's.
+/// Appends the header that a connection to a server begins with, when it carries this client's. Of TLS that is
+/// ended here, what a header that came in said is left out: it told of another session, or of none.
 pub fn write(connection: &Connection, version: ProxyVersion, out: &mut Vec<u8>) {
     // Unknown only for a client that was here before any pool wanted to know.
     let (ends, tlvs) = match connection.announced.get() {
@@ -180,7 +182,28 @@ pub fn write(connection: &Connection, version: ProxyVersion, out: &mut Vec<u8>) 
     };
     match version {
         ProxyVersion::V1 => proxy_header::write_v1(Some(ends), out),
-        // What a TLS listener of ours knows (PP §2.2.6 and the types before) belongs behind these values.
-        ProxyVersion::V2 => proxy_header::write_v2(Some(ends), tlvs.to_pass_on(), out),
+        ProxyVersion::V2 => match connection.tls.get() {
+            None => proxy_header::write_v2(Some(ends), tlvs.to_pass_on(), out),
+            Some(peer) => {
+                let tls = tls(peer);
+                let ssl = tls.ssl();
+                // Ours first: where not all of them fit, those that came in are left out.
+                let passed = tlvs.to_pass_on().filter(|(kind, _)| !proxy_header::tells_of_tls(*kind));
+                proxy_header::write_v2(Some(ends), tls.values(&ssl).chain(passed), out);
+            }
+        },
+    }
+}
+
+fn tls(peer: &Peer) -> Tls<'_> {
+    Tls {
+        version: peer.version,
+        cipher: peer.cipher,
+        alpn: peer.alpn.as_deref(),
+        authority: peer.sni.as_deref(),
+        certificate: peer.certificate.as_ref().map(|certificate| ClientCertificate {
+            common_name: certificate.common_name.as_deref(),
+            shown_now: !peer.resumed,
+        }),
     }
 }

@@ -46,6 +46,10 @@ type Connection = h2::server::Connection<Deferred, Bytes>;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
+/// Requests of one connection that are taken up in one go; then others have their turn. A hundred streams that
+/// come together, and are worth a millisecond or more, would keep everybody else waiting as long.
+const AT_ONCE: usize = 16;
+
 /// While streams are served, they watch the time.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -96,6 +100,7 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
     }
     let mut view = worker.view();
     let mut waited = Wait::Idle;
+    let mut at_once = 0;
     loop {
         let wait = shared.waits(&io);
         if wait != std::mem::replace(&mut waited, wait) {
@@ -112,13 +117,18 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
         match shared.entered.timer.wait(limit, event).await {
             Ok(Event::Request(request)) => {
                 start(&shared, *request);
+                at_once += 1;
+                if at_once >= AT_ONCE {
+                    at_once = 0;
+                    tokio::task::yield_now().await;
+                }
                 let most = config.limits.requests_per_connection;
                 if most > 0 && shared.entered.requests.get() + shared.streams.get() as u64 >= most && !draining {
                     draining = true;
                     connection.graceful_shutdown();
                 }
             }
-            Ok(Event::Waits) => {}
+            Ok(Event::Waits) => at_once = 0,
             Ok(Event::Drain) => {
                 draining = true;
                 connection.graceful_shutdown();

@@ -10,7 +10,7 @@
 //! A request that may have reached a server is sent again only when that is safe (RFC 9110 §9.2.2).
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,13 +22,14 @@ use http::HeaderMap;
 
 use super::announced;
 use super::channels::Place;
-use super::client::{Client, Rest};
+use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
 use super::plan::{Forward, Plan};
 use super::receive::{self, Answer, FromServer, Receive, Received};
+use super::registry::Connection;
 use super::relay::{self, Patience, RelayError};
 use super::tunnel;
 use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
@@ -133,12 +134,17 @@ impl Exchange<'_> {
     /// Tries servers until one answers, or none is left that may be tried.
     async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<After, Failure> {
         let mut take = Take::IdleOrNew;
+        // A stream that is reset before its turn comes costs no connection to a server.
+        unless_given_up(&mut client.to, ready(Ok(()))).await?;
         loop {
             let key = self.forward.key;
             let Connected { lease, mut upstream, reused, took } =
                 match pick::pick(self.worker, &self.pool, key, take, &mut self.tries)? {
                     Picked::Connected(connected) => connected,
-                    Picked::ToDial(lease) => Box::pin(self.reach(client, take, lease)).await?,
+                    Picked::ToDial(lease) => {
+                        let reached = Box::pin(self.reach(client.connection, client.timer, take, lease));
+                        unless_given_up(&mut client.to, reached).await?
+                    }
                 };
             self.connect += took;
             client.connection.server.set((self.forward.pool as u32, lease.id()));
@@ -217,22 +223,28 @@ impl Exchange<'_> {
     }
 
     /// Gets a connection to a server that has no idle one for everybody.
-    async fn reach(&mut self, client: &Client<'_, '_>, take: Take, lease: Lease) -> Result<Connected, Failure> {
+    async fn reach(
+        &mut self,
+        connection: &Connection,
+        timer: &Timer,
+        take: Take,
+        lease: Lease,
+    ) -> Result<Connected, Failure> {
         let (worker, pool) = (self.worker, &self.pool);
         let mut greeting = Vec::new();
         if let Some(version) = pool.config().send_proxy {
             let (server, address) = (lease.id(), lease.address());
             if take == Take::IdleOrNew
-                && let Some(announced) = client.connection.announced.get()
+                && let Some(announced) = connection.announced.get()
                 && let Some(stream) = announced.take(server, address, pool.config().tls.is_none(), worker.lately())
             {
                 worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
                 return Ok(Connected { lease, upstream: Upstream::Http1(stream), reused: true, took: Duration::ZERO });
             }
-            announced::write(client.connection, version, &mut greeting);
+            announced::write(connection, version, &mut greeting);
         }
         let (key, tries) = (self.forward.key, &mut self.tries);
-        pick::connect(worker, pool, key, take, lease, &greeting, tries, client.timer).await
+        pick::connect(worker, pool, key, take, lease, &greeting, tries, timer).await
     }
 
     fn keep(&self, client: &Client<'_, '_>, lease: &Lease, stream: Stream) {
@@ -363,6 +375,18 @@ impl Exchange<'_> {
         }
         result
     }
+}
+
+/// Does what has to be done before the request is sent, for as long as its client wants it.
+async fn unless_given_up<T>(
+    to: &mut ToClient<'_, '_>,
+    mut work: impl Future<Output = Result<T, Failure>> + Unpin,
+) -> Result<T, Failure> {
+    poll_fn(|cx| match to.poll_given_up(cx) {
+        Poll::Ready(()) => Poll::Ready(Err(Failure::client_gone())),
+        Poll::Pending => Pin::new(&mut work).poll(cx),
+    })
+    .await
 }
 
 fn not_uploaded(received: Received) -> Received {

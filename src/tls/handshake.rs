@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use rustls::pki_types::ServerName;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, HandshakeKind, PeerIncompatible,
-    ProtocolVersion, ServerConfig, ServerConnection,
+    AlertDescription, CertificateError, CipherSuite, ClientConfig, ClientConnection, Error, HandshakeKind,
+    PeerIncompatible, ProtocolVersion, ServerConfig, ServerConnection,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -32,6 +32,8 @@ pub struct Peer {
     /// `TLSv1.3`
     pub version: &'static str,
     pub is_tls13: bool,
+    /// As OpenSSL names it: `TLS_AES_128_GCM_SHA256`, `ECDHE-RSA-AES128-GCM-SHA256`.
+    pub cipher: &'static str,
     pub resumed: bool,
     /// In lower case.
     pub sni: Option<Box<str>>,
@@ -113,11 +115,28 @@ impl Peer {
         Ok(Peer {
             version: if is_tls13 { "TLSv1.3" } else { "TLSv1.2" },
             is_tls13,
+            cipher: session.negotiated_cipher_suite().map_or("", |suite| cipher(suite.suite())),
             resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
             sni: session.server_name().map(|name| name.to_ascii_lowercase().into()),
             alpn: session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into()),
             certificate,
         })
+    }
+}
+
+/// OpenSSL's names of the suites that there are (`super::provider`), which is what is expected of a proxy.
+fn cipher(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => "",
     }
 }
 
@@ -136,5 +155,17 @@ pub async fn connect(
             Err("TLS: the server closed the connection within the handshake".to_owned())
         }
         Err(error) => Err(format!("TLS: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_has_a_name() {
+        for suite in &super::super::provider().cipher_suites {
+            assert_ne!(cipher(suite.suite()), "", "{suite:?}");
+        }
     }
 }

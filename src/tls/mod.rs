@@ -76,12 +76,14 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
     let of_listeners = config.listeners.iter().map(stamp).collect();
     let stamp = |pool: &Pool| pool.tls.as_ref().map(Stamp::of_pool).unwrap_or_default();
     let stamps = [of_listeners, config.pools.iter().map(stamp).collect()];
+    let before = faults.len();
     for listener in &config.listeners {
         let built = listener.tls.as_ref().and_then(|tls| server::build(tls, &listener.name, &ring, None, now, faults));
         let (config, policy) = built.unzip();
         listeners.push(config.map(|config| Arc::new(ArcSwap::from_pointee(config))));
         policies.push(policy);
     }
+    once(faults, before);
     let mut pools = Vec::new();
     let system = client::SystemRoots::default();
     for pool in &config.pools {
@@ -89,6 +91,17 @@ pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded
         pools.push(built.map(|config| Arc::new(ArcSwap::from_pointee(config))));
     }
     Loaded { listeners, policies, stamps, pools, ring }
+}
+
+/// Files that several listeners use have each fault once, where they are named first; the other places are told along.
+fn once(faults: &mut Vec<Fault>, from: usize) {
+    for fault in faults.split_off(from) {
+        let same = |other: &&mut Fault| (other.code, &other.message) == (fault.code, &fault.message);
+        match faults[from..].iter_mut().find(same) {
+            Some(first) => first.also.push((fault.place, "used here too".to_owned())),
+            None => faults.push(fault),
+        }
+    }
 }
 
 /// aws-lc, with X25519MLKEM768 before the classical groups: what is recorded today is to stay closed

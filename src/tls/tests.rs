@@ -134,6 +134,21 @@ fn names_find_their_certificate() {
 }
 
 #[test]
+fn two_listeners_on_one_folder_have_each_fault_once() {
+    let folder = Folder::new("shared");
+    folder.pair("certs/a", &["a.example"]);
+    folder.write("certs/b.key", "no key");
+    folder.write("certs/b.pem", "no certificate");
+    let mut config = folder.listener(ClientCertificate::None);
+    let one = said(&config).1;
+    assert!(!one.is_empty());
+    config.listeners.push(Listener { name: "other".into(), ..config.listeners[0].clone() });
+    let (loaded, two) = said(&config);
+    assert_eq!(two, one);
+    assert!(loaded.listeners.iter().all(Option::is_none), "neither is served");
+}
+
+#[test]
 fn of_two_for_a_name_the_valid_one_answers() {
     let folder = Folder::new("renewed");
     let (certificate, key) = made(&["a.example"], |params| {

@@ -5,6 +5,7 @@
 //! been still for a second, so that a chain and its key are not taken one without the other. A bad set
 //! leaves the old one, and says so. Connections notice nothing.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,8 +38,9 @@ pub async fn run(config: Arc<Config>, loaded: Loaded, mut stop: watch::Receiver<
         let looked = tokio::task::spawn_blocking(move || {
             let now = SystemTime::now();
             let turned = ring.turn(now);
+            let mut said = HashSet::new();
             for one in &mut watched {
-                one.look(&ring, now);
+                one.look(&ring, now, &mut said);
             }
             (watched, turned)
         });
@@ -97,7 +99,8 @@ impl Watched {
         Watched { label, what, read: read.clone(), seen: read.clone() }
     }
 
-    fn look(&mut self, ring: &Arc<Ring>, now: SystemTime) {
+    /// `said` is what was said in this round already, of files that others use too.
+    fn look(&mut self, ring: &Arc<Ring>, now: SystemTime, said: &mut HashSet<String>) {
         let stamp = self.what.stamp();
         let still = stamp == self.seen;
         self.seen = stamp;
@@ -107,8 +110,11 @@ impl Watched {
         self.read = self.seen.clone();
         let mut faults = Vec::new();
         let done = self.what.renew(ring, now, &mut faults);
-        for fault in &faults {
-            tracing::warn!("{}", told(fault));
+        for text in faults.iter().map(told) {
+            if !said.contains(&text) {
+                tracing::warn!("{text}");
+                said.insert(text);
+            }
         }
         match done {
             true => tracing::info!(of = self.label, "certificates were read anew"),

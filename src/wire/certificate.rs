@@ -1,7 +1,7 @@
 //! What stands in an X.509 certificate (RFC 5280): names, validity, fingerprint.
 //!
 //! Only reads; whether a certificate is to be believed, rustls decides. Texts come out in printable ASCII,
-//! so that they can go into a header field as they are.
+//! so that they can go into a header field as they are; but for the common name.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,7 +20,7 @@ pub struct Certificate {
     pub issuer: Box<str>,
     /// Subject alternative names, without their kind: hosts, addresses, mailboxes, URIs.
     pub names: Vec<Box<str>>,
-    /// The last CN of the subject.
+    /// The last CN of the subject, as it stands there: not escaped.
     pub common_name: Option<Box<str>>,
     /// SHA-256 of the whole, in lower-case hex.
     pub fingerprint: Box<str>,
@@ -39,7 +39,7 @@ pub fn parse(der: &[u8]) -> Option<Certificate> {
         subject: distinguished(certificate.subject()).into(),
         issuer: distinguished(certificate.issuer()).into(),
         names: names.unwrap_or_default(),
-        common_name: common_name.map(|name| escaped(name).into()),
+        common_name: common_name.map(Into::into),
         fingerprint: hex(digest(&SHA256, der).as_ref()).into(),
         not_before: certificate.validity().not_before.timestamp(),
         not_after: certificate.validity().not_after.timestamp(),
@@ -131,7 +131,7 @@ fn hex(bytes: &[u8]) -> String {
 pub fn fuzz(bytes: &[u8]) {
     if let Some(read) = parse(bytes) {
         let texts = [&read.subject, &read.issuer, &read.fingerprint].into_iter().chain(&read.names);
-        for text in texts.chain(&read.common_name) {
+        for text in texts {
             assert!(text.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{text:?}");
         }
     }
@@ -161,6 +161,7 @@ mod tests {
         let read = made(&["t.example", "10.0.0.1", "2001:db8::1"], &subject);
         assert_eq!(&*read.subject, r"CN=web\0D\0AX-Evil: 1\, CN=root \C3\A9,O=Ex\, Ltd");
         assert_eq!(read.subject, read.issuer);
+        assert_eq!(read.common_name.as_deref(), Some("web\r\nX-Evil: 1, CN=root é"));
         let names: Vec<&str> = read.names.iter().map(|name| &**name).collect();
         assert_eq!(names, ["t.example", "10.0.0.1", "2001:db8::1", "spiffe://example/a"]);
         assert_eq!(read.fingerprint.len(), 64);

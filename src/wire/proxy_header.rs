@@ -20,7 +20,7 @@ use memchr::memchr;
 
 use crate::model::Limits;
 
-pub use write::{write_v1, write_v2};
+pub use write::{ClientCertificate, Tls, tells_of_tls, write_v1, write_v2};
 
 /// A header that was read whole.
 #[derive(Debug, Clone, Copy)]

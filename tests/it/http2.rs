@@ -1,11 +1,13 @@
 //! HTTP/2 from clients: the same requests and answers as over HTTP/1, before servers that know only that.
 
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use socket2::{Domain, Socket, Type};
 
-use crate::farm::h2::{Body, Session};
+use crate::farm::h2::{Body, Frame, Frames, GET, Session, code};
 use crate::farm::origin::{is_pattern, send_pattern};
 use crate::farm::peer::program;
 use crate::farm::process::run;
@@ -176,6 +178,47 @@ fn a_client_that_gives_up_frees_the_server() {
     assert!(lines[0]["failure"] == "client-gone" && lines[0]["status"].is_null(), "{}", lines[0]);
     assert_eq!(session.get("/sized/5").expect("an answer").body.len(), 5);
     origin.release();
+}
+
+/// Opened and reset in one breath, or while its server is being reached: neither keeps anything busy.
+#[test]
+fn what_is_taken_back_early_reaches_no_server() {
+    let _turn = among_others();
+    let (origin, reeve) = farm("h2-taken-back");
+    let mut client = Frames::connect(&reeve.address());
+    let open = |n: u32, path: &str| {
+        Frame::request(n, code::END_STREAM | code::END_HEADERS, &[GET[0], GET[1], (":path", path), GET[3]]).bytes()
+    };
+    let reset = |n: u32| Frame::new(code::RST_STREAM, 0, n, [0, 0, 0, 8]).bytes();
+    assert!(
+        client.write(&(0..20).flat_map(|n| [open(2 * n + 1, "/x"), reset(2 * n + 1)].concat()).collect::<Vec<_>>())
+    );
+    let gone = |lines: &[serde_json::Value]| lines.iter().filter(|line| line["failure"] == "client-gone").count();
+    until("their lines in the log", || (gone(&reeve.log()) == 20).then_some(()));
+    assert!(client.alive() && origin.requests() == 0, "{} requests", origin.requests());
+
+    // A server whose queue of connections is full answers to none.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    full.bind(&"127.0.0.1:0".parse::<SocketAddr>().expect("an address").into()).expect("a port");
+    full.listen(0).expect("a listener");
+    let address = full.local_addr().ok().and_then(|address| address.as_socket()).expect("its address");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10, "a queue of nothing is full by now");
+    }
+    let config = pool("web", "rr", &[("full", address.to_string())]) + "\n[timeouts]\nconnect = \"20s\"\n";
+    let reeve = Reeve::start("h2-dialled", &config, RULES);
+    let mut client = Frames::connect(&reeve.address());
+    assert!(client.write(&open(1, "/x")));
+    until("its connection on the way", || {
+        let text = get(&reeve.site.metrics(), "/metrics", &[]).text();
+        text.contains("reeve_server_in_flight{pool=\"web\",server=\"full\"} 1").then_some(())
+    });
+    assert!(client.write(&reset(1)));
+    let line = until("its line in the log", || reeve.log().pop());
+    assert_eq!((&line["failure"], &line["tries"]), (&"client-gone".into(), &1.into()), "{line}");
+    assert!(client.alive());
 }
 
 /// RFC 8441: a stream that becomes a WebSocket, before a server that knows only the one of HTTP/1.1.

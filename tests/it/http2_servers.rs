@@ -148,6 +148,24 @@ fn what_was_not_looked_at_is_asked_again() {
     assert_eq!(origin.connections(), 2);
 }
 
+/// It may come from a server that has acted on the request, so it is told, whatever the method.
+#[test]
+fn another_reset_is_not_asked_again() {
+    let _turn = among_others();
+    let origin = H2Origin::start(100);
+    let reeve = farm_of("h2c-reset", &[&origin]);
+    let session = Session::connect(&reeve.address());
+    for method in ["GET", "POST"] {
+        let reset = session.ask(request(method, "/reset", &[]), None).expect("an answer");
+        assert_eq!(reset.status, 502, "{method}");
+        let http1 = Client::connect(&reeve.address()).request(method, "/reset", &[]).expect("an answer");
+        assert_eq!(http1.status, 502, "{method} by HTTP/1");
+    }
+    assert_eq!(origin.requests(), 4);
+    let lines = until("lines in the log", || Some(reeve.log()).filter(|lines| lines.len() == 4));
+    assert!(lines.iter().all(|line| line["tries"] == 1 && line["failure"] == "server-closed"), "{lines:?}");
+}
+
 #[test]
 fn nobody_there() {
     let _turn = among_others();

@@ -16,6 +16,7 @@ mod floors;
 mod golden;
 
 mod bodies;
+mod browser;
 mod chaos;
 mod clients;
 mod commands;

@@ -2,16 +2,18 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::farm::origin::{is_pattern, send_pattern};
 use crate::farm::peer::{program, python_with_packages, test_file};
 use crate::farm::ports::Port;
 use crate::farm::process::{Process, listens, run};
-use crate::farm::reeve::{command, pool};
-use crate::farm::{Reeve, among_others, get, observe, raw, skip, until};
+use crate::farm::reeve::{Site, command, pool};
+use crate::farm::{Authority, Reeve, among_others, get, observe, raw, skip, until};
 
 /// Reeve with a `tcp` listener before these servers.
 fn farm(label: &str, servers: &[(&str, String)], more: &str) -> (Reeve, Port) {
@@ -127,6 +129,65 @@ fn take_pattern(stream: &mut TcpStream, offset: u64) -> u64 {
         assert!(is_pattern(offset + count, &bytes[..n]), "after {count} bytes");
         count += n as u64;
     }
+}
+
+/// What arrives in clear goes on by TLS, and its end is announced to both sides.
+#[test]
+fn a_pool_may_be_spoken_to_by_tls() {
+    let _turn = among_others();
+    let ours = Authority::new("ours");
+    let issued = ours.issue("origin", &["127.0.0.1"]);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("versions").with_no_client_auth();
+    let own = Arc::new(builder.with_single_cert(vec![issued.der()], issued.key_der()).expect("a server"));
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = raw::serve(move |stream| {
+        let session = ServerConnection::new(own.clone()).expect("a session");
+        let mut stream = StreamOwned::new(session, stream);
+        let _ = stream.write_all(b"hello\n");
+        let _ = stream.flush();
+        // rustls makes an error of an end that is not announced.
+        let mut all = Vec::new();
+        let ended = stream.read_to_end(&mut all);
+        let _ = tell.send((ended.is_ok(), all.len(), is_pattern(0, &all), stream.conn.alpn_protocol().is_some()));
+        let _ = stream.write_all(format!("{} bytes\n", all.len()).as_bytes());
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    });
+    let port = Port::free();
+    let config = pool("raw", "rr", &[("one", server)])
+        + &format!(
+            "tls = {{ ca = \"ca.pem\" }}\n[listen.raw]\naddress = [\"{}\"]\nprotocol = \"tcp\"\npool = \"raw\"\n",
+            port.address()
+        );
+    let site = Site::write("opaque-tls", &config, "http *\n  all : any  deny\n");
+    site.folder.write("ca.pem", ours.pem());
+    let reeve = Reeve::run(site);
+    let mut client = connect(&port);
+    assert_eq!(raw::line(&mut client), "hello\n");
+    send_pattern(&mut client, 0, 3_000_001).expect("sent");
+    client.shutdown(Shutdown::Write).expect("an end");
+    assert_eq!(raw::line(&mut client), "3000001 bytes\n");
+    assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
+    // No language is offered, for none is known.
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)).expect("its word"), (true, 3_000_001, true, false));
+    let line = until("a line in the log", || reeve.log().pop());
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&3_000_001.into(), &20.into()), "{line}");
+    assert!(line["failure"].is_null(), "{line}");
+    // A server that nobody vouches for hears nothing.
+    let site = Site::write("opaque-stranger", &config, "http *\n  all : any  deny\n");
+    site.folder.write("ca.pem", Authority::new("another").pem());
+    drop(reeve);
+    let reeve = Reeve::run(site);
+    let mut client = connect(&port);
+    let ended = client.read(&mut [0; 1]);
+    assert!(
+        ended.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |count| *count == 0),
+        "{ended:?}"
+    );
+    let line = until("a line in the log", || reeve.log().pop());
+    assert_eq!((&line["failure"], &line["bytes_in"]), (&"connect".into(), &0.into()), "{line}");
 }
 
 #[test]

@@ -2,13 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use crate::farm::authority::TlsStream;
 use crate::farm::peer::{daemon, program};
 use crate::farm::ports::Port;
 use crate::farm::process::{Process, listens, run};
-use crate::farm::reeve::pool;
-use crate::farm::{Client, Folder, Origin, Reeve, among_others, get, observe, raw, skip, until};
+use crate::farm::reeve::{Site, pool};
+use crate::farm::{Authority, Client, Folder, Issued, Origin, Reeve, among_others, get, observe, raw, skip, until};
 
 const REQUEST: &str = "GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const LINE: &str = "PROXY TCP4 192.0.2.17 198.51.100.2 56324 443\r\n";
@@ -335,6 +341,130 @@ fn values_are_passed_on_and_probes_say_that_they_are_ours() {
     let line = until("a line", || reeve.log().into_iter().find(|line| line["listener"] == "raw"));
     assert_eq!((&line["client"], &line["bytes_in"]), (&"192.0.2.17:56324".into(), &5.into()));
     observe(Duration::from_millis(50), "nothing else is connected", || connections.try_recv().is_err());
+}
+
+/// A client that shows this certificate, where it is asked for one.
+fn showing(authority: &Authority, own: &Issued) -> Arc<ClientConfig> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let own = CertifiedKey::from_der(vec![own.der()], own.key_der(), &provider).expect("a certificate");
+    let mut config = authority.client();
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(own));
+    Arc::new(config)
+}
+
+/// Reeve with a TLS listener that asks for certificates and is told whose connections it gets.
+fn by_tls(label: &str, server: &str) -> (Reeve, Port, Authority, Issued) {
+    let (port, ours, clients) = (Port::free(), Authority::new("ours"), Authority::new("clients"));
+    let config = format!(
+        "{}send-proxy-protocol = \"v2\"\n\n[listen.secure]\naddress = [\"{}\"]\nrules = [\"rules/site.rules\"]\n\
+         accept-proxy-protocol = {{ from = [\"127.0.0.0/8\"], mode = \"optional\" }}\n\
+         tls = {{ certificates = \"certs\", client-ca = \"clients.pem\", client-certificate = \"optional\" }}\n\
+         \n[state]\npath = \"state\"\n",
+        pool("web", "rr", &[("one", server.to_owned())]),
+        port.address()
+    );
+    let site = Site::write(label, &config, "http *\n  all : any  use web\n");
+    ours.issue("t.example", &["t.example"]).write(&site.folder, "certs/site");
+    site.folder.write("clients.pem", clients.pem());
+    let joe = clients.issue("Joe, \u{e9}", &["joe@ops.example"]);
+    (Reeve::run(site), port, ours, joe)
+}
+
+/// Says a header, then shakes hands.
+fn announced(port: &Port, header: &[u8], config: &Arc<ClientConfig>) -> Client<TlsStream> {
+    let name = ServerName::try_from("T.example").expect("a name");
+    let mut session = ClientConnection::new(config.clone(), name).expect("a session");
+    let mut tcp = TcpStream::connect(port.address()).expect("a connection");
+    Client::prepare(&tcp).expect("deadlines");
+    tcp.write_all(header).expect("the header");
+    while session.is_handshaking() {
+        session.complete_io(&mut tcp).expect("a handshake");
+    }
+    Client::new(StreamOwned::new(session, tcp))
+}
+
+/// Types and values of a header of version 2 with addresses of IPv4, taken apart by the text of the specification.
+fn values(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
+    let fixed = raw::exactly(stream, 16);
+    assert_eq!((&fixed[..12], &fixed[12..14]), (SIGNATURE, &[0x21, 0x11][..]));
+    let rest = raw::exactly(stream, usize::from(u16::from_be_bytes([fixed[14], fixed[15]])));
+    apart(&rest[12..])
+}
+
+fn apart(mut rest: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut all = Vec::new();
+    while let [kind, high, low, more @ ..] = rest {
+        let (value, behind) = more.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        all.push((*kind, value.to_vec()));
+        rest = behind;
+    }
+    assert!(rest.is_empty(), "{rest:x?}");
+    all
+}
+
+/// PP §2.2.1, §2.2.2 and §2.2.6: of a client's TLS the server hears what we have seen of it, and nothing that others
+/// said of theirs.
+#[test]
+fn a_server_is_told_of_the_tls_that_ends_here() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let (_reeve, port, ours, joe) = by_tls("proxy-tls", &address);
+    let (with, without) = (showing(&ours, &joe), Arc::new(ours.client()));
+    // Of a proxy before us: another protocol, name and TLS, which are not passed on, and a value that is.
+    let theirs = [&[0x01, 0, 2][..], b"h2", &[0x02, 0, 3], b"a.b", &[0x20, 0, 5, 7, 0, 0, 0, 0, 0xe0, 0, 1, b'x']];
+    let theirs = v2(0x21, 0x11, &[&V4[..], &theirs.concat()].concat());
+    let name = "Joe, \u{e9}".as_bytes();
+    // The first shows its certificate; the second goes on with the session of the first.
+    for (header, config, client, verify, name, passed) in [
+        (&b""[..], &with, 0x07, 0_u32, Some(name), false),
+        (b"", &with, 0x05, 0, Some(name), false),
+        (&theirs, &with, 0x05, 0, Some(name), true),
+        (b"", &without, 0x01, 1, None, false),
+    ] {
+        let mut client_side = announced(&port, header, config);
+        client_side.send("GET /x HTTP/1.1\r\nHost: t.example\r\n\r\n").expect("sent");
+        let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+        let mut told = values(&mut server);
+        if passed {
+            assert_eq!(told.pop(), Some((0xe0, b"x".to_vec())));
+        }
+        let (kind, ssl) = told.pop().expect("a value");
+        assert_eq!(told, [(0x01, b"http/1.1".to_vec()), (0x02, b"t.example".to_vec())]);
+        assert_eq!((kind, &ssl[..5]), (0x20, &[&[client][..], &verify.to_be_bytes()].concat()[..]));
+        let mut expected = vec![(0x21, b"TLSv1.3".to_vec())];
+        expected.extend(name.map(|name| (0x22, name.to_vec())));
+        let suite = client_side.session().negotiated_cipher_suite().expect("a suite").suite();
+        let suite = format!("{suite:?}").replace("TLS13_", "TLS_");
+        expected.push((0x23, suite.into_bytes()));
+        assert_eq!(apart(&ssl[5..]), expected);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head += &raw::line(&mut server);
+        }
+        assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
+        server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("an answer");
+        assert_eq!(client_side.answer("GET").expect("an answer").text(), "ok");
+    }
+}
+
+/// HAProxy takes such a header, and the name from it.
+#[test]
+fn haproxy_is_told_of_the_name() {
+    let _turn = among_others();
+    let Some(mut haproxy) = daemon("haproxy") else { return skip("no haproxy") };
+    let (folder, server) = (Folder::new("proxy-haproxy"), Port::free());
+    let text = format!(
+        "defaults\n mode http\n timeout client 20s\n timeout server 20s\n timeout connect 5s\nfrontend in\n \
+         bind {} accept-proxy\n http-request return status 200 content-type text/plain \
+         lf-string \"%[src] %[fc_pp_authority]\"\n",
+        server.address()
+    );
+    let file = folder.write("haproxy.cfg", text);
+    let mut haproxy = Process::start(haproxy.arg("-db").arg("-f").arg(file));
+    listens(&mut haproxy, &server.address());
+    let (_reeve, port, ours, joe) = by_tls("proxy-to-haproxy", &server.address());
+    let mut client = announced(&port, LINE.as_bytes(), &showing(&ours, &joe));
+    assert_eq!(client.request("GET", "/", &[]).expect("an answer").text(), "192.0.2.17 t.example");
 }
 
 static CHECKED: std::sync::OnceLock<std::sync::Mutex<std::sync::mpsc::Receiver<String>>> = std::sync::OnceLock::new();

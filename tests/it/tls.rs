@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustls::HandshakeKind;
 
+use crate::farm::h2::{Frame, Frames, GET, PREFACE, code};
 use crate::farm::origin::is_pattern;
 use crate::farm::peer::program;
 use crate::farm::ports::Port;
@@ -456,6 +457,29 @@ fn a_websocket_passes_through_tls_and_the_strongest_group_is_chosen() {
         assert_eq!(client.session().handshake_kind(), Some(HandshakeKind::Resumed));
         client.request("GET", "/", &[]).expect("an answer, and tickets");
     }
+}
+
+/// Each byte in a record of its own, as far as the first request and its answer.
+#[test]
+fn http2_that_comes_byte_by_byte() {
+    let _turn = among_others();
+    let origin = Origin::start("web");
+    let secure = Secure::start("h2-dripped", &origin, &[("secure", "")], RULES);
+    let mut client = secure.authority.client();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let client = Client::secure(&secure.address(0), "t.example", &Arc::new(client)).expect("a handshake");
+    let mut frames = Frames::over(client.into_inner());
+    let request = Frame::request(1, code::END_STREAM | code::END_HEADERS, &GET);
+    let said = [PREFACE, &Frame::new(code::SETTINGS, 0, 0, []).bytes(), &request.bytes()].concat();
+    for byte in said {
+        assert!(frames.write(&[byte]));
+    }
+    let settings = frames.read().expect("a frame");
+    assert_eq!((settings.kind, settings.flags), (code::SETTINGS, 0));
+    let body = frames.wait_for(|frame| frame.kind == code::DATA);
+    assert!(body.stream == 1 && is_pattern(0, &body.payload) && body.payload.len() == 10, "{body:?}");
+    let line = until("its line in the log", || secure.reeve.log().pop());
+    assert_eq!((&line["proto"], &line["status"], &line["tls"]), (&"HTTP/2.0".into(), &200.into(), &"TLSv1.3".into()));
 }
 
 #[test]

@@ -311,3 +311,95 @@ fn a_body_that_ends_with_its_connection_has_to_end_in_order() {
     let line = until("its line in the log", || reeve.log().into_iter().find(|line| line["path"] == "/files/cut"));
     assert_eq!((&line["failure"], &line["side"]), (&"response-cut".into(), &"server".into()));
 }
+
+/// What an origin does with an upload.
+#[derive(Clone, Copy)]
+enum Midway {
+    /// Says why it wants no more, ends its side, and reads on until the other one has gone.
+    Refuse,
+    /// Closes without a word, which resets the connection.
+    Close,
+}
+
+/// Answers each GET; of any other request it reads the head and 100,000 bytes. Counts what it was asked.
+fn uploads(issued: &Issued, midway: Midway, asked: Arc<AtomicUsize>) -> SocketAddr {
+    let own = server(issued);
+    origin(move |stream| {
+        let session = ServerConnection::new(own.clone()).expect("a session");
+        let mut stream = StreamOwned::new(session, stream);
+        let mut input = Vec::new();
+        let mut bytes = [0; 16 << 10];
+        loop {
+            let head = input.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+            let wanted = head.map_or(usize::MAX, |end| end + if input.starts_with(b"GET") { 0 } else { 100_000 });
+            if input.len() < wanted {
+                let Ok(count @ 1..) = stream.read(&mut bytes) else { return };
+                input.extend_from_slice(&bytes[..count]);
+                continue;
+            }
+            asked.fetch_add(1, Ordering::SeqCst);
+            if input.starts_with(b"GET") {
+                input.drain(..wanted);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("an answer");
+                stream.flush().expect("an answer");
+                continue;
+            }
+            if let Midway::Refuse = midway {
+                let _ = stream.write_all(
+                    b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much",
+                );
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+                let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+                while stream.sock.read(&mut bytes).is_ok_and(|count| count > 0) {}
+            }
+            return;
+        }
+    })
+}
+
+/// A server that wants no more of an upload: its word reaches the client, or 502, and nobody is asked again.
+#[test]
+fn uploads_that_the_server_ends() {
+    let _turn = among_others();
+    let ours = Authority::new("ours");
+    let issued = ours.issue("origin", &["127.0.0.1"]);
+    let cases = [("refuses", Midway::Refuse, 413), ("closes", Midway::Close, 502)];
+    let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let mut config = String::new();
+    for ((name, midway, _), count) in cases.iter().zip(&counts) {
+        let address = uploads(&issued, *midway, count.clone());
+        config += &pool(name, &address.to_string(), "ca = \"ca.pem\"", "retry = { attempts = 3 }");
+    }
+    let site = Site::write("uploads", &config, &rules(&["refuses", "closes"]));
+    site.folder.write("ca.pem", ours.pem());
+    let reeve = Reeve::run(site);
+    for ((name, _, status), count) in cases.iter().zip(&counts) {
+        // On a connection that is new, and on one that the request before it has left.
+        for (method, kept) in [("POST", false), ("PUT", true), ("POST", true)] {
+            let target = format!("/{name}/{method}-{kept}");
+            if kept {
+                assert_eq!(get(&reeve.address(), &target, &[]).text(), "ok");
+            }
+            let asked = count.load(Ordering::SeqCst);
+            let mut client = Client::connect(&reeve.address());
+            let size = 8 << 20;
+            client
+                .send(format!("{method} {target} HTTP/1.1\r\nHost: t.example\r\nContent-Length: {size}\r\n\r\n"))
+                .expect("the head");
+            // As far as it is taken.
+            let piece = [b'x'; 64 << 10];
+            let _ = (0..size / piece.len()).try_for_each(|_| client.send(piece));
+            let answer = client.answer(method).unwrap_or_else(|error| panic!("{target}: {error}"));
+            assert_eq!(answer.status, *status, "{target}: {}", answer.text());
+            if *status == 413 {
+                assert_eq!(answer.text(), "too much", "{target}");
+            }
+            let line = until("its line in the log", || {
+                reeve.log().into_iter().find(|line| line["path"] == target && line["method"] == method)
+            });
+            assert_eq!((&line["status"], &line["tries"]), (&(*status).into(), &1.into()), "{line}");
+            assert_eq!(count.load(Ordering::SeqCst), asked + 1, "{target}: it was asked once");
+        }
+    }
+}

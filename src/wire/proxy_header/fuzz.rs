@@ -1,6 +1,7 @@
 //! What must hold for any bytes: entered by the fuzz target and by the test that replays its corpus.
 
-use super::{Said, parse, write_v1, write_v2};
+use super::{ClientCertificate, Endpoints, Said, Tls, Tlvs, parse, write_v1, write_v2};
+use crate::model::Limits;
 
 /// A header is refused, wanted more of, or understood; understood, no beginning of it was refused or
 /// taken for a header, what comes behind changes nothing, and written again it reads the same.
@@ -33,4 +34,23 @@ pub fn header(bytes: &[u8]) {
     }
     let again = parse(&binary).ok().flatten().expect("read before");
     assert!(again.tlvs.eq(header.tlvs.to_pass_on()));
+    of_tls(ends, header.tlvs);
+}
+
+/// Whatever a client's TLS was, it is read as it was written.
+fn of_tls(ends: Endpoints, tlvs: Tlvs<'_>) {
+    let mut texts = tlvs.filter_map(|(_, value)| std::str::from_utf8(value).ok());
+    let (alpn, authority, name) = (texts.next(), texts.next(), texts.next());
+    let certificate = name.map(|name| ClientCertificate { common_name: Some(name), shown_now: alpn.is_some() });
+    let tls = Tls { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", alpn, authority, certificate };
+    let (ssl, mut binary) = (tls.ssl(), Vec::new());
+    write_v2(Some(ends), tls.values(&ssl), &mut binary);
+    let again = parse(&binary).ok().flatten().expect("what is written is a header");
+    assert_eq!(again.length, binary.len());
+    if alpn.map_or(0, str::len) + authority.map_or(0, str::len) < Limits::PROXY_HEADER_BYTES / 2 {
+        assert!(again.tlvs.eq(tls.values(&ssl)));
+    }
+    let within: Vec<(u8, &[u8])> = Tlvs::of(&ssl[5..]).collect();
+    assert_eq!(within.iter().map(|(_, value)| 3 + value.len()).sum::<usize>(), ssl.len() - 5);
+    assert_eq!(within[0], (0x21, &b"TLSv1.3"[..]));
 }

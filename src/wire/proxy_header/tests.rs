@@ -221,3 +221,41 @@ fn what_is_written_is_read() {
     write_v2(None, std::iter::empty(), &mut binary);
     assert_eq!(said(&binary), Said::Local);
 }
+
+/// The example of PP §2.2.6, byte by byte.
+#[test]
+fn what_is_known_of_tls_is_said_as_the_specification_has_it() {
+    let certificate = Some(ClientCertificate { common_name: Some("example.com"), shown_now: true });
+    let (version, cipher) = ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256");
+    let tls = Tls { version, cipher, alpn: Some("h2"), authority: Some("t.example"), certificate };
+    let ssl =
+        [&[0x07, 0, 0, 0, 0, 0x21, 0, 7][..], b"TLSv1.2", &[0x22, 0, 11], b"example.com", &[0x23, 0, 27]].concat();
+    let ssl = [&ssl, cipher.as_bytes()].concat();
+    assert_eq!(tls.ssl(), ssl);
+    let values = [(0x01, &b"h2"[..]), (0x02, b"t.example"), (0x20, &ssl)];
+    assert!(tls.values(&ssl).eq(values));
+    let ends = Endpoints { source: "192.0.2.1:1".parse().unwrap(), destination: "192.0.2.2:2".parse().unwrap() };
+    let mut header = Vec::new();
+    write_v2(Some(ends), tls.values(&ssl), &mut header);
+    let read = parse(&header).unwrap().unwrap();
+    assert!(read.length == header.len() && read.tlvs.eq(values));
+    // The values within begin behind five bytes.
+    let within = [(0x21, &b"TLSv1.2"[..]), (0x22, b"example.com"), (0x23, cipher.as_bytes())];
+    assert_eq!(Tlvs::of(&ssl[5..]).collect::<Vec<_>>(), within);
+
+    let taken_up = Tls { certificate: Some(ClientCertificate { common_name: None, shown_now: false }), ..tls };
+    assert_eq!(taken_up.ssl()[..5], [0x05, 0, 0, 0, 0]);
+    let none = Tls { certificate: None, alpn: None, authority: None, ..tls };
+    let ssl = none.ssl();
+    assert_eq!(ssl[..5], [0x01, 0, 0, 0, 1], "no certificate was verified");
+    assert_eq!(none.values(&ssl).map(|(kind, _)| kind).collect::<Vec<_>>(), [0x20]);
+    let long = "x".repeat(300);
+    let certificate = Some(ClientCertificate { common_name: Some(&long), shown_now: true });
+    assert_eq!(
+        Tlvs::of(&Tls { certificate, ..tls }.ssl()[5..]).map(|(kind, _)| kind).collect::<Vec<_>>(),
+        [0x21, 0x23]
+    );
+    assert!(
+        [0x01, 0x02, 0x20].into_iter().all(tells_of_tls) && ![0x03, 0x05, 0x30, 0xe0].into_iter().any(tells_of_tls)
+    );
+}

@@ -86,6 +86,11 @@ impl<S: Read + Write> Client<S> {
         self.reader.get_ref()
     }
 
+    /// The connection itself, of which nothing may have been read.
+    pub fn into_inner(self) -> S {
+        self.reader.into_inner()
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes.as_ref())
     }

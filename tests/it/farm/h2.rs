@@ -244,8 +244,8 @@ pub fn string(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// One connection whose every byte is the test's.
-pub struct Frames {
-    stream: TcpStream,
+pub struct Frames<S: Read + Write = TcpStream> {
+    stream: S,
 }
 
 /// How the other side ended a conversation.
@@ -280,6 +280,13 @@ impl Frames {
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         stream.set_write_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
+        Frames::over(stream)
+    }
+}
+
+impl<S: Read + Write> Frames<S> {
+    /// Over a connection on which nothing has been said.
+    pub fn over(stream: S) -> Frames<S> {
         Frames { stream }
     }
 

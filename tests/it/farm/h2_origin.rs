@@ -6,6 +6,7 @@
 //! | `/echo`     | the body it got, piece by piece, then the trailers it got                     |
 //! | `/early`    | 103 with a `Link`, then 200                                                   |
 //! | `/refuse`   | REFUSED_STREAM to the first request, 200 to the next                          |
+//! | `/reset`    | a reset, INTERNAL_ERROR, without an answer                                    |
 //! | `/goodbye`  | GOAWAY that leaves this request out, on the first connection; 200 on another  |
 //! | `/half`     | the half of what it says its body is, then a reset                            |
 //! | `/hold`     | nothing                                                                       |
@@ -133,6 +134,10 @@ async fn serve(
         }
         "refuse" if shared.refused.fetch_add(1, Ordering::SeqCst) == 0 => {
             respond.send_reset(Reason::REFUSED_STREAM);
+            Ok(())
+        }
+        "reset" => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
         }
         "half" => {
