@@ -35,3 +35,4 @@ mod view;
 mod worker;
 
 pub use run::{Start, run};
+pub use worker::Room;

@@ -81,7 +81,7 @@ struct Choice {
 pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) {
     worker.set_active(&connection);
     connection.requests.set(1);
-    let view = worker.view();
+    let view = worker.view_for(&connection);
     let Some(listener) = view.listener(connection.listener) else { return };
     let protocol = listener.protocol;
     let mut session = Session {
@@ -148,7 +148,7 @@ impl Session<'_> {
             writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
-        let joined = tunnel::join(self.worker, client, server, limits, &moved).await;
+        let joined = tunnel::join(self.worker, self.connection, client, server, limits, &moved).await;
         joined.map_err(|broken| {
             let ending = Ending::from(broken);
             if ending.reset {

@@ -224,7 +224,7 @@ impl Exchange<'_> {
             let (server, address) = (lease.id(), lease.address());
             if take == Take::IdleOrNew
                 && let Some(announced) = client.connection.announced.get()
-                && let Some(stream) = announced.take(server, address, pool.config().tls.is_none(), worker.lately())
+                && let Some(stream) = announced.take(server, address, lease.way(), worker.lately())
             {
                 worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
                 return Ok(Connected { lease, upstream: Upstream::Http1(stream), reused: true, took: Duration::ZERO });
@@ -236,15 +236,19 @@ impl Exchange<'_> {
     }
 
     fn keep(&self, client: &Client<'_, '_>, lease: &Lease, stream: Stream) {
+        // The server is spoken to in another way now, or not at all.
+        if !lease.is_current() {
+            return;
+        }
         let until = idle::expiry(self.worker.lately(), self.pool.config().timeouts.server_keep_alive);
         if self.pool.config().send_proxy.is_some() {
             if let Some(announced) = client.connection.announced.get() {
-                announced.keep(lease.id(), lease.address(), stream, until);
+                announced.keep(lease.id(), lease.address(), lease.way(), stream, until);
             }
             return;
         }
         let most = self.plan.view.snapshot.config.limits.idle_per_server;
-        self.worker.idle.keep(lease.id(), lease.address(), stream, until, most);
+        self.worker.idle.keep(lease.id(), lease.address(), lease.way(), stream, until, most);
     }
 
     /// Sends the request to one server and passes its answer back.
@@ -265,6 +269,7 @@ impl Exchange<'_> {
             timeouts,
             progress,
             timer: client.timer,
+            connection: client.connection,
             from: FromServer::Http1(&mut from_server),
             to: &mut client.to,
             last,
@@ -331,6 +336,7 @@ impl Exchange<'_> {
             timeouts,
             progress,
             timer: client.timer,
+            connection: client.connection,
             from: FromServer::Http2(&mut answer),
             to: &mut client.to,
             last,

@@ -131,7 +131,8 @@ async fn send_reply(
         },
         Framing::Chunked | Framing::UntilClose => false,
     };
-    let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(&plan.view.snapshot.config.limits);
+    let last = worker.is_leaving(client.connection) || client.is_last(&plan.view.snapshot.config.limits);
+    let keep = whole && plan.keep_alive && !last;
     let date = worker.date();
     let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
     let mut out = worker.buffers.text();

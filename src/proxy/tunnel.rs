@@ -18,6 +18,7 @@ use super::failure::{Failure, Side};
 use super::outcome::{After, Progress};
 use super::pieces;
 use super::plan::Plan;
+use super::registry::Connection;
 use super::relay::{self, RelayError, downstream};
 use super::worker::Worker;
 use crate::model::Timeouts;
@@ -71,7 +72,7 @@ pub async fn run(
         End { reader: Inlet::Reader(&mut server_reader), writer: Outlet::Writer(&mut server_writer), timer: &timer };
     let add = |cell: &Cell<u64>, count: u64| cell.set(cell.get() + count);
     let moved = |side, count| add(if side == Side::Downstream { &progress.body_in } else { &progress.body_out }, count);
-    let whole = join(worker, up, down, limits, &moved).await.is_ok();
+    let whole = join(worker, client.connection, up, down, limits, &moved).await.is_ok();
     // A stream that both sides have ended needs nothing more; the connection under it stays.
     Ok(if whole && plan.version == Version::Http2 { After::Keep } else { After::Close })
 }
@@ -103,7 +104,7 @@ pub enum Broken {
     Silent,
     /// One side had ended, and the other one was silent for too long.
     HalfSilent,
-    /// The worker stops.
+    /// The worker stops, or its listener is gone.
     Drained,
 }
 
@@ -114,6 +115,7 @@ pub enum Broken {
 /// by a reset.
 pub async fn join(
     worker: &Worker,
+    connection: &Connection,
     client: End<'_, '_>,
     server: End<'_, '_>,
     limits: Limits,
@@ -128,7 +130,7 @@ pub async fn join(
     let (mut up_done, mut down_done) = (false, false);
     poll_fn(|cx| {
         // The tick that sees it wakes this task by the client's timer.
-        if worker.tunnels_end() {
+        if worker.tunnel_ends(connection) {
             return Poll::Ready(Err(Broken::Drained));
         }
         if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {

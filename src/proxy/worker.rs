@@ -2,6 +2,7 @@
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -10,17 +11,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use super::access_log::Sink;
+use super::access_log::{LogSlot, Sink};
 use super::channels::Channels;
-use super::registry::{Connection, Connections};
+use super::registry::{Connection, Connections, Leaving};
 use super::view::View;
+use crate::model::Limits;
 use crate::net::buffers::Buffers;
 use crate::net::deadline::{TICK, Wheel};
 use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
 use crate::state::counters::Counters;
-use crate::state::{Farm, SnapshotCache};
+use crate::state::{Farm, ListenerId, SnapshotCache, Way};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -35,11 +37,17 @@ pub struct Worker {
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
+    logs: LogSlot,
     connections: RefCell<Connections>,
-    most_connections: usize,
+    room: Room,
+    most_connections: Cell<usize>,
+    /// Some connection is leaving while the worker goes on.
+    some_leave: Cell<bool>,
     /// Somebody left: there is room for another connection.
     left: Notify,
     draining: Cell<Option<Instant>>,
+    /// The worker drains, a socket is closed, or connections are asked to leave: whoever waits for one of these
+    /// looks whether it is meant.
     drain: Notify,
     dice: Cell<u64>,
     ids: Cell<u64>,
@@ -48,6 +56,26 @@ pub struct Worker {
     /// When the last tick was, and what the calendar said then, in milliseconds since 1970 (UTC).
     lately: Cell<Instant>,
     calendar: Cell<u64>,
+}
+
+/// What client connections take of the process, by which each worker's share of `limits.connections` is found.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Open descriptors at most.
+    pub descriptors: u64,
+    pub workers: usize,
+}
+
+/// Descriptors that are not for client connections: sockets, pipes, logs, checks.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+impl Room {
+    fn connections(self, limits: &Limits) -> usize {
+        let free = self.descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(64) as usize;
+        // Two descriptors each: the client's and a server's.
+        let total = if limits.connections == 0 { free } else { limits.connections.min((free / 2).max(64) * 2) };
+        total.div_ceil(self.workers.max(1))
+    }
 }
 
 /// A connection that is open as long as this is held.
@@ -92,12 +120,13 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    pub(super) fn new(number: usize, farm: Arc<Farm>, log: Option<Sink>, most_connections: usize) -> Worker {
+    pub(super) fn new(number: usize, farm: Arc<Farm>, logs: LogSlot, room: Room) -> Worker {
         let snapshots = farm.cache();
         let view = Rc::new(View::new(farm.snapshot()));
         let now = SystemTime::now();
         let mut counters = Counters::default();
-        counters.rules.table(view.snapshot.rule_names.clone());
+        counters.rules.table(view.snapshot.rule_names.clone(), &view.snapshot.rule_moves);
+        let most = room.connections(&view.snapshot.config.limits);
         let seed = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         Worker {
             number: number as u64,
@@ -110,9 +139,12 @@ impl Worker {
             pipes: Pipes::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
-            log: RefCell::new(log),
+            log: RefCell::new(logs.sink()),
+            logs,
             connections: RefCell::default(),
-            most_connections,
+            room,
+            most_connections: Cell::new(most),
+            some_leave: Cell::new(false),
             left: Notify::new(),
             draining: Cell::new(None),
             drain: Notify::new(),
@@ -129,12 +161,85 @@ impl Worker {
     pub(super) fn view(&self) -> Rc<View> {
         let mut snapshots = self.snapshots.borrow_mut();
         let snapshot = snapshots.load();
-        let mut view = self.view.borrow_mut();
-        if !Arc::ptr_eq(snapshot, &view.snapshot) {
-            *view = Rc::new(View::new(snapshot.clone()));
-            self.counters.borrow_mut().rules.table(view.snapshot.rule_names.clone());
+        if Arc::ptr_eq(snapshot, &self.view.borrow().snapshot) {
+            return self.view.borrow().clone();
         }
-        view.clone()
+        let view = Rc::new(View::new(snapshot.clone()));
+        drop(snapshots);
+        let before = self.view.replace(view.clone());
+        self.changed(&before, &view);
+        view
+    }
+
+    /// What holds for one connection: the snapshot in force, or what it was accepted under when that has its
+    /// listener no more.
+    pub(super) fn view_for(&self, connection: &Connection) -> Rc<View> {
+        // First, for this may be what shows that the connection is to leave.
+        let view = self.view();
+        match connection.leaving.borrow().as_deref() {
+            Some(Leaving { view: Some(own), .. }) => own.clone(),
+            _ => view,
+        }
+    }
+
+    /// Another snapshot is in force.
+    #[cold]
+    fn changed(&self, before: &Rc<View>, view: &View) {
+        // Whoever is served under it is written into its log.
+        self.follow_log();
+        let snapshot = &view.snapshot;
+        self.counters.borrow_mut().rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
+        self.most_connections.set(self.room.connections(&snapshot.config.limits));
+        self.left.notify_waiters();
+        let mut listeners: HashMap<u32, bool> = HashMap::new();
+        self.leave(|connection| {
+            let id = connection.listener;
+            let stays = *listeners.entry(id).or_insert_with(|| view.carries_on(before, id));
+            (!stays).then(|| Leaving {
+                since: Instant::now(),
+                ends_tunnels: view.listener(id).is_none(),
+                view: Some(before.clone()),
+            })
+        });
+    }
+
+    /// Asks the connections of these listeners to leave.
+    pub(super) fn ask_to_leave(&self, listeners: &[ListenerId]) {
+        let since = Instant::now();
+        self.leave(|connection| {
+            let meant = listeners.contains(&ListenerId(connection.listener));
+            meant.then_some(Leaving { since, ends_tunnels: false, view: None })
+        });
+    }
+
+    fn leave(&self, mut who: impl FnMut(&Connection) -> Option<Leaving>) {
+        let mut some = false;
+        for connection in self.connections.borrow().iter() {
+            let mut leaving = connection.leaving.borrow_mut();
+            if let Some(now) = who(connection) {
+                some = true;
+                match leaving.as_deref_mut() {
+                    None => *leaving = Some(Box::new(now)),
+                    // It was asked before, and its listener goes only now.
+                    Some(asked) => {
+                        asked.ends_tunnels |= now.ends_tunnels;
+                        asked.view = asked.view.take().or(now.view);
+                    }
+                }
+            }
+        }
+        if some {
+            self.some_leave.set(true);
+            self.drain.notify_waiters();
+        }
+    }
+
+    /// Takes the sink of another access log, when there is one.
+    fn follow_log(&self) {
+        if self.logs.has_changed() {
+            // What the sink before has still in hand goes where it was meant to.
+            *self.log.borrow_mut() = self.logs.sink();
+        }
     }
 
     /// 0 to 9999.
@@ -179,6 +284,11 @@ impl Worker {
         self.draining.get().is_some()
     }
 
+    /// Whether the next answer on a connection is to be the last.
+    pub(super) fn is_leaving(&self, connection: &Connection) -> bool {
+        self.is_draining() || connection.is_leaving()
+    }
+
     pub(super) fn enter(self: &Rc<Self>, listener: u32, peer: SocketAddr) -> Entered {
         self.counters.borrow_mut().connection_opened(listener);
         let id = self.request_id();
@@ -196,6 +306,7 @@ impl Worker {
             request: RefCell::default(),
             timer: self.wheel.timer(),
             tls: OnceCell::new(),
+            leaving: RefCell::default(),
         });
         let slot = self.connections.borrow_mut().add(connection.clone());
         Entered { worker: self.clone(), slot, connection }
@@ -216,7 +327,7 @@ impl Worker {
 
     /// Whether another connection may be accepted.
     pub(super) fn has_room(&self) -> bool {
-        self.connections.borrow().count() < self.most_connections
+        self.connections.borrow().count() < self.most_connections.get()
     }
 
     /// Waits until a connection has ended.
@@ -232,9 +343,14 @@ impl Worker {
         }
     }
 
-    /// Waits for the drain to begin; only one that begins later is seen.
-    pub(super) async fn drain_begins(&self) {
+    /// Waits until something begins to leave: the worker, a socket, connections; only what begins later is seen.
+    pub(super) async fn something_leaves(&self) {
         self.drain.notified().await;
+    }
+
+    /// Has those look who wait for something to leave.
+    pub(super) fn tell_that_something_leaves(&self) {
+        self.drain.notify_waiters();
     }
 
     /// Whether a drain has begun and is over: all connections have ended, or their time has.
@@ -245,11 +361,15 @@ impl Worker {
         })
     }
 
-    /// Whether a drain is about to be over: tunnels end then, while it can still be written down.
-    pub(super) fn tunnels_end(&self) -> bool {
-        self.draining.get().is_some_and(|since| {
+    /// Whether a tunnel's time is over: that of the worker's drain, or of its listener's, is about to be. It ends
+    /// while it can still be written down.
+    pub(super) fn tunnel_ends(&self, connection: &Connection) -> bool {
+        let over = |since: Instant| {
             since.elapsed() >= self.view().snapshot.config.timeouts.drain.saturating_sub(TUNNELS_BEFORE)
-        })
+        };
+        // Not borrowed while it is asked for the time: a new snapshot writes there.
+        let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
+        self.draining.get().is_some_and(over) || leaving.is_some_and(over)
     }
 
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
@@ -260,25 +380,40 @@ impl Worker {
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
-        if ticks.is_multiple_of(TICKS_A_FLUSH)
-            && let Some(log) = self.log.borrow_mut().as_mut()
-        {
-            log.flush();
-        }
-        if ticks.is_multiple_of(TICKS_A_SECOND) {
-            self.idle.sweep(now);
-            *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
-        }
-        if self.draining.get().is_some_and(|since| since.elapsed() > IDLE_GRACE) {
-            let tunnels_end = self.tunnels_end();
-            for connection in self.connections.borrow().iter() {
-                match connection.doing.get() {
-                    Doing::Idle => connection.timer.expire(),
-                    Doing::Tunnel if tunnels_end => connection.timer.expire(),
-                    _ => {}
-                }
+        // Another snapshot is taken up here rather than by a request.
+        let view = self.view();
+        if ticks.is_multiple_of(TICKS_A_FLUSH) {
+            self.follow_log();
+            if let Some(log) = self.log.borrow_mut().as_mut() {
+                log.flush();
             }
         }
+        if ticks.is_multiple_of(TICKS_A_SECOND) {
+            let ways = ways(&view);
+            let way = |server: u32| ways.get(server as usize).copied().flatten();
+            self.idle.sweep(now, way);
+            self.channels.sweep(way);
+            *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
+        }
+        if self.is_draining() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
+            self.show_out();
+        }
+    }
+
+    /// Ends connections that are leaving and have nothing under way.
+    fn show_out(&self) {
+        let mut some = false;
+        for connection in self.connections.borrow().iter() {
+            let leaving = connection.leaving.borrow().as_ref().map(|leaving| leaving.since);
+            some |= leaving.is_some();
+            let Some(since) = self.draining.get().or(leaving) else { continue };
+            match connection.doing.get() {
+                Doing::Idle if since.elapsed() > IDLE_GRACE => connection.timer.expire(),
+                Doing::Tunnel if self.tunnel_ends(connection) => connection.timer.expire(),
+                _ => {}
+            }
+        }
+        self.some_leave.set(some);
     }
 
     /// At most `limit` connections, the busy before the idle.
@@ -315,6 +450,19 @@ impl Worker {
             bytes_sent: connection.sent.get(),
         }
     }
+}
+
+/// How each server is spoken to now, by its number; `None` for one that is gone or drained.
+fn ways(view: &View) -> Vec<Option<Way>> {
+    let mut ways = Vec::new();
+    for server in view.snapshot.pools.iter().flat_map(|pool| pool.servers()) {
+        let at = server.id() as usize;
+        if ways.len() <= at {
+            ways.resize(at + 1, None);
+        }
+        ways[at] = server.way();
+    }
+    ways
 }
 
 fn unix_ms(time: SystemTime) -> u64 {

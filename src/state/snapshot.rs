@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::LivePool;
-use super::rule_hits::RuleNames;
+use super::rule_hits::{RuleMoves, RuleNames};
 use super::secured::ServerSlot;
 use crate::model::Config;
 use crate::route::Table;
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub rule_names: RuleNames,
     /// By table.
     pub rule_offsets: Vec<usize>,
+    /// Where the rules of the snapshot before are now.
+    pub rule_moves: Arc<RuleMoves>,
 }
 
 impl Snapshot {
