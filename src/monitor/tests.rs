@@ -22,7 +22,7 @@ use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
 use crate::state::orders::{Order, Reloaded, Service};
-use crate::state::rule_hits::RuleMoves;
+use crate::state::rule_hits::{RuleMoves, RuleNames};
 use crate::state::tallies::Tallies;
 use crate::state::{Farm, Health, ProbeReport};
 
@@ -113,8 +113,8 @@ pub fn view() -> View {
 pub fn counted(worker: u64) -> Counters {
     let labels = RequestLabels { listener: 0, pool: 7, server: 1 };
     let mut counters = Counters::default();
-    let names = ["shop.rules:beta", "shop.rules:any"].into_iter().map(Arc::from).collect();
-    counters.rules.table(names, &RuleMoves::default());
+    let names: RuleNames = ["shop.rules:beta", "shop.rules:any"].into_iter().map(Arc::from).collect();
+    counters.rules.table(names.clone(), &RuleMoves::default());
     for _ in 0..=worker {
         counters.connection_opened(0);
         counters.request(labels, 200, Duration::from_millis(5), Some(Duration::from_millis(3)));
@@ -127,7 +127,7 @@ pub fn counted(worker: u64) -> Counters {
     counters.upstream_connect(7, 1, ConnectResult::Ok);
     counters.upstream_reuse(7, 1);
     counters.retry(7, RetryReason::Connect);
-    counters.rule_hit(0);
+    counters.rule_hit(&names, 0);
     counters
 }
 

@@ -101,7 +101,11 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
         return After::Gone;
     }
     let mut plan = match plan_now(worker, client, &view) {
-        Some(plan) => plan,
+        Some(plan) => {
+            // The plan has it; a tunnel lets go of it.
+            drop(view);
+            plan
+        }
         None => match Box::pin(rest_of_head(worker, client, view, started)).await {
             Some(plan) => plan,
             None => return After::Gone,

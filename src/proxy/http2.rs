@@ -95,15 +95,18 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
         draining = true;
         connection.graceful_shutdown();
     }
-    let mut view = worker.view();
+    // Not the snapshot itself: a stream may outlast many of them.
+    let limits = |wait: Wait| {
+        let config = &worker.view().snapshot.config;
+        (wait.limit(&config.timeouts), config.limits.requests_per_connection)
+    };
     let mut waited = Wait::Idle;
+    let (mut limit, mut most) = limits(waited);
     loop {
         let wait = shared.waits(&io);
         if wait != std::mem::replace(&mut waited, wait) {
-            view = worker.view();
+            (limit, most) = limits(wait);
         }
-        let config = &view.snapshot.config;
-        let limit = wait.limit(&config.timeouts);
         let event = poll_fn(|cx| {
             if !draining && leaves.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Leaves);
@@ -113,7 +116,6 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
         match shared.entered.timer.wait(limit, event).await {
             Ok(Event::Request(request)) => {
                 start(&shared, *request);
-                let most = config.limits.requests_per_connection;
                 if most > 0 && shared.entered.requests.get() + shared.streams.get() as u64 >= most && !draining {
                     draining = true;
                     connection.graceful_shutdown();

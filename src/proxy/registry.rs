@@ -57,7 +57,7 @@ pub struct Connection {
     pub requests: Cell<u64>,
     pub received: Cell<u64>,
     pub sent: Cell<u64>,
-    /// Pool position and server number of the request in progress.
+    /// Numbers of the pool and the server of the request in progress.
     pub server: Cell<(u32, u32)>,
     /// Method and path of the request in progress, as far as they are shown.
     pub request: RefCell<Shown>,

@@ -33,9 +33,10 @@ use super::relay::{self, Patience, RelayError};
 use super::tunnel;
 use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
+use crate::model::Timeouts;
 use crate::model::pool::Protocol;
 use crate::net::stream::Writer;
-use crate::net::{Stream, Timer, idle};
+use crate::net::{Buffer, Stream, Timer, idle};
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
 use crate::wire::http1::{Framing, Refusal};
@@ -71,7 +72,7 @@ struct Exchange<'e> {
 pub async fn forward(
     worker: &Rc<Worker>,
     client: &mut Client<'_, '_>,
-    plan: &Plan,
+    plan: &mut Plan,
     forward: &mut Forward,
     progress: &Progress,
 ) -> Outcome {
@@ -106,6 +107,14 @@ pub async fn forward(
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
     let result = Box::pin(exchange.run(client)).await;
     let Exchange { pool, tries, connect, .. } = exchange;
+    let result = match result {
+        Ok(Ran::Done(after)) => Ok(after),
+        Ok(Ran::Switched(switched)) => {
+            plan.let_go(client.connection.listener);
+            Box::pin(switched.join(worker, client, plan, &pool.config().timeouts, progress)).await
+        }
+        Err(failure) => Err(failure),
+    };
     let mut outcome = Outcome {
         status: progress.status.get(),
         server: tries.last,
@@ -129,9 +138,38 @@ pub async fn forward(
     outcome
 }
 
+/// How far a request came.
+enum Ran {
+    Done(After),
+    /// The server has agreed to a WebSocket.
+    Switched(Box<Switched>),
+}
+
+/// A server that has agreed to a WebSocket, and what it has said already.
+struct Switched {
+    /// It has the connection in hand.
+    _lease: Lease,
+    stream: Stream,
+    from_server: Buffer,
+}
+
+impl Switched {
+    async fn join(
+        self,
+        worker: &Worker,
+        client: &mut Client<'_, '_>,
+        plan: &Plan,
+        timeouts: &Timeouts,
+        progress: &Progress,
+    ) -> Result<After, Failure> {
+        let Switched { _lease, mut stream, from_server } = self;
+        tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await
+    }
+}
+
 impl Exchange<'_> {
     /// Tries servers until one answers, or none is left that may be tried.
-    async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<After, Failure> {
+    async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<Ran, Failure> {
         let mut take = Take::IdleOrNew;
         loop {
             let key = self.forward.key;
@@ -141,7 +179,7 @@ impl Exchange<'_> {
                     Picked::ToDial(lease) => Box::pin(self.reach(client, take, lease)).await?,
                 };
             self.connect += took;
-            client.connection.server.set((self.forward.pool as u32, lease.id()));
+            client.connection.server.set((self.pool.id(), lease.id()));
             if let Some(at) = self.forward.host_at {
                 let address = lease.address().to_string().into_bytes();
                 let before = std::mem::replace(&mut self.host_length, address.len());
@@ -170,19 +208,16 @@ impl Exchange<'_> {
                     {
                         self.keep(client, &lease, stream);
                     }
-                    return Ok(match (uploaded, keep_alive) {
+                    return Ok(Ran::Done(match (uploaded, keep_alive) {
                         (false, _) => After::Linger,
                         (true, true) => After::Keep,
                         (true, false) => After::Close,
-                    });
+                    }));
                 }
                 Ok(Received::Switching { from_server }) => {
-                    let Upstream::Http1(mut stream) = upstream else { return Ok(After::Close) };
+                    let Upstream::Http1(stream) = upstream else { return Ok(Ran::Done(After::Close)) };
                     self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
-                    let timeouts = &self.pool.config().timeouts;
-                    let tunnel =
-                        tunnel::run(self.worker, client, self.plan, &mut stream, from_server, timeouts, self.progress);
-                    return Box::pin(tunnel).await;
+                    return Ok(Ran::Switched(Box::new(Switched { _lease: lease, stream, from_server })));
                 }
                 // A server of HTTP/2 refused it, or was about to say goodbye.
                 Err(failure) if self.may_ask_again(&failure) => {

@@ -94,6 +94,19 @@ impl View {
         self.addresses.get(&address).copied().filter(|_| address.port() != 0)
     }
 
+    /// What the log will want to know at the end of a connection that may outlast many snapshots: the listener's
+    /// name, and that of the rule, whose number is then 0.
+    pub fn remains(&self, listener: u32, rule: Option<usize>) -> View {
+        let mut listeners = Vec::new();
+        if let Some(own) = self.listener(listener) {
+            listeners.resize_with(listener as usize + 1, || None);
+            listeners[listener as usize] =
+                Some(ListenerView { protocol: own.protocol, ..ListenerView::plain(&own.name) });
+        }
+        let snapshot = self.snapshot.remains(rule);
+        View { snapshot, listeners, addresses: HashMap::new(), keys: Vec::new(), announces: false }
+    }
+
     /// Whether a connection of this listener that was accepted under `before` may go on under this view: its
     /// listener is still there, and speaks what it spoke.
     pub fn carries_on(&self, before: &View, id: u32) -> bool {

@@ -418,17 +418,16 @@ impl Worker {
 
     /// At most `limit` connections, the busy before the idle.
     pub(super) fn list(&self, limit: usize) -> Vec<ConnectionInfo> {
-        let view = self.view();
         let connections = self.connections.borrow();
         let mut all: Vec<_> = connections.iter().collect();
         all.sort_by_key(|connection| (connection.doing.get() == Doing::Idle, connection.since));
-        all.iter().take(limit).map(|connection| self.info(connection, &view)).collect()
+        all.iter().take(limit).map(|connection| self.info(connection)).collect()
     }
 
-    fn info(&self, connection: &Connection, view: &View) -> ConnectionInfo {
+    fn info(&self, connection: &Connection) -> ConnectionInfo {
+        // By their numbers, for they may be gone from the snapshot in force.
         let (pool, server) = connection.server.get();
-        let pool = view.snapshot.pools.get(pool as usize);
-        let server = pool.and_then(|pool| pool.servers().iter().find(|known| known.id() == server));
+        let (pool, server) = (self.farm.pool_names().name(pool), self.farm.server_names().name(server));
         let idle = connection.doing.get() == Doing::Idle;
         let (method, path) = connection.request.borrow().parts();
         ConnectionInfo {
@@ -443,8 +442,11 @@ impl Worker {
             age: connection.since.elapsed(),
             doing: connection.doing.get(),
             requests: connection.requests.get(),
-            pool: pool.map(|pool| pool.name().to_string()),
-            server: server.map(|server| server.name().to_string()),
+            server: server.and_then(|identity| {
+                let own = pool.as_ref().and_then(|pool| identity.strip_prefix(&**pool)?.strip_prefix('/'));
+                own.map(str::to_owned)
+            }),
+            pool: pool.map(|pool| pool.to_string()),
             request: (!idle && !method.is_empty()).then(|| shown(&method, &path)),
             bytes_received: connection.received.get(),
             bytes_sent: connection.sent.get(),

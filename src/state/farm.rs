@@ -58,19 +58,8 @@ pub type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 impl Farm {
     /// One in which nothing is in force yet.
     pub fn empty() -> Arc<Farm> {
-        let nothing = Snapshot {
-            generation: 0,
-            config: Arc::default(),
-            tables: Vec::new(),
-            pools: Vec::new(),
-            listeners: Vec::new(),
-            tls: Vec::new(),
-            rule_names: Arc::new([]),
-            rule_offsets: Vec::new(),
-            rule_moves: Arc::default(),
-        };
         Arc::new(Farm {
-            snapshot: Arc::new(ArcSwap::from_pointee(nothing)),
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             servers: Mutex::default(),
             listener_names: Names::default(),
             pool_names: Names::default(),

@@ -76,12 +76,20 @@ impl RuleHits {
         (self.names, self.hits) = (names, hits);
     }
 
-    /// A number that is not in the table counts nowhere.
+    /// Counts the rule of that number in a table with these names. A number that is not in the table counts
+    /// nowhere.
     #[inline]
-    pub fn hit(&mut self, rule: usize) {
+    pub fn hit(&mut self, names: &RuleNames, rule: usize) {
+        let rule = if Arc::ptr_eq(&self.names, names) { rule } else { self.moved(names, rule) };
         if let Some(hits) = self.hits.get_mut(rule) {
             *hits += 1;
         }
+    }
+
+    /// Where a rule of another table is in this one: for requests that a reload has overtaken.
+    #[cold]
+    fn moved(&self, names: &RuleNames, rule: usize) -> usize {
+        names.get(rule).and_then(|name| self.names.iter().position(|own| own == name)).unwrap_or(usize::MAX)
     }
 
     /// Adds what another worker has counted. For a moment in a reload the two have different tables:
@@ -145,6 +153,11 @@ mod tests {
         words.split(' ').map(Arc::from).collect()
     }
 
+    fn hit(hits: &mut RuleHits, rule: usize) {
+        let names = hits.names.clone();
+        hits.hit(&names, rule);
+    }
+
     fn seen(hits: &RuleHits) -> Vec<(&str, u64)> {
         hits.iter().collect()
     }
@@ -184,28 +197,32 @@ mod tests {
     #[test]
     fn hits_follow_their_names_over_a_reload() {
         let mut hits = RuleHits::default();
-        hits.hit(0);
+        hit(&mut hits, 0);
         hits.table(names("a b c"), &RuleMoves::default());
-        hits.hit(0);
-        hits.hit(2);
-        hits.hit(2);
-        hits.hit(3);
+        hit(&mut hits, 0);
+        hit(&mut hits, 2);
+        hit(&mut hits, 2);
+        hit(&mut hits, 3);
         assert_eq!(seen(&hits), [("a", 1), ("b", 0), ("c", 2)]);
         hits.table(names("c d a"), &RuleMoves::default());
-        hits.hit(1);
+        hit(&mut hits, 1);
         assert_eq!(seen(&hits), [("c", 2), ("d", 1), ("a", 1)]);
         let (before, now) = (hits.names.clone(), names("d"));
         hits.table(now.clone(), &RuleMoves::new(&before, &now));
         hits.table(names("c d"), &RuleMoves::default());
         assert_eq!(seen(&hits), [("c", 0), ("d", 1)]);
+        // A request that was chosen for by a table before.
+        hits.hit(&before, 0);
+        hits.hit(&before, 2);
+        assert_eq!(seen(&hits), [("c", 1), ("d", 1)]);
     }
 
     #[test]
     fn a_name_in_two_rule_sets_is_one_line() {
         let mut hits = RuleHits::default();
         hits.table(names("a b a"), &RuleMoves::default());
-        hits.hit(0);
-        hits.hit(2);
+        hit(&mut hits, 0);
+        hit(&mut hits, 2);
         assert_eq!(seen(&hits), [("a", 2), ("b", 0)]);
         hits.table(names("b a a"), &RuleMoves::default());
         assert_eq!(seen(&hits), [("b", 0), ("a", 2)]);
@@ -216,15 +233,15 @@ mod tests {
         let table = names("a b");
         let mut one = RuleHits::default();
         one.table(Arc::clone(&table), &RuleMoves::default());
-        one.hit(1);
+        hit(&mut one, 1);
         let mut two = one.clone();
-        two.hit(0);
+        hit(&mut two, 0);
         one.merge(&two);
         assert_eq!(seen(&one), [("a", 1), ("b", 2)]);
         let mut late = RuleHits::default();
         late.table(names("c b"), &RuleMoves::default());
-        late.hit(0);
-        late.hit(1);
+        hit(&mut late, 0);
+        hit(&mut late, 1);
         one.merge(&late);
         assert_eq!(seen(&one), [("a", 1), ("b", 3), ("c", 1)]);
 
