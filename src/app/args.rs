@@ -15,8 +15,8 @@ use crate::wire::http1;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  an `expect` line failed, or a request has no route
-  2  a fault in a text: the configuration, a rule file, the command line
+  1  an `expect` line failed, a request has no route, or a drain was not over in time
+  2  a fault in a text: the configuration, a rule file, the command line; a reload that was refused
   3  the running process was not reached
   4  the start failed: an address in use, a privilege missing
 

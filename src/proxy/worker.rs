@@ -2,7 +2,7 @@
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -21,8 +21,8 @@ use crate::net::deadline::{TICK, Wheel};
 use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
-use crate::state::counters::Counters;
-use crate::state::{Farm, ListenerId, SnapshotCache, Way};
+use crate::state::counters::{Counters, NONE, ServerLabels};
+use crate::state::{Farm, ListenerId, LivePool, Snapshot, SnapshotCache, Way};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -188,7 +188,12 @@ impl Worker {
         // Whoever is served under it is written into its log.
         self.follow_log();
         let snapshot = &view.snapshot;
-        self.counters.borrow_mut().rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
+        {
+            let mut counters = self.counters.borrow_mut();
+            counters.rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
+            let known = labels(snapshot);
+            counters.retain(|labels| labels.pool == NONE || known.contains(&labels));
+        }
         self.most_connections.set(self.room.connections(&snapshot.config.limits));
         self.left.notify_waiters();
         let mut listeners: HashMap<u32, bool> = HashMap::new();
@@ -452,6 +457,16 @@ impl Worker {
             bytes_sent: connection.sent.get(),
         }
     }
+}
+
+/// What counters are kept by: every pool alone, and with each of its servers.
+fn labels(snapshot: &Snapshot) -> HashSet<ServerLabels> {
+    let of_pool = |pool: &Arc<LivePool>| {
+        let servers: Vec<u32> = pool.servers().iter().map(|server| server.id()).chain([NONE]).collect();
+        let pool = pool.id();
+        servers.into_iter().map(move |server| ServerLabels { pool, server })
+    };
+    snapshot.pools.iter().flat_map(of_pool).collect()
 }
 
 /// How each server is spoken to now, by its number; `None` for one that is gone or drained.

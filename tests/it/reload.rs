@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::farm::h2::Session;
+use crate::farm::h2_origin::H2Origin;
 use crate::farm::ports::Port;
 use crate::farm::reeve::{Site, pool};
 use crate::farm::{Authority, Client, Origin, Reeve, among_others, get, observe, until};
@@ -175,6 +176,33 @@ fn connections_to_servers_stay_where_the_servers_do() {
     reeve.reload(&pool("web", "rr", &[("other", one.address())]), RULES);
     assert_eq!(ask(), "one");
     until("the connection to the removed server is closed", || (two.open() == 0).then_some(()));
+}
+
+#[test]
+fn connections_of_http2_to_servers_stay_as_well() {
+    let _turn = among_others();
+    let (one, two) = (H2Origin::start(100), H2Origin::start(100));
+    let config =
+        |origin: &H2Origin, more: &str| pool("web", "rr", &[("one", origin.address())]) + "protocol = \"h2c\"\n" + more;
+    let reeve = Reeve::start("channels", &config(&one, ""), RULES);
+    // One that is under way over all of them.
+    let mut busy = Client::connect(&reeve.address());
+    busy.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n").expect("sent");
+    until("it is at the server", || (one.requests() == 1).then_some(()));
+    let mut client = Client::connect(&reeve.address());
+    let mut ask = || client.request("GET", "/sized/10", &[]).expect("an answer").status;
+    assert_eq!(ask(), 200);
+    let made = one.connections();
+    for round in 0..4 {
+        reeve.reload(&config(&one, if round % 2 == 0 { "[timeouts]\nconnect = \"1s\"\n" } else { "" }), RULES);
+        assert_eq!((ask(), one.connections()), (200, made));
+    }
+    reeve.reload(&config(&two, ""), RULES);
+    assert_eq!((ask(), two.connections(), one.connections()), (200, 1, made), "the server has moved");
+    until("only the busy one is left", || (one.open() == 1).then_some(()));
+    busy.send("4\r\nfive\r\n0\r\n\r\n").expect("sent");
+    assert_eq!(busy.answer("POST").expect("an answer").text(), "fourfive");
+    until("it says goodbye when it is done", || (one.open() == 0).then_some(()));
 }
 
 #[test]
