@@ -63,7 +63,7 @@ const LAST_ORDER: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
-    let Some(ready) = Ready::of(prepared) else { return ExitCode::from(START_FAILED) };
+    let Some(ready) = Ready::of(prepared, &Config::default()) else { return ExitCode::from(START_FAILED) };
     match start(ready, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::changes::need_a_restart;
 use super::{Ready, Running};
-use crate::app::check::{self, Prepared};
+use crate::app::check;
 use crate::app::reload;
 use crate::config::fault;
 use crate::state::orders::{Order, Reloaded, Texts};
@@ -99,6 +100,14 @@ pub fn tell(reloaded: &Reloaded, what: &str) {
     }
 }
 
+/// Texts as they come from the thread that compiles.
+struct Compiled {
+    faults: serde_json::Value,
+    faults_text: String,
+    /// Only where no fault is an error.
+    ready: Option<Ready>,
+}
+
 /// Reloads that were asked for at once.
 #[derive(Default)]
 struct Reloads {
@@ -126,13 +135,11 @@ impl Running {
             Ok(prepared) => prepared,
             Err(error) => return self.refused(began, error),
         };
-        let faults = serde_json::from_str(&fault::json(&prepared.load.faults)).unwrap_or_default();
-        let faults_text = fault::text(&prepared.load.faults, &prepared.load.sources);
-        let before = self.started_with.clone();
-        let applied = match Ready::of(prepared) {
+        let Compiled { faults, faults_text, ready } = prepared;
+        let applied = match ready {
             Some(ready) => {
-                let config = ready.config.clone();
-                self.apply(ready).await.map(|changes| (changes, super::changes::need_a_restart(&before, &config)))
+                let restart = need_a_restart(&self.started_with, &ready.config);
+                self.apply(ready).await.map(|changes| (changes, restart))
             }
             None => {
                 let refused = self.refused(began, String::new());
@@ -167,7 +174,7 @@ impl Running {
     }
 
     /// Reads and compiles, off every path.
-    async fn prepare(&self, what: Texts) -> Result<Prepared, String> {
+    async fn prepare(&self, what: Texts) -> Result<Compiled, String> {
         let (request, sources, force) = (self.request.clone(), self.sources.clone(), self.force.borrow().clone());
         let (done, prepared) = oneshot::channel();
         let compile = move || {
@@ -179,7 +186,11 @@ impl Running {
             };
             // So that no request has to.
             prepared.tables.iter().for_each(|table| table.warm(REGEXES_COMPILED));
-            let _ = done.send(prepared);
+            let _ = done.send(Compiled {
+                faults: serde_json::from_str(&fault::json(&prepared.load.faults)).unwrap_or_default(),
+                faults_text: fault::text(&prepared.load.faults, &prepared.load.sources),
+                ready: Ready::of(prepared, config),
+            });
         };
         let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(compile);
         thread.map_err(|error| format!("a thread cannot be started: {error}"))?;
