@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::check::Prepared;
 use super::running::listeners::Listeners;
-use super::running::orders::{obey, tell};
+use super::running::orders::{REGEXES_COMPILED, obey, tell};
 use super::running::{Ready, Running, StartError, lists};
 use super::{START_FAILED, output};
 use crate::config;
@@ -48,9 +48,6 @@ pub struct Started {
     pub metrics: Vec<SocketAddr>,
     pub socket: Option<PathBuf>,
 }
-
-/// Regexes of one rule set that are compiled without being asked for: a few KiB each.
-const REGEXES_COMPILED: usize = 100_000;
 
 /// How long the log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! Carries out orders, one after another: reloads, and what is taken out of service.
 //!
-//! Texts are read and compiled on a thread that gives way to all others. Whoever asks for a reload while one is
+//! Texts are read and compiled on a thread that gives way to others. Whoever asks for a reload while one is
 //! under way gets the next one, in which all who wait have part: it begins after they asked, so that it sees what they
 //! changed.
 
@@ -17,7 +17,7 @@ use crate::state::orders::{Order, Reloaded, Texts};
 use crate::sys;
 
 /// Regexes of one rule set that are compiled without being asked for: a few KiB each.
-const REGEXES_COMPILED: usize = 100_000;
+pub const REGEXES_COMPILED: usize = 100_000;
 
 /// How often snapshots that were replaced are looked at, whether somebody still has them.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -33,33 +33,33 @@ pub async fn obey(mut running: Running, mut orders: mpsc::Receiver<Order>, mut s
             () = stopped(&mut stop) => break,
             order = orders.recv() => order,
             () = tokio::time::sleep(SWEEP), if running.farm.retired() > 0 => {
-                let farm = running.farm.clone();
-                // To free ten thousand rules takes a while.
-                let _ = tokio::task::spawn_blocking(move || farm.sweep()).await;
+                sweep(&running).await;
                 continue;
             }
         };
-        let Some(order) = order else { break };
-        // What came meanwhile is taken along: reloads are one, the rest waits behind it.
-        let mut others = Vec::new();
+        // What came meanwhile is taken along: reloads are one, and come last.
+        let mut next = order;
+        if next.is_none() {
+            break;
+        }
         let mut reloads = Reloads::default();
-        for order in std::iter::once(order).chain(std::iter::from_fn(|| orders.try_recv().ok())) {
+        while let Some(order) = next {
             match order {
                 Order::Reload { what, reply } => reloads.add(what, reply),
-                other => others.push(other),
+                Order::Service { drain, name, reply } => {
+                    // Whoever asked may have given up.
+                    let _ = reply.send(running.set_service(drain, &name).await);
+                }
             }
-        }
-        for order in others {
-            if let Order::Service { drain, name, reply } = order {
-                // Whoever asked may have given up.
-                let _ = reply.send(running.set_service(drain, &name).await);
-            }
+            next = orders.try_recv().ok();
         }
         if let Some(what) = reloads.what {
             let reloaded = running.reload(what, &mut stop).await;
             for reply in reloads.replies {
                 let _ = reply.send(reloaded.clone());
             }
+            // Those who reload again and again must not pile them up.
+            sweep(&running).await;
         }
     }
     // Nobody waits for an answer that never comes.
@@ -75,6 +75,12 @@ pub async fn obey(mut running: Running, mut orders: mpsc::Receiver<Order>, mut s
         }
     }
     running
+}
+
+/// Frees snapshots that nobody has any more: of ten thousand rules that takes a while.
+async fn sweep(running: &Running) {
+    let farm = running.farm.clone();
+    let _ = tokio::task::spawn_blocking(move || farm.sweep()).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
