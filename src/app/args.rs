@@ -15,8 +15,8 @@ use crate::wire::http1;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  an `expect` line failed, or a request has no route
-  2  a fault in a text: the configuration, a rule file, the command line
+  1  an `expect` line failed, a request has no route, or a drain was not over in time
+  2  a fault in a text: the configuration, a rule file, the command line; a reload that was refused
   3  the running process was not reached
   4  the start failed: an address in use, a privilege missing
 
@@ -76,6 +76,58 @@ pub enum Command {
     /// The connections of each listener, and those kept to each server.
     #[command(after_help = concat!("Example: reeve connections --socket /run/reeve/reeve.sock", not_reached!()))]
     Connections(ClientArguments),
+    /// Have the running process read its texts anew; nothing that stays is touched, and a fault changes nothing.
+    #[command(
+        after_help = concat!("Examples:\n  reeve reload\n  reeve reload lists\n\nSIGHUP does the same and writes into the log. Exits \
+                              with 2 when the texts have a fault or an address cannot be had: what was in force still is.", not_reached!())
+    )]
+    Reload(ReloadArguments),
+    /// Take a server, a pool or a listener out of service; what it has in hand is finished.
+    #[command(
+        after_help = concat!("Examples:\n  reeve drain web/web1 --wait\n  reeve drain web --for 30s\n  reeve drain listen.web\n\nA drain \
+                              lasts over reloads until `reeve ready`, and ends with the process. Exits with 1 when --for is over \
+                              before all is finished, 2 when nothing has the name.", not_reached!())
+    )]
+    Drain(DrainArguments),
+    /// Take back into service what was drained.
+    #[command(after_help = concat!("Example: reeve ready web/web1\n\nExits with 2 when nothing has the name.", not_reached!()))]
+    Ready(ReadyArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct DrainArguments {
+    /// POOL/SERVER, POOL or listen.LISTENER.
+    pub name: String,
+    /// Wait until nothing is left in hand, and show how much there is.
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait so long at most, such as 30s.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub within: Option<Duration>,
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ReadyArguments {
+    /// POOL/SERVER, POOL or listen.LISTENER.
+    pub name: String,
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ReloadArguments {
+    /// Only the files of lists and maps, and not what else has been edited [default: everything].
+    #[arg(value_enum)]
+    pub what: Option<ReloadWhat>,
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReloadWhat {
+    Lists,
 }
 
 /// Which texts are read, and what overrides them.

@@ -1,7 +1,7 @@
 //! The one way from texts to tables, and `reeve check`, which goes it and stops there.
 //!
-//! `run`, `demo`, `check` and `explain` all begin with `prepare`, so that what was checked is what is
-//! served. It opens no socket, asks no server and writes no file.
+//! `run`, `demo`, `check` and `explain` all begin with `prepare`, and so does a reload, so that what was checked
+//! is what is served. It opens no socket, asks no server and writes no file.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use super::args::{CheckArguments, Format};
 use super::{FAULT, UNEXPECTED, output, request};
+use crate::config::source::Sources;
 use crate::config::{self, Load};
 use crate::model::{Config, Fault, Severity};
 use crate::route::{self, Table};
@@ -28,19 +29,36 @@ pub struct Prepared {
 
 /// Reads the texts, compiles every rule set and runs its `expect` lines, and reads certificates and keys.
 pub fn prepare(request: &config::Request) -> Prepared {
-    let mut prepared = texts(request);
-    let load = &mut prepared.load;
-    if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
-        prepared.tls = tls::load(config, SystemTime::now(), &mut load.faults);
-        config::fault::sort(&mut load.faults);
-    }
-    prepared
+    with_keys(texts(request), None)
+}
+
+/// As [`prepare`], for a process in which `before` is in force: certificates that are in use as their files are
+/// now stay in use.
+pub fn prepare_again(request: &config::Request, before: tls::Before<'_>) -> Prepared {
+    with_keys(texts(request), before)
 }
 
 /// As [`prepare`], without certificates and keys: who only asks where requests go need not be allowed to
 /// read them.
 pub fn texts(request: &config::Request) -> Prepared {
-    let mut load = config::load(request);
+    compile(config::load(request))
+}
+
+/// What was prepared before, with its lists and maps read anew.
+pub fn prepare_lists(request: &config::Request, kept: &Sources, tls: &tls::Loaded) -> Prepared {
+    Prepared { tls: tls.clone(), ..compile(config::load_lists(request, kept)) }
+}
+
+fn with_keys(mut prepared: Prepared, before: tls::Before<'_>) -> Prepared {
+    let load = &mut prepared.load;
+    if let Some(config) = load.config.as_ref().or(load.unusable.as_ref()) {
+        prepared.tls = tls::load(config, before, SystemTime::now(), &mut load.faults);
+        config::fault::sort(&mut load.faults);
+    }
+    prepared
+}
+
+fn compile(mut load: Load) -> Prepared {
     let mut tables = Vec::new();
     let mut failed_expects = 0;
     // Rules are compiled and tested behind a fault of the configuration too: all faults in one run.

@@ -1,6 +1,7 @@
-//! Asks the running process: finds its control socket, sends one request, waits five seconds at most.
+//! Asks the running process: finds its control socket, sends one request, waits five seconds at most, or
+//! longer for an order that takes its time.
 //!
-//! For the commands that print what the API answers (`status`, `servers`, `connections`). Only the
+//! For the commands that print what the API answers (`status`, `servers`), and for those that order something (`reload`). Only the
 //! socket's name is taken from the configuration, so that they work while its texts are being edited.
 
 use std::fmt;
@@ -20,6 +21,9 @@ use crate::monitor::socket_path;
 
 /// For the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for an order: to compile a hundred thousand rules takes seconds.
+const ORDER: Duration = Duration::from_secs(110);
 
 /// The longest answer that is read.
 const ANSWER: u64 = 64 << 20;
@@ -44,15 +48,17 @@ pub enum ClientFault {
     /// The file given with `-c` cannot be read.
     Config { file: PathBuf, error: io::Error },
     /// Nobody answers at the socket, or not in time.
-    Unreached { socket: PathBuf, error: io::Error },
+    Unreached { socket: PathBuf, error: io::Error, patience: Duration },
     /// Something answers that is not what was expected.
     Answer { socket: PathBuf, what: String },
+    /// What was asked makes no sense to the process.
+    Refused(String),
 }
 
 impl ClientFault {
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            ClientFault::Config { .. } => ExitCode::from(2),
+            ClientFault::Config { .. } | ClientFault::Refused(_) => ExitCode::from(2),
             ClientFault::Unreached { .. } | ClientFault::Answer { .. } => ExitCode::from(3),
         }
     }
@@ -62,7 +68,7 @@ impl fmt::Display for ClientFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientFault::Config { file, error } => write!(f, "cannot read {}: {error}", file.display()),
-            ClientFault::Unreached { socket, error } => {
+            ClientFault::Unreached { socket, error, patience } => {
                 let socket = socket.display();
                 match error.kind() {
                     io::ErrorKind::NotFound => write!(f, "not running: there is no control socket {socket}")?,
@@ -81,7 +87,7 @@ impl fmt::Display for ClientFault {
                             f,
                             "no answer at {socket} within {} s\n\
                              help: the process is there, but it is stopped or overloaded",
-                            PATIENCE.as_secs()
+                            patience.as_secs()
                         );
                     }
                     _ => write!(f, "cannot reach {socket}: {error}")?,
@@ -91,6 +97,7 @@ impl fmt::Display for ClientFault {
                      --socket PATH, or -c FILE for its configuration",
                 )
             }
+            ClientFault::Refused(why) => f.write_str(why),
             ClientFault::Answer { socket, what } => write!(f, "{}: {what}", socket.display()),
         }
     }
@@ -100,10 +107,57 @@ impl fmt::Display for ClientFault {
 pub fn command<T: DeserializeOwned>(args: &ClientArgs, target: &str, show: impl FnOnce(&T) -> String) -> ExitCode {
     match answer(args, target, show) {
         Ok(text) => print(&text),
-        Err(fault) => {
-            eprintln!("reeve: {fault}");
-            fault.exit_code()
-        }
+        Err(fault) => complain(&fault),
+    }
+}
+
+/// Says why there is no answer.
+pub fn complain(fault: &ClientFault) -> ExitCode {
+    eprintln!("reeve: {fault}");
+    fault.exit_code()
+}
+
+/// What was answered to an order, done or refused.
+pub struct Told {
+    socket: PathBuf,
+    body: Vec<u8>,
+}
+
+impl Told {
+    /// The JSON as it is.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ClientFault> {
+        serde_json::from_slice(&self.body).map_err(|error| not_understood(&self.socket, &error))
+    }
+}
+
+/// Orders something of the running process and waits until it is done or refused.
+///
+/// # Errors
+/// When it is not reached, or says that the order makes no sense.
+pub fn order(args: &ClientArgs, target: &str) -> Result<Told, ClientFault> {
+    let socket = find_socket(args)?;
+    let body = exchanged(&socket, "POST", target, ORDER)?;
+    Ok(Told { socket, body })
+}
+
+/// Asks for what `target` has now.
+///
+/// # Errors
+/// When the process is not reached.
+pub fn ask<T: DeserializeOwned>(args: &ClientArgs, target: &str) -> Result<T, ClientFault> {
+    let socket = find_socket(args)?;
+    let body = get(&socket, target)?;
+    serde_json::from_slice(&body).map_err(|error| not_understood(&socket, &error))
+}
+
+fn not_understood(socket: &Path, error: &dyn fmt::Display) -> ClientFault {
+    ClientFault::Answer {
+        socket: socket.to_owned(),
+        what: format!("the answer is not understood ({error}); is the running process of another version?"),
     }
 }
 
@@ -114,14 +168,10 @@ fn answer<T: DeserializeOwned>(
 ) -> Result<String, ClientFault> {
     let socket = find_socket(args)?;
     let body = get(&socket, target)?;
-    let bad = |error: &dyn fmt::Display| ClientFault::Answer {
-        socket: socket.clone(),
-        what: format!("the answer is not understood ({error}); is the running process of another version?"),
-    };
     if args.json {
-        return String::from_utf8(body).map_err(|error| bad(&error));
+        return String::from_utf8(body).map_err(|error| not_understood(&socket, &error));
     }
-    serde_json::from_slice(&body).map(|answer| show(&answer)).map_err(|error| bad(&error))
+    serde_json::from_slice(&body).map(|answer| show(&answer)).map_err(|error| not_understood(&socket, &error))
 }
 
 /// Writes to standard output; a reader that has seen enough (`| head`) is no fault.
@@ -166,11 +216,20 @@ fn configured_socket(text: &str, file: &Path) -> Option<PathBuf> {
 
 /// The body of a 200 answer.
 fn get(socket: &Path, target: &str) -> Result<Vec<u8>, ClientFault> {
-    let unreached = |error| ClientFault::Unreached { socket: socket.to_owned(), error };
-    let answer = exchange(socket, target, Instant::now() + PATIENCE).map_err(unreached)?;
+    exchanged(socket, "GET", target, PATIENCE)
+}
+
+/// The body of a 200 answer, or of one that says why an order was refused (409).
+fn exchanged(socket: &Path, method: &str, target: &str, patience: Duration) -> Result<Vec<u8>, ClientFault> {
+    let unreached = |error| ClientFault::Unreached { socket: socket.to_owned(), error, patience };
+    let answer = exchange(socket, method, target, Instant::now() + patience).map_err(unreached)?;
     let fault = |what| ClientFault::Answer { socket: socket.to_owned(), what };
     let (code, body) = take_apart(&answer).map_err(fault)?;
-    if code != 200 {
+    if code == 400 || code == 404 {
+        let said = serde_json::from_slice(body).map(|problem: Problem| problem.error);
+        return Err(said.map_or_else(|_| fault(format!("it answered {code}")), ClientFault::Refused));
+    }
+    if code != 200 && code != 409 {
         let said = serde_json::from_slice(body).map(|problem: Problem| problem.error);
         return Err(fault(said.unwrap_or_else(|_| format!("it answered {code}"))));
     }
@@ -178,13 +237,14 @@ fn get(socket: &Path, target: &str) -> Result<Vec<u8>, ClientFault> {
 }
 
 /// Sends a request and reads until the other side closes.
-fn exchange(path: &Path, target: &str, deadline: Instant) -> io::Result<Vec<u8>> {
+fn exchange(path: &Path, method: &str, target: &str, deadline: Instant) -> io::Result<Vec<u8>> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Also bounds connecting: a frozen process lets its queue fill up.
     socket.set_write_timeout(Some(left(deadline)?))?;
     socket.connect(&SockAddr::unix(path)?)?;
     let mut stream = UnixStream::from(OwnedFd::from(socket));
-    let request = format!("GET {target} HTTP/1.1\r\nHost: reeve\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: reeve\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = vec![0; 64 << 10];
@@ -276,8 +336,8 @@ mod tests {
         let folder = Folder::new("client-frozen");
         let socket = folder.path().join("reeve.sock");
         let _never_accepts = UnixListener::bind(&socket).unwrap();
-        let error = exchange(&socket, "/", Instant::now() + Duration::from_millis(50)).unwrap_err();
-        let fault = ClientFault::Unreached { socket, error };
+        let error = exchange(&socket, "GET", "/", Instant::now() + Duration::from_millis(50)).unwrap_err();
+        let fault = ClientFault::Unreached { socket, error, patience: PATIENCE };
         assert!(fault.to_string().contains("within 5 s\nhelp: the process is there"), "{fault}");
         assert_eq!(fault.exit_code(), ExitCode::from(3));
     }

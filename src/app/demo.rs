@@ -37,7 +37,8 @@ pub fn main(arguments: DemoArguments) -> ExitCode {
             return ExitCode::from(START_FAILED);
         }
     };
-    let prepared = prepare(&stage.request(environment(), arguments.set.overrides));
+    let request = stage.request(environment(), arguments.set.overrides);
+    let prepared = prepare(&request);
     check::tell(&prepared);
     if !prepared.is_good() {
         return prepared.exit_code();
@@ -47,7 +48,7 @@ pub fn main(arguments: DemoArguments) -> ExitCode {
     let ready = Box::new(move |started: &Started| {
         output::print(&if json { sights.json(started) } else { sights.text(started) });
     });
-    start::run(prepared, RunOptions { ready, stop_after: arguments.stop_after })
+    start::run(prepared, RunOptions { request, ready, stop_after: arguments.stop_after })
 }
 
 /// Everything that has to stand before Reeve starts; put away when it is dropped.

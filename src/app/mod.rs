@@ -5,8 +5,11 @@ pub mod check;
 mod client;
 mod connections;
 mod demo;
+mod drain;
 mod explain;
 mod output;
+mod reload;
+mod running;
 mod servers;
 pub mod start;
 mod state_folder;
@@ -21,7 +24,7 @@ use clap::{CommandFactory, Parser};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use self::args::{Arguments, ClientArguments, Command, Format, RunArguments, TextArguments};
+use self::args::{Arguments, ClientArguments, Command, Format, ReloadWhat, RunArguments, TextArguments};
 use self::client::ClientArgs;
 use crate::config;
 
@@ -50,6 +53,11 @@ pub fn main() -> ExitCode {
         Some(Command::Connections(arguments)) => {
             connections::connections(&asked(arguments), crate::monitor::api::CONNECTIONS_SHOWN)
         }
+        Some(Command::Drain(arguments)) => drain::drain(&asked(arguments.client.clone()), &arguments),
+        Some(Command::Ready(arguments)) => drain::ready(&asked(arguments.client), &arguments.name),
+        Some(Command::Reload(arguments)) => {
+            reload::reload(&asked(arguments.client), arguments.what == Some(ReloadWhat::Lists))
+        }
     }
 }
 
@@ -62,7 +70,7 @@ fn run(arguments: RunArguments) -> ExitCode {
     if !prepared.is_good() {
         return prepared.exit_code();
     }
-    start::run(prepared, start::RunOptions { ready: Box::new(|_| ()), stop_after: None })
+    start::run(prepared, start::RunOptions { request, ready: Box::new(|_| ()), stop_after: None })
 }
 
 fn request(texts: TextArguments) -> config::Request {

@@ -61,7 +61,7 @@ fn row(table: &mut Table, server: &ServerReport) {
         plain(server.requests.to_string()),
         plain(server.probe.as_ref().map_or("-".to_owned(), |probe| short(probe.took))),
     ]);
-    if server.state == ServerState::Down && !server.reason.is_empty() {
+    if (server.state == ServerState::Down || server.drained) && !server.reason.is_empty() {
         table.below(&server.reason);
     }
     // The last probe may say something else already: so many in a row are needed for a change.
@@ -89,6 +89,7 @@ mod tests {
             since: Duration::from_secs(3700),
             reason: "connection refused".into(),
             weight: 2,
+            drained: false,
             backup: name == "sorry",
             limit: (name == "web1").then_some(100),
             in_flight: 3,

@@ -44,7 +44,8 @@ fn show(status: &Status, style: Style) -> String {
             0 => String::new(),
             refused => style.paint(Colour::Warn, &format!(", {refused} refused")),
         };
-        out += &format!("reloads      {}{refused}\n", config.reloads);
+        let ago = if config.reloads > 0 { format!("; the last {} ago", age(config.loaded_ago)) } else { String::new() };
+        out += &format!("reloads      {}{refused}{ago}\n", config.reloads);
     }
 
     let mut table = Table::new(&[
@@ -73,7 +74,9 @@ fn show(status: &Status, style: Style) -> String {
         for address in addresses {
             table.below(&address);
         }
-        if !listener.open {
+        if listener.draining {
+            table.below("drained by hand, not in the file: closed, what is open on it is finished");
+        } else if !listener.open {
             table.below(&format!("not open: {} is not built yet", listener.protocol));
         }
     }
@@ -103,6 +106,7 @@ mod tests {
             protocol: "http".into(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             open: built,
+            draining: false,
             connections: if built { open } else { Gauges::default() },
             accepted: 5000,
             requests: 120_500,
@@ -129,7 +133,12 @@ mod tests {
             pools: Share { total: 2, up: 1 },
             pools_down: vec!["images".into()],
             servers: Share { total: 4, up: 2 },
-            config: ConfigReport { notes: 2, reloads: 2, reloads_refused: 1 },
+            config: ConfigReport {
+                notes: 2,
+                reloads: 2,
+                reloads_refused: 1,
+                loaded_ago: std::time::Duration::from_secs(3700),
+            },
         };
         let text = show(&status, Style { colours: false, width: Some(80) });
         let expected = "\
@@ -139,7 +148,7 @@ connections  1203 (17 active, 1186 idle)
 pools        1 of 2 up; down: images
 servers      2 of 4 up
 workers      2; no answer from worker 1: the numbers are incomplete
-reloads      2, 1 refused
+reloads      2, 1 refused; the last 1h 1m ago
 
 LISTENER  ADDRESS         OPEN  ACTIVE  REQUESTS  REJECTED       IN      OUT
 web       127.0.0.1:8080  1203      17    120500         3  4.8 MiB  6.8 GiB

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::model::rule::RuleSet;
 use crate::model::{Config, Fault, Place, Severity};
+pub use closest::closest;
 use resolve::Disk;
 use source::Sources;
 
@@ -73,6 +74,21 @@ pub fn load(request: &Request) -> Load {
     }
 }
 
+/// Loads what was loaded before: the texts as they were then, and only the lists and maps as they are now. What
+/// somebody has begun to edit meanwhile is left alone.
+pub fn load_lists(request: &Request, kept: &Sources) -> Load {
+    let name: Arc<str> = request.file.display().to_string().into();
+    let base = request.base.clone().unwrap_or_else(|| base_of(&request.file));
+    match kept.text(&name) {
+        Some(text) => {
+            let outside = Outside { environment: &request.environment, overrides: &request.overrides };
+            load_from(&name, text, &base, Disk::Kept(kept), &outside)
+        }
+        // It has never been loaded.
+        None => load(request),
+    }
+}
+
 /// Loads a configuration text alone: the file system is not touched, every file that it names counts
 /// as there and empty.
 pub fn load_text(name: &str, text: &str) -> Load {
@@ -85,7 +101,7 @@ struct Outside<'a> {
     overrides: &'a [(String, String)],
 }
 
-fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk, outside: &Outside<'_>) -> Load {
+fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk<'_>, outside: &Outside<'_>) -> Load {
     let mut load = Load::default();
     load.sources.add(name.clone(), text);
     if let Some(document) = document::parse(name, text, &load.sources, &mut load.faults) {

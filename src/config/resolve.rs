@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::closest::closest;
 use super::file::{File, Listen, Named, NamedCheck, Page, Taken};
-use super::source::Sources;
+use super::source::{Seen, Sources};
 use super::{fault, read, reason, rules};
 use crate::model::config::{Log, LogTarget};
 use crate::model::listener::{Listener, Protocol};
@@ -18,9 +18,11 @@ use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Place};
 
 /// Whether files may be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disk {
+#[derive(Debug, Clone, Copy)]
+pub enum Disk<'k> {
     Real,
+    /// Lists are read anew; of rule files, those that were read before count, as they were then.
+    Kept(&'k Sources),
     /// Every file is there and empty.
     None,
 }
@@ -35,7 +37,7 @@ pub fn resolve(
     file: File,
     name: &Arc<str>,
     base: &Path,
-    disk: Disk,
+    disk: Disk<'_>,
     sources: &mut Sources,
     faults: &mut Vec<Fault>,
 ) -> Config {
@@ -234,7 +236,7 @@ fn unheard(listener: &Listener, sets: &[RuleSet], faults: &mut Vec<Fault>) {
 /// What reading files needs.
 struct Room<'a> {
     base: &'a Path,
-    disk: Disk,
+    disk: Disk<'a>,
     sources: &'a mut Sources,
     faults: &'a mut Vec<Fault>,
 }
@@ -278,15 +280,20 @@ impl Room<'_> {
         let (base, disk) = (self.base, self.disk);
         let read_list = |name: &str| match disk {
             Disk::None => Ok(String::new()),
-            Disk::Real => {
-                let text = read(&base.join(name), LARGEST_TEXT)?;
-                lists.borrow_mut().push((name.to_owned(), text.clone()));
-                Ok(text)
+            Disk::Real | Disk::Kept(_) => {
+                let seen = Seen::now(&base.join(name));
+                let text = read(&seen.path, LARGEST_TEXT);
+                // One that cannot be read is looked at again all the same.
+                lists.borrow_mut().push((name.to_owned(), text.as_ref().ok().cloned(), seen));
+                text
             }
         };
         let set = rules::parse(&inputs, &rules::Names { pools, listeners, read: &read_list }, self.faults);
-        for (name, text) in lists.into_inner() {
-            self.sources.add(name, text);
+        for (name, text, seen) in lists.into_inner() {
+            self.sources.saw(seen);
+            if let Some(text) = text {
+                self.sources.add(name, text);
+            }
         }
         set
     }
@@ -336,8 +343,9 @@ impl Room<'_> {
     fn rule_file(&mut self, name: &Arc<str>, path: &Path) -> std::io::Result<()> {
         if self.sources.text(name).is_none() {
             let text = match self.disk {
-                Disk::Real => read(path, LARGEST_TEXT)?,
-                Disk::None => String::new(),
+                Disk::Real => read(path, LARGEST_TEXT)?.into(),
+                Disk::Kept(kept) => kept.text(name).cloned().ok_or(std::io::ErrorKind::NotFound)?,
+                Disk::None => Arc::from(""),
             };
             self.sources.add(name.clone(), text);
         }
@@ -346,13 +354,21 @@ impl Room<'_> {
 
     /// The names of the rule files in a folder below the base, sorted.
     fn folder(&self, folder: &str) -> Vec<String> {
-        if self.disk == Disk::None {
-            return Vec::new();
-        }
-        let Ok(entries) = std::fs::read_dir(self.base.join(folder)) else { return Vec::new() };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let folder = self.base.join(folder);
+        let names: Vec<String> = match self.disk {
+            Disk::None => Vec::new(),
+            Disk::Kept(kept) => {
+                let below = |name| Some(Path::new(name).strip_prefix(&folder).ok()?.to_str()?.to_owned());
+                kept.names().filter_map(below).filter(|name| !name.contains('/')).collect()
+            }
+            Disk::Real => {
+                let entries = std::fs::read_dir(folder).into_iter().flatten();
+                entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+            }
+        };
         // Editors leave hidden copies beside the file.
-        let mut names: Vec<String> = names.filter(|name| name.ends_with(".rules") && !name.starts_with('.')).collect();
+        let names = names.into_iter().filter(|name| name.ends_with(".rules") && !name.starts_with('.'));
+        let mut names: Vec<String> = names.collect();
         names.sort();
         names
     }
@@ -373,7 +389,7 @@ impl Room<'_> {
             let path = self.base.join(&*page.file.name);
             let bytes = match self.disk {
                 Disk::None => Ok(String::new()),
-                Disk::Real => read(&path, LARGEST_PAGE),
+                Disk::Real | Disk::Kept(_) => read(&path, LARGEST_PAGE),
             };
             match bytes {
                 Ok(text) => {

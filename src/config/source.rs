@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::model::Place;
 
@@ -12,6 +14,24 @@ use crate::model::Place;
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     texts: BTreeMap<Arc<str>, Text>,
+    /// The files of lists and maps, as they were just before they were read.
+    lists: Vec<Seen>,
+}
+
+/// A file as it was at some time: another one when its time or its length is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub path: PathBuf,
+    /// When it was changed last, and how long it was; `None`: it could not be looked at.
+    state: Option<(SystemTime, u64)>,
+}
+
+impl Seen {
+    /// As it is now.
+    pub fn now(path: &Path) -> Seen {
+        let state = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len()))).ok();
+        Seen { path: path.to_owned(), state }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -32,6 +52,21 @@ impl Sources {
         let mut starts = vec![0];
         starts.extend(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1));
         self.texts.insert(name.into(), Text { text, starts });
+    }
+
+    /// Notes that the file of a list or map is about to be read.
+    pub fn saw(&mut self, list: Seen) {
+        self.lists.push(list);
+    }
+
+    /// The files of lists and maps.
+    pub fn lists(&self) -> &[Seen] {
+        &self.lists
+    }
+
+    /// The names of all texts.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.texts.keys().map(|name| &**name)
     }
 
     pub fn text(&self, name: &str) -> Option<&Arc<str>> {

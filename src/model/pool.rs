@@ -28,6 +28,17 @@ pub struct Pool {
     pub place: Place,
 }
 
+impl Pool {
+    /// Whether a connection to a server of this pool would also do for one of `other`.
+    pub fn spoken_to_as(&self, other: &Pool) -> bool {
+        let sealed = match (&self.tls, &other.tls) {
+            (Some(own), Some(other)) => own.same(other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        sealed && self.protocol == other.protocol && self.send_proxy == other.send_proxy
+    }
+}
+
 /// What its servers are spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {

@@ -59,6 +59,17 @@ pub struct ListenerTls {
     pub client_certificate: ClientCertificate,
 }
 
+impl ListenerTls {
+    /// Whether both say the same, wherever it is written.
+    pub fn same(&self, other: &ListenerTls) -> bool {
+        let ca = |tls: &ListenerTls| tls.client_ca.as_ref().map(|file| file.path.clone());
+        self.certificates.path == other.certificates.path
+            && self.minimum == other.minimum
+            && self.client_certificate == other.client_certificate
+            && ca(self) == ca(other)
+    }
+}
+
 /// `tls` of a pool: towards its servers. Paths start at the base folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolTls {
@@ -72,4 +83,18 @@ pub struct PoolTls {
     pub server_name: Option<Arc<str>>,
     pub minimum: TlsVersion,
     pub place: Place,
+}
+
+impl PoolTls {
+    /// Whether both say the same, wherever it is written.
+    pub fn same(&self, other: &PoolTls) -> bool {
+        let ca = |tls: &PoolTls| tls.ca.as_ref().map(|file| file.path.clone());
+        let own =
+            |tls: &PoolTls| tls.own.as_ref().map(|(certificate, key)| (certificate.path.clone(), key.path.clone()));
+        self.verify == other.verify
+            && self.server_name == other.server_name
+            && self.minimum == other.minimum
+            && ca(self) == ca(other)
+            && own(self) == own(other)
+    }
 }

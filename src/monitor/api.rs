@@ -1,7 +1,7 @@
 //! What is answered on the control socket and on the metrics addresses.
 //!
-//! Both only read. The control socket has `/api/v1/*` and `/metrics`, the metrics addresses have
-//! `/metrics` alone: they are not protected.
+//! The control socket has `/api/v1/*` and `/metrics`; what it is ordered by POST it hands to whoever can do it
+//! (`state::orders`). The metrics addresses have `/metrics` alone: they are not protected.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::exposition;
 use super::process::Process;
@@ -17,6 +18,7 @@ use super::report::{Connections, Problem, Servers, Status};
 use super::view::View;
 use crate::state::Farm;
 use crate::state::commands::Workers;
+use crate::state::orders::{Order, Orders, Texts};
 use crate::state::tallies::Tallies;
 
 /// Connections that `/api/v1/connections` tells when it is not asked for a number.
@@ -38,11 +40,12 @@ pub enum Door {
 pub struct Source {
     pub view: Box<dyn Fn() -> View + Send + Sync>,
     pub workers: Arc<Workers>,
+    pub orders: Orders,
 }
 
 impl Source {
-    pub fn new(farm: Arc<Farm>, tallies: Arc<Tallies>, workers: Arc<Workers>) -> Source {
-        Source { view: Box::new(move || View::of(&farm, &tallies)), workers }
+    pub fn new(farm: Arc<Farm>, tallies: Arc<Tallies>, workers: Arc<Workers>, orders: Orders) -> Source {
+        Source { view: Box::new(move || View::of(&farm, &tallies)), workers, orders }
     }
 }
 
@@ -52,13 +55,33 @@ pub async fn answer<B>(source: &Source, door: Door, request: &http::Request<B>) 
     let Some(page) = Page::find(door, path) else {
         return problem(StatusCode::NOT_FOUND, not_here(door, path));
     };
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let text = format!("{path} can only be read: use GET, not {}", request.method());
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    if page.is_order() != (request.method() == Method::POST) || !page.is_order() && !reads {
+        let (what, allowed) = match page.is_order() {
+            true => ("is an order: use POST", "POST"),
+            false => ("can only be read: use GET", "GET, HEAD"),
+        };
+        let text = format!("{path} {what}, not {}", request.method());
         let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, text);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return response;
     }
+    let query = request.uri().query();
     match page {
+        Page::Reload => match only(query, "what") {
+            Ok(None) => reload(source, Texts::All).await,
+            Ok(Some(what)) if what == "lists" => reload(source, Texts::Lists).await,
+            Ok(Some(what)) => problem(StatusCode::BAD_REQUEST, format!("what={what} must be lists, or left out")),
+            Err(text) => problem(StatusCode::BAD_REQUEST, text),
+        },
+        Page::Drain | Page::Ready => match only(query, "name") {
+            Ok(Some(name)) => service(source, matches!(page, Page::Drain), name).await,
+            Ok(None) => problem(
+                StatusCode::BAD_REQUEST,
+                "name=POOL/SERVER, name=POOL or name=listen.NAME is missing".to_owned(),
+            ),
+            Err(text) => problem(StatusCode::BAD_REQUEST, text),
+        },
         Page::Metrics => metrics(source).await,
         Page::Status => {
             let answers = source.workers.counters().await;
@@ -68,7 +91,7 @@ pub async fn answer<B>(source: &Source, door: Door, request: &http::Request<B>) 
             let answers = source.workers.counters().await;
             json(StatusCode::OK, &Servers::of(&(source.view)(), &answers))
         }
-        Page::Connections => match limit(request.uri().query()) {
+        Page::Connections => match limit(query) {
             Ok(limit) => {
                 let (shown, counters) = tokio::join!(source.workers.connections(limit), source.workers.counters());
                 json(StatusCode::OK, &Connections::of(shown, &counters))
@@ -83,9 +106,17 @@ enum Page {
     Status,
     Servers,
     Connections,
+    Reload,
+    Drain,
+    Ready,
 }
 
 impl Page {
+    /// Whether it changes something.
+    fn is_order(&self) -> bool {
+        matches!(self, Page::Reload | Page::Drain | Page::Ready)
+    }
+
     fn find(door: Door, path: &str) -> Option<Page> {
         match (door, path) {
             // The metrics port has this one page: its bare address finds it, too.
@@ -93,6 +124,9 @@ impl Page {
             (Door::Control, "/api/v1/status") => Some(Page::Status),
             (Door::Control, "/api/v1/servers") => Some(Page::Servers),
             (Door::Control, "/api/v1/connections") => Some(Page::Connections),
+            (Door::Control, "/api/v1/reload") => Some(Page::Reload),
+            (Door::Control, "/api/v1/drain") => Some(Page::Drain),
+            (Door::Control, "/api/v1/ready") => Some(Page::Ready),
             _ => None,
         }
     }
@@ -101,7 +135,8 @@ impl Page {
 fn not_here(door: Door, path: &str) -> String {
     match door {
         Door::Control => format!(
-            "there is no {path} here; there are /api/v1/status, /api/v1/servers, /api/v1/connections and /metrics"
+            "there is no {path} here; there are /api/v1/status, /api/v1/servers, /api/v1/connections and /metrics, and by POST \
+             /api/v1/reload, /api/v1/drain and /api/v1/ready"
         ),
         Door::Metrics => format!("there is no {path} here; there is only /metrics"),
     }
@@ -113,6 +148,63 @@ async fn metrics(source: &Source) -> Response<Full<Bytes>> {
         Ok(page) => with_type(StatusCode::OK, exposition::CONTENT_TYPE, page.into()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, format!("the page could not be written: {error}")),
     }
+}
+
+/// Waits for the reload, which may take seconds; 409 when it was refused.
+async fn reload(source: &Source, what: Texts) -> Response<Full<Bytes>> {
+    match order(source, |reply| Order::Reload { what, reply }).await {
+        Some(reloaded) => json(if reloaded.done { StatusCode::OK } else { StatusCode::CONFLICT }, &reloaded),
+        None => ending(),
+    }
+}
+
+async fn service(source: &Source, drain: bool, name: String) -> Response<Full<Bytes>> {
+    match order(source, |reply| Order::Service { drain, name, reply }).await {
+        Some(Ok(service)) => json(StatusCode::OK, &service),
+        Some(Err(text)) => problem(StatusCode::NOT_FOUND, text),
+        None => ending(),
+    }
+}
+
+async fn order<T>(source: &Source, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    source.orders.send(order(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+fn ending() -> Response<Full<Bytes>> {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end: nothing is changed any more".to_owned())
+}
+
+/// The value of the one thing that a query may have.
+fn only(query: Option<&str>, key: &str) -> Result<Option<String>, String> {
+    let mut found = None;
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some((name, value)) if name == key && found.is_none() => found = Some(unescaped(value)?),
+            _ => return Err(format!("{part} is not known here; there is only {key}=...")),
+        }
+    }
+    Ok(found)
+}
+
+/// RFC 3986 §2.1.
+fn unescaped(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        let escaped = (*first == b'%').then(|| after.first_chunk::<2>()).flatten();
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        match escaped.and_then(|[high, low]| Some(digit(*high)? * 16 + digit(*low)?)) {
+            Some(byte) => {
+                bytes.push(byte as u8);
+                rest = &after[2..];
+            }
+            None => bytes.push(*first),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{text} is not UTF-8"))
 }
 
 /// `limit=N` of a query.

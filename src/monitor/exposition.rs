@@ -133,6 +133,9 @@ fn servers(families: &mut Families, view: &View) {
             let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };
             let help = "1 when the health checks of a server say that it is up, or it has none; else 0.";
             families.gauge("reeve_server_up", help, &labels, up);
+            let help = "1 when a server takes no new requests: its weight is 0, or it was drained by hand; else 0.";
+            let draining = if server.drained || server.state == ServerState::Draining { 1.0 } else { 0.0 };
+            families.gauge("reeve_server_draining", help, &labels, draining);
             let help = "Requests that a server is working on.";
             families.gauge("reeve_server_in_flight", help, &labels, server.in_flight as f64);
             if let Some(probe) = &server.probe {
@@ -152,9 +155,16 @@ fn rules(families: &mut Families, counters: &Counters) {
 }
 
 fn ourselves(families: &mut Families, view: &View, answers: &Answers<Counters>, process: &Process) {
-    let help = "Loads of the configuration while running, by whether it was taken or refused for its faults.";
+    let help = "Loads of the configuration while running, by whether it was taken or refused.";
     for (result, count) in [("ok", view.reloads.done), ("refused", view.reloads.refused)] {
         families.counter("reeve_reloads_total", help, &[("result", result)], count as f64);
+    }
+    let help = "Which configuration is in force: 1 at the start, one more with each reload.";
+    families.gauge("reeve_config_generation", help, &[], view.generation as f64);
+    if let Some(loaded) = view.loaded {
+        let help = "When it was put in force, since 1970.";
+        let at = loaded.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        families.gauge("reeve_config_loaded_time_seconds", help, &[], at);
     }
     let help = "Lines of the access log dropped because they could not be written in time.";
     families.counter("reeve_log_dropped_total", help, &[], view.log_dropped as f64);

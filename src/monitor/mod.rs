@@ -1,7 +1,7 @@
 //! What an operator sees from outside: the control socket with its JSON API, and the metrics page.
 //!
-//! Reads only: it asks the workers for what they counted (`state::commands`) and looks at the live
-//! state, and changes neither.
+//! It asks the workers for what they counted (`state::commands`) and looks at the live state, and changes
+//! neither; what is to be changed it orders (`state::orders`).
 
 pub mod api;
 pub mod exposition;
@@ -12,7 +12,7 @@ pub mod socket;
 pub mod view;
 
 pub use api::Source;
-pub use run::run;
+pub use run::{Metrics, run};
 pub use socket::{BindFault, ControlSocket, bind_control, socket_path};
 
 #[cfg(test)]

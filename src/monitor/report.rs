@@ -48,8 +48,10 @@ pub struct ListenerReport {
     pub name: String,
     pub protocol: String,
     pub addresses: Vec<SocketAddr>,
-    /// False when it needs a part that is not built yet.
+    /// False when it needs a part that is not built yet, or is drained.
     pub open: bool,
+    /// Taken out of service by hand: the file does not say so.
+    pub draining: bool,
     pub connections: Gauges,
     /// Connections since the start.
     pub accepted: u64,
@@ -85,8 +87,11 @@ pub struct ConfigReport {
     /// Parts that are written in the configuration in use but not built yet.
     pub notes: u64,
     pub reloads: u64,
-    /// Reloads refused for faults in the texts.
+    /// Reloads refused: the texts have faults, or what they ask for could not be had.
     pub reloads_refused: u64,
+    /// How long the configuration has been in force.
+    #[serde(rename = "loaded_seconds_ago", with = "seconds")]
+    pub loaded_ago: Duration,
 }
 
 /// `/api/v1/servers`.
@@ -108,6 +113,8 @@ pub struct ServerReport {
     pub since: Duration,
     pub reason: String,
     pub weight: u32,
+    /// Taken out of service by hand: the file does not say so.
+    pub drained: bool,
     pub backup: bool,
     pub limit: Option<u32>,
     pub in_flight: u64,
@@ -167,6 +174,7 @@ impl Status {
                     protocol: listener.protocol.to_owned(),
                     addresses: listener.addresses.clone(),
                     open: listener.open,
+                    draining: listener.draining,
                     connections: Gauges {
                         open: counters.active + counters.idle,
                         active: counters.active,
@@ -201,6 +209,8 @@ impl Status {
                 notes: view.notes,
                 reloads: view.reloads.done,
                 reloads_refused: view.reloads.refused,
+                // The clock may have been set back since.
+                loaded_ago: view.loaded.and_then(|at| at.elapsed().ok()).unwrap_or_default(),
             },
         }
     }
@@ -221,6 +231,7 @@ impl Servers {
             since: server.since,
             reason: server.reason.clone(),
             weight: server.weight,
+            drained: server.drained,
             backup: server.backup,
             limit: server.limit,
             in_flight: server.in_flight,

@@ -1,12 +1,13 @@
 //! Serves the control socket and the metrics addresses until told to stop: the only loop here that waits.
 //!
-//! Runs on the control thread. Each connection carries one request and has thirty seconds, so that
-//! slow or silent peers hold nothing for long; at most 64 are served at each door, the others wait in
+//! Runs on the control thread. Each connection carries one request and has thirty seconds, two minutes on the
+//! control socket, where reloads are waited for; so slow or silent peers hold nothing for long; at most 64 are served at each door, the others wait in
 //! the kernel's queue.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +28,11 @@ const CONNECTIONS: usize = 64;
 /// For the request's head.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// For the whole connection. An answer takes two seconds at most, even when a worker is stuck.
+/// For the whole connection. To read takes two seconds at most, even when a worker is stuck.
 const CONNECTION: Duration = Duration::from_secs(30);
+
+/// The same on the control socket: a reload of a hundred thousand rules takes seconds.
+const CONTROL: Duration = Duration::from_secs(120);
 
 /// For answers under way when told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -36,29 +40,52 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What to wait after an accept that failed: without descriptors it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The sockets of the metrics addresses, with the address as it is configured. Who is not among them any more is
+/// closed.
+pub type Metrics = Vec<(SocketAddr, Arc<TcpListener>)>;
+
 /// Serves until `stop` says true, or its sender is gone; then the control socket's name goes away. An
 /// error means that one of the listeners could not be used at all.
 pub async fn run(
     source: Source,
     control: Option<ControlSocket>,
-    metrics: Vec<TcpListener>,
+    mut metrics: watch::Receiver<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut listeners = Vec::with_capacity(metrics.len() + 1);
-    if let Some(control) = &control {
-        listeners.push(Listener::Control(tokio::net::UnixListener::from_std(control.listener().try_clone()?)?));
-    }
-    for listener in metrics {
-        listener.set_nonblocking(true)?;
-        listeners.push(Listener::Metrics(tokio::net::TcpListener::from_std(listener)?));
-    }
     let source = Arc::new(source);
     let mut doors = JoinSet::new();
-    for listener in listeners {
+    if let Some(control) = &control {
+        let listener = Listener::Control(tokio::net::UnixListener::from_std(control.listener().try_clone()?)?);
         doors.spawn(serve_door(Arc::clone(&source), listener, stop.clone()));
     }
-    stopped(&mut stop).await;
-    // The doors hear the same word and end by themselves.
+    // Each door has a word of its own by which it is closed.
+    let mut open: HashMap<SocketAddr, watch::Sender<bool>> = HashMap::new();
+    loop {
+        let mut wanted = HashMap::new();
+        for (_, listener) in metrics.borrow_and_update().iter() {
+            wanted.insert(listener.local_addr()?, listener.clone());
+        }
+        open.retain(|address, _| wanted.contains_key(address));
+        for (address, listener) in wanted {
+            if open.contains_key(&address) {
+                continue;
+            }
+            let listener = Listener::Metrics(tokio::net::TcpListener::from_std(listener.try_clone()?)?);
+            let (close, closed) = watch::channel(false);
+            doors.spawn(serve_door(Arc::clone(&source), listener, closed));
+            open.insert(address, close);
+        }
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            changed = metrics.changed() => if changed.is_err() {
+                // Whoever could open another one is gone, but the doors are not.
+                stopped(&mut stop).await;
+                break;
+            },
+        }
+    }
+    // The doors hear that nobody is left who could say it, and end by themselves.
+    drop(open);
     while doors.join_next().await.is_some() {}
     Ok(())
 }
@@ -138,7 +165,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(source: Arc<Source>, door: Doo
         .keep_alive(false)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION, connection).await {
+    let limit = if door == Door::Control { CONTROL } else { CONNECTION };
+    match tokio::time::timeout(limit, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(?door, %error, "a monitor connection ended early"),
         Err(_) => tracing::debug!(?door, "a monitor connection took too long"),

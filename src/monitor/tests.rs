@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::report::{Connections, Problem, Servers, Status};
 use super::view::{ListenerView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
@@ -21,6 +21,8 @@ use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
+use crate::state::orders::{Order, Reloaded, Service};
+use crate::state::rule_hits::{RuleMoves, RuleNames};
 use crate::state::tallies::Tallies;
 use crate::state::{Farm, Health, ProbeReport};
 
@@ -57,6 +59,7 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         since: Duration::from_secs(3700),
         reason: if ok { String::new() } else { "3 probes failed".to_owned() },
         weight: if state == ServerState::Draining { 0 } else { 2 },
+        drained: false,
         backup: false,
         limit: Some(100),
         in_flight: 3,
@@ -79,6 +82,7 @@ pub fn view() -> View {
         draining: false,
         notes: 2,
         reloads: Reloads { done: 2, refused: 1 },
+        loaded: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_100)),
         log_dropped: 5,
         listeners: vec![
             ListenerView {
@@ -88,6 +92,7 @@ pub fn view() -> View {
                 addresses: vec!["127.0.0.1:8080".parse().unwrap(), "[::1]:8080".parse().unwrap()],
                 tls: true,
                 open: true,
+                draining: false,
             },
             ListenerView {
                 number: 1,
@@ -96,6 +101,7 @@ pub fn view() -> View {
                 addresses: vec!["127.0.0.1:8554".parse().unwrap()],
                 tls: false,
                 open: false,
+                draining: false,
             },
         ],
         pools: vec![
@@ -109,7 +115,8 @@ pub fn view() -> View {
 pub fn counted(worker: u64) -> Counters {
     let labels = RequestLabels { listener: 0, pool: 7, server: 1 };
     let mut counters = Counters::default();
-    counters.rules.table(["shop.rules:beta", "shop.rules:any"].into_iter().map(Arc::from).collect());
+    let names: RuleNames = ["shop.rules:beta", "shop.rules:any"].into_iter().map(Arc::from).collect();
+    counters.rules.table(names.clone(), &RuleMoves::default());
     for _ in 0..=worker {
         counters.connection_opened(0);
         counters.request(labels, 200, Duration::from_millis(5), Some(Duration::from_millis(3)));
@@ -122,7 +129,7 @@ pub fn counted(worker: u64) -> Counters {
     counters.upstream_connect(7, 1, ConnectResult::Ok);
     counters.upstream_reuse(7, 1);
     counters.retry(7, RetryReason::Connect);
-    counters.rule_hit(0);
+    counters.rule_hit(&names, 0);
     counters
 }
 
@@ -156,6 +163,7 @@ async fn worker(mut commands: Commands, number: u64) {
                 all.truncate(limit);
                 drop(reply.send(all));
             }
+            ToWorker::Listen(_) | ToWorker::Close { .. } => {}
             ToWorker::Drain => break,
         }
     }
@@ -170,12 +178,31 @@ pub struct Served {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Carries out every second order.
+async fn obey(mut orders: mpsc::Receiver<Order>) {
+    let mut done = false;
+    while let Some(order) = orders.recv().await {
+        done = !done;
+        match order {
+            Order::Reload { what, reply } => {
+                let error = (!done).then(|| format!("{what:?}"));
+                drop(reply.send(Reloaded { done, generation: 4, error, ..Reloaded::default() }));
+            }
+            Order::Service { drain, name, reply } => {
+                let service = Service { kind: "pool".to_owned(), name, draining: drain, changed: true };
+                drop(reply.send(if done { Ok(service) } else { Err("there is no such pool".to_owned()) }));
+            }
+        }
+    }
+}
+
 impl Served {
     pub fn start(stuck: usize) -> Served {
         let folder = Folder::new("monitor");
         let socket = folder.path().join("reeve.sock");
         let control = bind_control(&socket).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let metrics = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::spawn(move || {
@@ -186,9 +213,12 @@ impl Served {
                 for (number, queue) in (0..).zip(queues) {
                     tokio::spawn(worker(queue, number));
                 }
-                let source = Source { view: Box::new(view), workers: Arc::new(workers) };
-                run(source, Some(control), vec![listener], stopped).await.unwrap();
-                drop(held);
+                let (orders, queue) = mpsc::channel(1);
+                tokio::spawn(obey(queue));
+                let source = Source { view: Box::new(view), workers: Arc::new(workers), orders };
+                let metrics = watch::Sender::new(vec![(listener.local_addr().unwrap(), Arc::new(listener))]);
+                run(source, Some(control), metrics.subscribe(), stopped).await.unwrap();
+                drop((held, metrics));
             });
         });
         Served { _folder: folder, socket, metrics, stop, thread: Some(thread) }
@@ -266,7 +296,8 @@ fn the_view_is_that_of_the_farm() {
         ..Config::default()
     };
     let farm = Farm::new(Arc::new(config), Vec::new());
-    let tallies = Tallies::with_log(Arc::new(4.into()));
+    let tallies = Tallies::default();
+    tallies.count_dropped().store(4, Ordering::Relaxed);
     let then = SystemTime::now() - Duration::from_secs(60);
     let web1 = farm.server("web/web1").unwrap();
     web1.set_health(Health::Down, "connection refused", then);
@@ -340,13 +371,19 @@ fn what_cannot_be_answered_is_said_in_a_sentence() {
         ("GET /", 404, "/api/v1/status"),
         ("GET /api/v1/statusx", 404, "there is no /api/v1/statusx here"),
         ("POST /api/v1/status", 405, "use GET, not POST"),
+        ("GET /api/v1/reload", 405, "use POST, not GET"),
+        ("POST /api/v1/reload?what=all", 400, "what=all must be lists"),
+        ("POST /api/v1/reload?x=y", 400, "x=y is not known here"),
+        ("POST /api/v1/drain", 400, "name=POOL/SERVER"),
+        ("POST /api/v1/drain?name=%ff", 400, "not UTF-8"),
         ("GET /api/v1/connections?limit=0", 400, "limit=0 must be a number"),
         ("GET /api/v1/connections?limit=99999999", 400, "from 1 to 20000"),
         ("GET /api/v1/connections?size=1", 400, "size=1 is not known"),
     ] {
         let (head, body) = ask(served.unix(), request);
         assert!(head.starts_with(&format!("http/1.1 {status} ")), "{request}: {head}");
-        assert_eq!(head.contains("\r\nallow: get, head"), status == 405, "{head}");
+        let allowed = if request.starts_with("GET") { "\r\nallow: post" } else { "\r\nallow: get, head" };
+        assert_eq!(head.contains(allowed), status == 405, "{head}");
         let problem: Problem = serde_json::from_str(&body).unwrap();
         assert!(problem.error.contains(part), "{request}: {}", problem.error);
     }
@@ -355,6 +392,22 @@ fn what_cannot_be_answered_is_said_in_a_sentence() {
     assert!(head.starts_with("http/1.1 404 "), "{head}");
     let (head, body) = ask(served.tcp(), "HEAD /metrics");
     assert!(head.starts_with("http/1.1 200 ") && body.is_empty(), "{head}");
+}
+
+#[test]
+fn orders_are_handed_on_and_their_answers_back() {
+    let served = Served::start(0);
+    let (head, body) = ask(served.unix(), "POST /api/v1/reload");
+    assert!(head.starts_with("http/1.1 200 ") && body.contains("\"generation\":4"), "{head}{body}");
+    let (head, body) = ask(served.unix(), "POST /api/v1/reload?what=lists");
+    assert!(head.starts_with("http/1.1 409 ") && body.contains("\"error\":\"Lists\""), "{head}{body}");
+    let (head, body) = ask(served.unix(), "POST /api/v1/drain?name=a%2Fb");
+    assert!(head.starts_with("http/1.1 200 ") && body.contains("\"name\":\"a/b\",\"draining\":true"), "{head}{body}");
+    let (head, body) = ask(served.unix(), "POST /api/v1/ready?name=a/b");
+    assert!(head.starts_with("http/1.1 404 ") && body.contains("no such pool"), "{head}{body}");
+    // The metrics address takes no orders.
+    let (head, _) = ask(served.tcp(), "POST /api/v1/reload");
+    assert!(head.starts_with("http/1.1 404 "), "{head}");
 }
 
 #[test]

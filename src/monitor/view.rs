@@ -23,6 +23,8 @@ pub struct View {
     /// Notes that the configuration in use was loaded with: parts that are not built yet.
     pub notes: u64,
     pub reloads: Reloads,
+    /// When the configuration in force was put in force.
+    pub loaded: Option<SystemTime>,
     /// Lines of the access log that were dropped because the writer did not keep up.
     pub log_dropped: u64,
     pub listeners: Vec<ListenerView>,
@@ -45,8 +47,10 @@ pub struct ListenerView {
     pub addresses: Vec<SocketAddr>,
     /// Its clients come by TLS, which ends here.
     pub tls: bool,
-    /// False when it needs a part that is not built yet.
+    /// False when it needs a part that is not built yet, or is drained.
     pub open: bool,
+    /// Taken out of service by hand.
+    pub draining: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +75,8 @@ pub struct ServerView {
     /// Why it is in that state; empty where there is nothing to say.
     pub reason: String,
     pub weight: u32,
+    /// Taken out of service by hand: the file does not say so.
+    pub drained: bool,
     pub backup: bool,
     /// Requests in flight at most.
     pub limit: Option<u32>,
@@ -84,7 +90,7 @@ pub struct ServerView {
 pub enum ServerState {
     Up,
     Down,
-    /// Up, but takes no new clients: its weight is 0.
+    /// Takes no new requests: its weight is 0, or it was taken out of service by hand.
     Draining,
 }
 
@@ -114,6 +120,7 @@ impl View {
         let snapshot = farm.snapshot();
         let now = SystemTime::now();
         let listeners = snapshot.config.listeners.iter().zip(&snapshot.listeners);
+        let drained = farm.drains().listeners;
         View {
             pid: std::process::id(),
             started: farm.started_at(),
@@ -122,6 +129,7 @@ impl View {
             draining: tallies.draining(),
             notes: tallies.notes(),
             reloads: Reloads { done: snapshot.generation.saturating_sub(1), refused: tallies.reloads_refused() },
+            loaded: tallies.loaded(),
             log_dropped: tallies.log_dropped(),
             listeners: listeners
                 .map(|(listener, number)| ListenerView {
@@ -130,7 +138,8 @@ impl View {
                     protocol: listener.protocol.word(),
                     addresses: listener.addresses.clone(),
                     tls: listener.tls.is_some(),
-                    open: listener.built,
+                    open: listener.built && !drained.contains(&listener.name),
+                    draining: drained.contains(&listener.name),
                 })
                 .collect(),
             pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
@@ -148,8 +157,16 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
 }
 
 fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
-    let standing = server.standing();
+    let mut standing = server.standing();
     let state = match standing.health {
+        _ if server.is_drained() => {
+            standing.since = server.drained_since();
+            standing.why = match standing.health {
+                Health::Up => DRAINED.to_owned(),
+                Health::Down => format!("{DRAINED}; down: {}", standing.why),
+            };
+            ServerState::Draining
+        }
         Health::Down => ServerState::Down,
         Health::Up if server.weight() == 0 => ServerState::Draining,
         Health::Up => ServerState::Up,
@@ -164,6 +181,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         since: ago(standing.since),
         reason: standing.why,
         weight: server.weight(),
+        drained: server.is_drained(),
         backup: server.is_backup(),
         limit: server.limit(),
         in_flight: server.in_flight().into(),
@@ -175,6 +193,9 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         }),
     }
 }
+
+/// Nothing in the file says so.
+const DRAINED: &str = "drained by hand, not in the file";
 
 impl PoolView {
     /// Whether any server can take a request.

@@ -17,16 +17,18 @@ pub struct IdleConnections {
 struct Idle {
     stream: Stream,
     address: SocketAddr,
+    way: u32,
     until: Instant,
 }
 
 impl IdleConnections {
-    /// The one used last, which is the likeliest to be still open. Those found closed are dropped.
-    pub fn take(&self, server: u32, address: SocketAddr) -> Option<Stream> {
+    /// The one used last, which is the likeliest to be still open. Those found closed are dropped, and those
+    /// that were made in another `way`: for another address, or under another TLS.
+    pub fn take(&self, server: u32, address: SocketAddr, way: u32) -> Option<Stream> {
         let mut servers = self.servers.borrow_mut();
         let kept = servers.get_mut(server as usize)?;
         while let Some(idle) = kept.pop_back() {
-            if idle.address == address && idle.stream.is_quiet() {
+            if idle.address == address && idle.way == way && idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
         }
@@ -34,7 +36,7 @@ impl IdleConnections {
     }
 
     /// Keeps a connection until `until`; over `most` of them, the oldest goes.
-    pub fn keep(&self, server: u32, address: SocketAddr, stream: Stream, until: Instant, most: usize) {
+    pub fn keep(&self, server: u32, address: SocketAddr, way: u32, stream: Stream, until: Instant, most: usize) {
         let mut servers = self.servers.borrow_mut();
         let server = server as usize;
         if servers.len() <= server {
@@ -44,13 +46,17 @@ impl IdleConnections {
         if kept.len() >= most && kept.pop_front().is_none() {
             return;
         }
-        kept.push_back(Idle { stream, address, until });
+        kept.push_back(Idle { stream, address, way, until });
     }
 
-    /// Closes those whose time is over or that their server has closed. Called once a second.
-    pub fn sweep(&self, now: Instant) {
-        for kept in self.servers.borrow_mut().iter_mut() {
-            kept.retain(|idle| idle.until > now && idle.stream.is_quiet());
+    /// Closes those whose time is over, that their server has closed, or that were made in another way than
+    /// `ways` has for the server of that number. Called once a second.
+    pub fn sweep(&self, now: Instant, ways: impl Fn(u32) -> Option<u32>) {
+        for (server, kept) in (0..).zip(self.servers.borrow_mut().iter_mut()) {
+            if !kept.is_empty() {
+                let way = ways(server);
+                kept.retain(|idle| Some(idle.way) == way && idle.until > now && idle.stream.is_quiet());
+            }
             if kept.is_empty() && kept.capacity() > 64 {
                 kept.shrink_to_fit();
             }

@@ -13,6 +13,7 @@ use super::worker::Worker;
 use crate::model::listener::{AcceptProxy, HeaderMode};
 use crate::model::pool::ProxyVersion;
 use crate::net::{Elapsed, Stream, peek};
+use crate::state::Way;
 use crate::state::counters::Rejected;
 use crate::sys::socket;
 use crate::tls::Peer;
@@ -33,6 +34,7 @@ pub struct Announced {
 struct Own {
     server: u32,
     address: SocketAddr,
+    way: Way,
     stream: Stream,
     until: Instant,
 }
@@ -42,22 +44,22 @@ const OWN: usize = 8;
 
 impl Announced {
     /// An idle connection of this client's to a server, the one used last; those found closed are dropped.
-    /// `plain`: it has to be one in clear, or else one by TLS, whatever was asked for when it was made.
-    pub fn take(&self, server: u32, address: SocketAddr, plain: bool, now: Instant) -> Option<Stream> {
+    /// It has to be made in the same `way`.
+    pub fn take(&self, server: u32, address: SocketAddr, way: Way, now: Instant) -> Option<Stream> {
         let mut own = self.own.borrow_mut();
         own.retain(|own| own.until > now && own.stream.is_quiet());
-        let fits = |own: &Own| own.server == server && own.address == address && own.stream.is_plain() == plain;
+        let fits = |own: &Own| own.server == server && own.address == address && own.way == way;
         let at = own.iter().rposition(fits)?;
         Some(own.swap_remove(at).stream)
     }
 
     /// Keeps a connection until `until`.
-    pub fn keep(&self, server: u32, address: SocketAddr, stream: Stream, until: Instant) {
+    pub fn keep(&self, server: u32, address: SocketAddr, way: Way, stream: Stream, until: Instant) {
         let mut own = self.own.borrow_mut();
         if own.len() >= OWN {
             own.remove(0);
         }
-        own.push(Own { server, address, stream, until });
+        own.push(Own { server, address, way, stream, until });
     }
 }
 

@@ -8,6 +8,7 @@
 //!  silence, streams open   QUIET              one PING
 //!  no answer to it         PONG               closed: the server is gone
 //!  no stream               server-keep-alive  closed
+//!  no stream, and another way to the server   closed
 //! ```
 
 use std::cell::{Cell, RefCell};
@@ -31,7 +32,7 @@ use crate::model::Limits;
 use crate::net::dial::DialError;
 use crate::net::flood::Side;
 use crate::net::{Deferred, Elapsed, Stream, Timer};
-use crate::state::{Lease, LivePool};
+use crate::state::{Lease, LivePool, Way};
 
 /// A server that says nothing for so long while it owes answers is asked whether it is there. Once: gRPC
 /// servers take more than two such questions in a row for abuse.
@@ -61,8 +62,7 @@ pub struct Channel {
     send: SendRequest<Bytes>,
     io: Deferred,
     address: SocketAddr,
-    /// Not by TLS.
-    plain: bool,
+    way: Way,
     /// Requests under way.
     streams: Cell<usize>,
     /// Requests so far.
@@ -80,14 +80,30 @@ pub struct Place {
 
 impl Channels {
     /// A place on a connection that is there.
-    pub fn take(&self, server: u32, address: SocketAddr, plain: bool) -> Option<Place> {
+    pub fn take(&self, server: u32, address: SocketAddr, way: Way) -> Option<Place> {
         let mut servers = self.servers.borrow_mut();
         let channels = &mut servers.get_mut(server as usize)?.channels;
         channels.retain(|channel| !channel.closed.get());
         channels
             .iter()
-            .find(|channel| channel.address == address && channel.plain == plain && channel.has_room())
+            .find(|channel| channel.address == address && channel.way == way && channel.has_room())
             .map(Channel::enter)
+    }
+
+    /// Lets those end that were made in another way than `ways` has for the server of that number: what is
+    /// under way on them is finished. Called once a second.
+    pub fn sweep(&self, ways: impl Fn(u32) -> Option<Way>) {
+        for (server, known) in (0..).zip(self.servers.borrow_mut().iter_mut()) {
+            if known.channels.is_empty() {
+                continue;
+            }
+            let way = ways(server);
+            for channel in known.channels.iter().filter(|channel| Some(channel.way) != way) {
+                channel.closed.set(true);
+                channel.wake();
+            }
+            known.channels.retain(|channel| !channel.closed.get());
+        }
     }
 
     fn with<T>(&self, server: u32, change: impl FnOnce(&mut Server) -> T) -> T {
@@ -141,7 +157,7 @@ pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &T
         if left.is_zero() || timer.wait(left, Box::pin(waiting.notified())).await.is_err() {
             return Err(DialError::TimedOut);
         }
-        if let Some(place) = worker.channels.take(server, lease.address(), pool.config().tls.is_none()) {
+        if let Some(place) = worker.channels.take(server, lease.address(), lease.way()) {
             return Ok(place);
         }
     }
@@ -152,7 +168,6 @@ pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &T
 /// # Errors
 /// When it is not there any more.
 pub async fn add(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, stream: Stream) -> Result<Place, DialError> {
-    let plain = stream.is_plain();
     let io = Deferred::new(stream, worker.buffers.clone(), None, Side::Client, Instant::now());
     // This only writes; the server's settings are waited for by nobody (RFC 9113 §3.4).
     let handshake = builder().handshake(io.clone()).await;
@@ -161,7 +176,7 @@ pub async fn add(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, stream: St
         send,
         io,
         address: lease.address(),
-        plain,
+        way: lease.way(),
         streams: Cell::new(0),
         entered: Cell::new(0),
         closed: Cell::new(false),
@@ -249,6 +264,8 @@ impl Place {
 enum Wait {
     /// For a request.
     Idle,
+    /// For nothing: its last request is done.
+    Over,
     /// For anything of the server.
     Heard(u64),
     /// For its answer to a PING.
@@ -290,6 +307,7 @@ async fn drive(
         let wait = driver.waits();
         let limit = match wait {
             Wait::Idle => keep_alive,
+            Wait::Over => Duration::ZERO,
             Wait::Heard(_) => QUIET,
             Wait::Pong => PONG,
             Wait::Nothing(_) => FOREVER,
@@ -298,7 +316,7 @@ async fn drive(
             Ok(Event::Waits) => {}
             Ok(Event::End) => break,
             Err(Elapsed) if matches!(wait, Wait::Heard(_)) => driver.ask(),
-            Err(Elapsed) if wait == Wait::Idle => {
+            Err(Elapsed) if matches!(wait, Wait::Idle | Wait::Over) => {
                 driver.forget(server);
                 let Driver { channel, connection, .. } = driver;
                 return goodbye(channel, connection, &timer).await;
@@ -326,7 +344,7 @@ impl Driver {
         if self.asked {
             Wait::Pong
         } else if self.channel.streams.get() == 0 {
-            Wait::Idle
+            if self.channel.closed.get() { Wait::Over } else { Wait::Idle }
         } else if self.answered == Some((heard, self.channel.entered.get())) {
             Wait::Nothing(heard)
         } else {

@@ -24,16 +24,15 @@ const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain;
 
 /// Serves a connection until its end.
 pub async fn serve(worker: Rc<Worker>, connection: Entered, mut tcp: TcpStream) {
-    let (mut protocol, mut offered) = (Protocol::Http, None);
-    let view = worker.view();
-    if let Some(listener) = view.listener(connection.listener) {
-        (protocol, offered) = (listener.protocol, listener.tls.as_ref().map(|slot| slot.load_full()));
-        if listener.accept_proxy.is_some() || view.announces {
-            tcp = match Box::pin(announced::learn(&worker, &view, listener, &connection, tcp)).await {
-                Ok(tcp) => tcp,
-                Err(announced::Refused) => return,
-            };
-        }
+    let view = worker.view_for(&connection);
+    // Nobody knows what was meant to be spoken here.
+    let Some(listener) = view.listener(connection.listener) else { return };
+    let (protocol, offered) = (listener.protocol, listener.tls.as_ref().map(|slot| slot.load_full()));
+    if listener.accept_proxy.is_some() || view.announces {
+        tcp = match Box::pin(announced::learn(&worker, &view, listener, &connection, tcp)).await {
+            Ok(tcp) => tcp,
+            Err(announced::Refused) => return,
+        };
     }
     drop(view);
     let mut stream = match offered {
@@ -121,7 +120,7 @@ async fn secure(worker: &Worker, connection: &Entered, tcp: TcpStream, config: A
         Ok(Err(Refused::Certificate(error))) => (Rejected::TlsClientCertificate, error.to_string()),
         Ok(Err(Refused::Invalid(error))) => (Rejected::TlsInvalid, error.to_string()),
         // Idle connections are let go of as a drain begins.
-        Err(Elapsed) if worker.is_draining() => return None,
+        Err(Elapsed) if worker.is_leaving(connection) => return None,
         Err(Elapsed) => (Rejected::TlsTimeout, "took too long".to_owned()),
     };
     tracing::debug!(client = %connection.client.get(), reason = reason.as_str(), "no TLS handshake: {why}");

@@ -28,7 +28,7 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
         counters.request(labels, outcome.status, total, outcome.first_byte);
         counters.bytes(connection.listener, received, sent);
         if let Some(rule) = plan.rule {
-            counters.rule_hit(rule);
+            counters.rule_hit(&plan.view.snapshot.rule_names, rule);
         }
         if let Some(reason) = outcome.failure.as_ref().and_then(|failure| failure.kind.rejected()) {
             counters.rejected(connection.listener, reason);

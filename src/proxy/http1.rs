@@ -93,7 +93,7 @@ async fn arrival(worker: &Rc<Worker>, client: &mut Talk<'_>) -> bool {
 async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
     let started = Instant::now();
     worker.set_active(client.connection);
-    let view = worker.view();
+    let view = worker.view_for(client.connection);
     let first = client.input.as_ref().map(|input| input.as_slice()).unwrap_or_default();
     let in_clear = client.connection.tls.get().is_none();
     if first.first() == Some(&TLS_HANDSHAKE) && in_clear && client.connection.requests.get() == 0 {
@@ -101,7 +101,11 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
         return After::Gone;
     }
     let mut plan = match plan_now(worker, client, &view) {
-        Some(plan) => plan,
+        Some(plan) => {
+            // The plan has it; a tunnel lets go of it.
+            drop(view);
+            plan
+        }
         None => match Box::pin(rest_of_head(worker, client, view, started)).await {
             Some(plan) => plan,
             None => return After::Gone,

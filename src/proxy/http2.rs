@@ -68,7 +68,8 @@ enum Event {
     Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
     /// Something else is waited for now.
     Waits,
-    Drain,
+    /// The worker, or some connections, are to leave: perhaps this one.
+    Leaves,
     /// The connection is over; it may have broken the protocol.
     End(Option<h2::Error>),
 }
@@ -92,25 +93,28 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
     let shared = Rc::new(Shared { worker, entered, streams: Cell::new(0), waker: RefCell::default() });
     let Some(mut connection) = handshake(&shared, &io).await else { return };
     let worker = &shared.worker;
-    let mut drain = Box::pin(worker.drain_begins());
+    let mut leaves = Box::pin(worker.something_leaves());
     let mut draining = false;
-    if worker.is_draining() {
+    if worker.is_leaving(&shared.entered) {
         draining = true;
         connection.graceful_shutdown();
     }
-    let mut view = worker.view();
+    // Not the snapshot itself: a stream may outlast many of them.
+    let limits = |wait: Wait| {
+        let config = &worker.view().snapshot.config;
+        (wait.limit(&config.timeouts), config.limits.requests_per_connection)
+    };
     let mut waited = Wait::Idle;
     let mut at_once = 0;
+    let (mut limit, mut most) = limits(waited);
     loop {
         let wait = shared.waits(&io);
         if wait != std::mem::replace(&mut waited, wait) {
-            view = worker.view();
+            (limit, most) = limits(wait);
         }
-        let config = &view.snapshot.config;
-        let limit = wait.limit(&config.timeouts);
         let event = poll_fn(|cx| {
-            if !draining && drain.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Event::Drain);
+            if !draining && leaves.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Leaves);
             }
             shared.poll(cx, &mut connection, &io, wait)
         });
@@ -122,16 +126,18 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
                     at_once = 0;
                     tokio::task::yield_now().await;
                 }
-                let most = config.limits.requests_per_connection;
                 if most > 0 && shared.entered.requests.get() + shared.streams.get() as u64 >= most && !draining {
                     draining = true;
                     connection.graceful_shutdown();
                 }
             }
             Ok(Event::Waits) => at_once = 0,
-            Ok(Event::Drain) => {
-                draining = true;
-                connection.graceful_shutdown();
+            Ok(Event::Leaves) => {
+                leaves.set(worker.something_leaves());
+                if worker.is_leaving(&shared.entered) {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
             }
             Ok(Event::End(error)) => return over(&shared, &io, error).await,
             Err(Elapsed) => return too_long(&shared, connection, &io, wait).await,
@@ -317,7 +323,7 @@ fn start(shared: &Rc<Shared>, (request, respond): (Request<RecvStream>, SendResp
 
 fn plan(shared: &Shared, parts: &http::request::Parts, ends: bool, quoted: &mut Vec<u8>) -> Plan {
     let worker = &*shared.worker;
-    let view: Rc<View> = worker.view();
+    let view: Rc<View> = worker.view_for(&shared.entered);
     let Some(listener) = view.listener(shared.entered.listener) else {
         return plan::failed(&view, Failure::new(FailureKind::NoRoute, "the listener is gone"));
     };

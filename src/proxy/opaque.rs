@@ -81,7 +81,7 @@ struct Choice {
 pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) {
     worker.set_active(&connection);
     connection.requests.set(1);
-    let view = worker.view();
+    let view = worker.view_for(&connection);
     let Some(listener) = view.listener(connection.listener) else { return };
     let protocol = listener.protocol;
     let mut session = Session {
@@ -130,8 +130,11 @@ impl Session<'_> {
         let Connected { lease, upstream, took, .. } = self.reach(&pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
-        self.connection.server.set((choice.pool as u32, lease.id()));
+        self.connection.server.set((pool.id(), lease.id()));
         self.connection.doing.set(Doing::Tunnel);
+        // The log will want no more of it, and the tunnel may outlast many snapshots.
+        self.view = Rc::new(self.view.remains(self.connection.listener, self.rule));
+        self.rule = self.rule.map(|_| 0);
         let (mut server_reader, mut server_writer) = stream.split();
         let moved = |side, count| self.count(side, count);
         let timer = self.worker.wheel.timer();
@@ -148,7 +151,7 @@ impl Session<'_> {
             writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
-        let joined = tunnel::join(self.worker, client, server, limits, &moved).await;
+        let joined = tunnel::join(self.worker, self.connection, client, server, limits, None, &moved).await;
         joined.map_err(|broken| {
             let ending = Ending::from(broken);
             if ending.reset {

@@ -92,10 +92,8 @@ fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
     if pool.config().send_proxy.is_some() {
         return None;
     }
-    // What was connected before a reload may be less than what is asked for now.
-    let plain = pool.config().tls.is_none();
-    let stream = || worker.idle.take(lease.id(), lease.address()).filter(|stream| stream.is_plain() == plain);
-    let place = || worker.channels.take(lease.id(), lease.address(), plain).map(Upstream::Http2);
+    let stream = || worker.idle.take(lease.id(), lease.address(), lease.way());
+    let place = || worker.channels.take(lease.id(), lease.address(), lease.way()).map(Upstream::Http2);
     match pool.config().protocol {
         Protocol::Http1 => stream().map(Upstream::Http1),
         Protocol::H2c | Protocol::H2 => place(),

@@ -36,6 +36,14 @@ pub struct Plan {
     pub seen: Seen,
 }
 
+impl Plan {
+    /// Lets go of the snapshot, but for what the log will want: a tunnel may outlast many of them.
+    pub fn let_go(&mut self, listener: u32) {
+        self.view = Rc::new(self.view.remains(listener, self.rule));
+        self.rule = self.rule.map(|_| 0);
+    }
+}
+
 /// Where in [`super::client::Client::quoted`] the parts of the request stand that the log and the error
 /// page quote.
 #[derive(Debug, Clone, Default)]

@@ -15,6 +15,7 @@ use super::failure::{Failure, FailureKind};
 use super::outcome::Progress;
 use super::pieces::{self, Sink, Source, Way};
 use super::plan::Plan;
+use super::registry::Connection;
 use super::relay::{self, Path, Patience, RelayError, downstream};
 use super::worker::Worker;
 use crate::model::Timeouts;
@@ -36,6 +37,7 @@ pub struct Receive<'p, 's, 'c, 'w> {
     pub timeouts: &'p Timeouts,
     pub progress: &'p Progress,
     pub timer: &'p Timer,
+    pub connection: &'p Connection,
     pub from: FromServer<'p, 's>,
     pub to: &'p mut ToClient<'c, 'w>,
     /// The client's connection ends with this answer, whatever the client wants.
@@ -400,7 +402,7 @@ fn final_head(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Next {
     let date = r.worker.date();
     // An answer that comes before the request is out ends the connection: nobody knows how much of the
     // body the client still wants to send (RFC 9112 §9.3).
-    let keep_alive = r.plan.keep_alive && !r.last && !r.progress.unsent.get() && !r.worker.is_draining();
+    let keep_alive = r.plan.keep_alive && !r.last && !r.progress.unsent.get() && !r.worker.is_leaving(r.connection);
     let client = ForClient { version: r.plan.version, keep_alive, date: &date };
     let delivery = answer::delivery(head, client);
     r.progress.status.set(head.status);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::announced::Announced;
+use super::view::View;
 use crate::net::Timer;
 use crate::state::connections::{Doing, REQUEST_SHOWN};
 use crate::tls::Peer;
@@ -56,13 +57,33 @@ pub struct Connection {
     pub requests: Cell<u64>,
     pub received: Cell<u64>,
     pub sent: Cell<u64>,
-    /// Pool position and server number of the request in progress.
+    /// Numbers of the pool and the server of the request in progress.
     pub server: Cell<(u32, u32)>,
     /// Method and path of the request in progress, as far as they are shown.
     pub request: RefCell<Shown>,
     pub timer: Timer,
     /// Once its handshake is done; for ever empty on a connection in clear.
     pub tls: OnceCell<Box<Peer>>,
+    /// It is to end when what is under way on it has been finished.
+    pub leaving: RefCell<Option<Box<Leaving>>>,
+}
+
+/// Why and how a connection is on its way out, while its worker goes on.
+#[derive(Debug)]
+pub struct Leaving {
+    pub since: Instant,
+    /// Tunnels end with the time of a drain: nobody listens here any more who could wait for them.
+    pub ends_tunnels: bool,
+    /// What it was accepted under, where the view in force does not have its listener any more, or another one
+    /// of that name.
+    pub view: Option<Rc<View>>,
+}
+
+impl Connection {
+    /// Whether the next answer is to be the last.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.borrow().is_some()
+    }
 }
 
 /// The beginning of a request, kept for whoever asks what a connection is doing.

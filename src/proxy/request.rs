@@ -36,7 +36,7 @@ use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
 use crate::model::pool::Protocol;
 use crate::net::stream::Writer;
-use crate::net::{Stream, Timer, idle};
+use crate::net::{Buffer, Stream, Timer, idle};
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
 use crate::wire::http1::{Framing, Refusal};
@@ -107,17 +107,37 @@ pub async fn forward(
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
     let result = Box::pin(exchange.run(client)).await;
     let Exchange { pool, tries, connect, .. } = exchange;
-    let mut outcome = Outcome {
-        status: progress.status.get(),
-        server: tries.last,
-        pool: Some(pool),
-        tries: tries.count,
-        connect,
-        first_byte: progress.first_byte.get(),
-        body_in: progress.body_in.get(),
-        body_out: progress.body_out.get(),
-        ..Outcome::of(After::Close)
-    };
+    let mut outcome =
+        Outcome { server: tries.last, pool: Some(pool), tries: tries.count, connect, ..Outcome::of(After::Close) };
+    match result {
+        Ok(Ran::Done(after)) => conclude(&mut outcome, progress, Ok(after)),
+        Ok(Ran::Switched(switched)) => outcome.switched = Some(switched),
+        Err(failure) => conclude(&mut outcome, progress, Err(failure)),
+    }
+    outcome
+}
+
+/// The rest of a request whose server has agreed to a WebSocket; `outcome` becomes what it came to.
+pub async fn tunnel(
+    worker: &Worker,
+    client: &mut Client<'_, '_>,
+    plan: &mut Plan,
+    switched: Box<Switched>,
+    progress: &Progress,
+    outcome: &mut Outcome,
+) {
+    plan.let_go(client.connection.listener);
+    let Switched { _lease, pool, mut stream, from_server } = *switched;
+    let timeouts = &pool.config().timeouts;
+    let result = tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await;
+    conclude(outcome, progress, result);
+}
+
+fn conclude(outcome: &mut Outcome, progress: &Progress, result: Result<After, Failure>) {
+    outcome.status = progress.status.get();
+    outcome.first_byte = progress.first_byte.get();
+    outcome.body_in = progress.body_in.get();
+    outcome.body_out = progress.body_out.get();
     match result {
         Ok(after) => outcome.after = after,
         Err(failure) => {
@@ -127,12 +147,28 @@ pub async fn forward(
             outcome.failure = Some(failure);
         }
     }
-    outcome
+}
+
+/// How far a request came.
+enum Ran {
+    Done(After),
+    /// The server has agreed to a WebSocket.
+    Switched(Box<Switched>),
+}
+
+/// A server that has agreed to a WebSocket, and what it has said already.
+#[derive(Debug)]
+pub struct Switched {
+    /// It has the connection in hand.
+    _lease: Lease,
+    pool: Arc<LivePool>,
+    stream: Stream,
+    from_server: Buffer,
 }
 
 impl Exchange<'_> {
     /// Tries servers until one answers, or none is left that may be tried.
-    async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<After, Failure> {
+    async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<Ran, Failure> {
         let mut take = Take::IdleOrNew;
         // A stream that is reset before its turn comes costs no connection to a server.
         unless_given_up(&mut client.to, ready(Ok(()))).await?;
@@ -147,7 +183,7 @@ impl Exchange<'_> {
                     }
                 };
             self.connect += took;
-            client.connection.server.set((self.forward.pool as u32, lease.id()));
+            client.connection.server.set((self.pool.id(), lease.id()));
             if let Some(at) = self.forward.host_at {
                 let address = lease.address().to_string().into_bytes();
                 let before = std::mem::replace(&mut self.host_length, address.len());
@@ -176,19 +212,21 @@ impl Exchange<'_> {
                     {
                         self.keep(client, &lease, stream);
                     }
-                    return Ok(match (uploaded, keep_alive) {
+                    return Ok(Ran::Done(match (uploaded, keep_alive) {
                         (false, _) => After::Linger,
                         (true, true) => After::Keep,
                         (true, false) => After::Close,
-                    });
+                    }));
                 }
                 Ok(Received::Switching { from_server }) => {
-                    let Upstream::Http1(mut stream) = upstream else { return Ok(After::Close) };
+                    let Upstream::Http1(stream) = upstream else { return Ok(Ran::Done(After::Close)) };
                     self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
-                    let timeouts = &self.pool.config().timeouts;
-                    let tunnel =
-                        tunnel::run(self.worker, client, self.plan, &mut stream, from_server, timeouts, self.progress);
-                    return Box::pin(tunnel).await;
+                    return Ok(Ran::Switched(Box::new(Switched {
+                        _lease: lease,
+                        pool: self.pool.clone(),
+                        stream,
+                        from_server,
+                    })));
                 }
                 // A server of HTTP/2 refused it, or was about to say goodbye.
                 Err(failure) if self.may_ask_again(&failure) => {
@@ -236,7 +274,7 @@ impl Exchange<'_> {
             let (server, address) = (lease.id(), lease.address());
             if take == Take::IdleOrNew
                 && let Some(announced) = connection.announced.get()
-                && let Some(stream) = announced.take(server, address, pool.config().tls.is_none(), worker.lately())
+                && let Some(stream) = announced.take(server, address, lease.way(), worker.lately())
             {
                 worker.counters.borrow_mut().upstream_reuse(pool.id(), server);
                 return Ok(Connected { lease, upstream: Upstream::Http1(stream), reused: true, took: Duration::ZERO });
@@ -248,15 +286,19 @@ impl Exchange<'_> {
     }
 
     fn keep(&self, client: &Client<'_, '_>, lease: &Lease, stream: Stream) {
+        // The server is spoken to in another way now, or not at all.
+        if !lease.is_current() {
+            return;
+        }
         let until = idle::expiry(self.worker.lately(), self.pool.config().timeouts.server_keep_alive);
         if self.pool.config().send_proxy.is_some() {
             if let Some(announced) = client.connection.announced.get() {
-                announced.keep(lease.id(), lease.address(), stream, until);
+                announced.keep(lease.id(), lease.address(), lease.way(), stream, until);
             }
             return;
         }
         let most = self.plan.view.snapshot.config.limits.idle_per_server;
-        self.worker.idle.keep(lease.id(), lease.address(), stream, until, most);
+        self.worker.idle.keep(lease.id(), lease.address(), lease.way(), stream, until, most);
     }
 
     /// Sends the request to one server and passes its answer back.
@@ -277,6 +319,7 @@ impl Exchange<'_> {
             timeouts,
             progress,
             timer: client.timer,
+            connection: client.connection,
             from: FromServer::Http1(&mut from_server),
             to: &mut client.to,
             last,
@@ -343,6 +386,7 @@ impl Exchange<'_> {
             timeouts,
             progress,
             timer: client.timer,
+            connection: client.connection,
             from: FromServer::Http2(&mut answer),
             to: &mut client.to,
             last,

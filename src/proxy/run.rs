@@ -1,9 +1,11 @@
-//! A worker's thread: a runtime of its own, its own listening sockets, and the loops that accept, tick
-//! and obey.
+//! A worker's thread: a runtime of its own, listening sockets that it is handed, and the loops that accept,
+//! tick and obey.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,14 +13,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::access_log::Sink;
+use super::access_log::LogSlot;
 use super::connection;
-use super::worker::Worker;
+use super::view::View;
+use super::worker::{Room, Worker};
 use crate::net::deadline::TICK;
-use crate::state::Farm;
-use crate::state::commands::{Commands, ToWorker};
+use crate::state::commands::{Commands, Socket, ToWorker};
+use crate::state::{Farm, ListenerId};
 use crate::sys::ticker::Ticker;
 
 /// What a worker starts with.
@@ -26,12 +30,10 @@ pub struct Start {
     /// From 0.
     pub number: usize,
     pub farm: Arc<Farm>,
-    /// Its own socket of each listener, with the listener's number.
-    pub sockets: Vec<(u32, TcpListener)>,
-    pub log: Option<Sink>,
+    /// Where its lines of the access log go.
+    pub logs: LogSlot,
     pub commands: Commands,
-    /// Client connections at most.
-    pub connections: usize,
+    pub room: Room,
 }
 
 /// How long nobody is accepted after descriptors ran out.
@@ -46,11 +48,8 @@ pub fn run(start: Start) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
-        let Start { number, farm, sockets, log, commands, connections } = start;
-        let worker = Rc::new(Worker::new(number, farm, log, connections));
-        for (listener, socket) in sockets {
-            spawn_local(accept(worker.clone(), listener, tokio::net::TcpListener::from_std(socket)?));
-        }
+        let Start { number, farm, logs, commands, room } = start;
+        let worker = Rc::new(Worker::new(number, farm, logs, room));
         spawn_local(obey(worker.clone(), commands));
         // A task of its own: this one here is looked at whenever any of them has something to do.
         let ticking = spawn_local(tick(worker.clone(), Ticker::new(TICK)?));
@@ -72,10 +71,31 @@ async fn tick(worker: Rc<Worker>, ticker: Ticker) -> io::Result<()> {
 
 /// Does what the worker is told, until nobody is left to tell it anything.
 async fn obey(worker: Rc<Worker>, mut commands: Commands) {
+    let mut gates: HashMap<u64, Rc<Gate>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             ToWorker::Counters(reply) => drop(reply.send(worker.counters.borrow().clone())),
             ToWorker::Connections { limit, reply } => drop(reply.send(worker.list(limit))),
+            ToWorker::Listen(sockets) => {
+                for Socket { key, listener, address, socket } in sockets {
+                    let listener = Cell::new((listener.0, 0));
+                    let gate = Rc::new(Gate { listener, address, closing: RefCell::default() });
+                    match tokio::net::TcpListener::from_std(socket) {
+                        Ok(socket) => drop(spawn_local(accept(worker.clone(), gate.clone(), socket))),
+                        Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
+                    }
+                    gates.insert(key, gate);
+                }
+            }
+            ToWorker::Close { keys, leaving, reply } => {
+                // Whoever of the sockets' tasks is the last to end sees to the rest.
+                let closing = Rc::new(Closing { worker: worker.clone(), leaving, reply: Cell::new(Some(reply)) });
+                for gate in keys.iter().filter_map(|key| gates.remove(key)) {
+                    gate.closing.replace(Some(closing.clone()));
+                }
+                drop(closing);
+                worker.tell_that_something_leaves();
+            }
             ToWorker::Drain => worker.begin_drain(),
         }
     }
@@ -83,27 +103,72 @@ async fn obey(worker: Rc<Worker>, mut commands: Commands) {
     worker.begin_drain();
 }
 
-/// Accepts on one socket until the worker drains; what is in the socket's queue by then is served too.
-async fn accept(worker: Rc<Worker>, listener: u32, socket: tokio::net::TcpListener) {
+/// A listening socket, from outside of its task.
+struct Gate {
+    /// The number of the listener whose it is, and the snapshot that says so.
+    listener: Cell<(u32, u64)>,
+    address: SocketAddr,
+    /// It is to be closed.
+    closing: RefCell<Option<Rc<Closing>>>,
+}
+
+impl Gate {
+    /// Whose who comes in here is. Since a reload the address may be another listener's.
+    fn listener(&self, view: &View) -> u32 {
+        let (known, generation) = self.listener.get();
+        if generation == view.snapshot.generation {
+            return known;
+        }
+        let listener = view.listener_at(self.address).unwrap_or(known);
+        self.listener.set((listener, view.snapshot.generation));
+        listener
+    }
+}
+
+/// What is done when the last of some sockets has been closed.
+struct Closing {
+    worker: Rc<Worker>,
+    leaving: Arc<[ListenerId]>,
+    reply: Cell<Option<oneshot::Sender<()>>>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.worker.ask_to_leave(&self.leaving);
+        if let Some(reply) = self.reply.take() {
+            // Whoever asked may have given up.
+            let _ = reply.send(());
+        }
+    }
+}
+
+/// Accepts on one socket until it is closed or the worker drains; what is in the socket's queue by then is
+/// served too.
+async fn accept(worker: Rc<Worker>, gate: Rc<Gate>, socket: tokio::net::TcpListener) {
     let serve = |(tcp, peer): (TcpStream, SocketAddr)| {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let listener = gate.listener(&worker.view());
         // It counts from here on, not only when its task first runs: a burst must not pass the limit.
         let entered = worker.enter(listener, peer);
         spawn_local(connection::serve(worker.clone(), entered, tcp));
     };
-    let mut drain = pin!(worker.drain_begins());
-    while !worker.is_draining() {
+    let ends = || worker.is_draining() || gate.closing.borrow().is_some();
+    let mut leaves = pin!(worker.something_leaves());
+    while !ends() {
         if !worker.has_room() {
             // New clients wait in the kernel's queue.
             tokio::select! {
                 () = worker.somebody_left() => {}
-                () = &mut drain => {}
+                () = &mut leaves => leaves.set(worker.something_leaves()),
             }
             continue;
         }
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = &mut drain => break,
+            () = &mut leaves => {
+                leaves.set(worker.something_leaves());
+                continue;
+            }
         };
         match accepted {
             Ok(accepted) => serve(accepted),

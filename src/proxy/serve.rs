@@ -46,6 +46,9 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
             Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
         }
     };
+    if let Some(switched) = outcome.switched.take() {
+        Box::pin(request::tunnel(worker, client, plan, switched, &progress, &mut outcome)).await;
+    }
     if outcome.untold
         && let Some(failure) = &outcome.failure
     {
@@ -131,7 +134,8 @@ async fn send_reply(
         },
         Framing::Chunked | Framing::UntilClose => false,
     };
-    let keep = whole && plan.keep_alive && !worker.is_draining() && !client.is_last(&plan.view.snapshot.config.limits);
+    let last = worker.is_leaving(client.connection) || client.is_last(&plan.view.snapshot.config.limits);
+    let keep = whole && plan.keep_alive && !last;
     let date = worker.date();
     let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
     let mut out = worker.buffers.text();

@@ -1,7 +1,8 @@
 //! The snapshot as one worker sees it: taken once a reload, then shared by its requests without an
 //! atomic operation.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -17,6 +18,8 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// By the listener's number; `None` for one that is not configured any more.
     listeners: Vec<Option<ListenerView>>,
+    /// Whose an address is: the listener's number.
+    addresses: HashMap<SocketAddr, u32>,
     /// By pool: what its scheduler hashes.
     pub keys: Vec<Option<Key>>,
     /// Some pool's servers are told whose connection it is.
@@ -27,6 +30,8 @@ pub struct View {
 #[derive(Debug)]
 pub struct ListenerView {
     pub name: Arc<str>,
+    /// Position in the snapshot's listeners.
+    position: usize,
     pub protocol: Protocol,
     /// Peers that say whose connection it is.
     pub accept_proxy: Option<AcceptProxy>,
@@ -43,7 +48,7 @@ pub struct ListenerView {
 impl View {
     pub fn new(snapshot: Arc<Snapshot>) -> View {
         let config = &snapshot.config;
-        let mut listeners = Vec::new();
+        let (mut listeners, mut addresses) = (Vec::new(), HashMap::new());
         for (position, (listener, id)) in config.listeners.iter().zip(&snapshot.listeners).enumerate() {
             let tls = snapshot.tls.get(position).cloned().flatten();
             // Nothing is ever said in clear that should have been sealed.
@@ -57,6 +62,7 @@ impl View {
             let pool = listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name));
             listeners[at] = Some(ListenerView {
                 name: listener.name.clone(),
+                position,
                 protocol: listener.protocol,
                 accept_proxy: listener.accept_proxy.clone(),
                 table: listener.rules,
@@ -65,6 +71,7 @@ impl View {
                 trusted: listener.trusted.clone(),
                 tls,
             });
+            addresses.extend(listener.addresses.iter().map(|address| (*address, id.0)));
         }
         let keys = config
             .pools
@@ -75,11 +82,43 @@ impl View {
             })
             .collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        View { listeners, keys, announces, snapshot }
+        View { listeners, addresses, keys, announces, snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
         self.listeners.get(id as usize)?.as_ref()
+    }
+
+    /// Whose connections arrive at an address, in which a port was chosen; the listener's number.
+    pub fn listener_at(&self, address: SocketAddr) -> Option<u32> {
+        self.addresses.get(&address).copied().filter(|_| address.port() != 0)
+    }
+
+    /// What the log will want to know at the end of a connection that may outlast many snapshots: the listener's
+    /// name, and that of the rule, whose number is then 0.
+    pub fn remains(&self, listener: u32, rule: Option<usize>) -> View {
+        let mut listeners = Vec::new();
+        if let Some(own) = self.listener(listener) {
+            listeners.resize_with(listener as usize + 1, || None);
+            listeners[listener as usize] =
+                Some(ListenerView { protocol: own.protocol, ..ListenerView::plain(&own.name) });
+        }
+        let snapshot = self.snapshot.remains(rule);
+        View { snapshot, listeners, addresses: HashMap::new(), keys: Vec::new(), announces: false }
+    }
+
+    /// Whether a connection of this listener that was accepted under `before` may go on under this view: its
+    /// listener is still there, and speaks what it spoke.
+    pub fn carries_on(&self, before: &View, id: u32) -> bool {
+        let (Some(old), Some(new)) = (before.listener(id), self.listener(id)) else {
+            return before.listener(id).is_none() && self.listener(id).is_none();
+        };
+        let tls = |view: &View, at: usize| view.snapshot.config.listeners[at].tls.clone();
+        old.protocol == new.protocol
+            && match (tls(before, old.position), tls(self, new.position)) {
+                (Some(old), Some(new)) => old.same(&new),
+                (old, new) => old.is_none() && new.is_none(),
+            }
     }
 }
 
@@ -88,6 +127,7 @@ impl ListenerView {
     pub fn plain(name: &str) -> ListenerView {
         ListenerView {
             name: name.into(),
+            position: 0,
             protocol: Protocol::Http,
             accept_proxy: None,
             table: 0,

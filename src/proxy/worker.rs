@@ -1,16 +1,21 @@
 //! What the connections of one worker share: buffers, idle connections, deadlines, counters. The request
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
+mod leaving;
+mod snapshot;
+
+pub use snapshot::Room;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use super::access_log::Sink;
+use super::access_log::{LogSlot, Sink};
 use super::channels::Channels;
 use super::registry::{Connection, Connections};
 use super::view::View;
@@ -35,11 +40,17 @@ pub struct Worker {
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
+    logs: LogSlot,
     connections: RefCell<Connections>,
-    most_connections: usize,
+    room: Room,
+    most_connections: Cell<usize>,
+    /// Some connection is leaving while the worker goes on.
+    some_leave: Cell<bool>,
     /// Somebody left: there is room for another connection.
     left: Notify,
     draining: Cell<Option<Instant>>,
+    /// The worker drains, a socket is closed, or connections are asked to leave: whoever waits for one of these
+    /// looks whether it is meant.
     drain: Notify,
     dice: Cell<u64>,
     ids: Cell<u64>,
@@ -74,13 +85,6 @@ impl Drop for Entered {
     }
 }
 
-/// Idle connections are closed this long after a drain has begun: a client that is about to send its
-/// next request gets to, and its answer says that it is the last.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
-
-/// Tunnels end so long before the process does.
-const TUNNELS_BEFORE: Duration = TICK.saturating_mul(4);
-
 /// Ticks in a second, and between two flushes of the log.
 const TICKS_A_SECOND: u64 = (1000 / TICK.as_millis()) as u64;
 const TICKS_A_FLUSH: u64 = 4;
@@ -92,12 +96,13 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    pub(super) fn new(number: usize, farm: Arc<Farm>, log: Option<Sink>, most_connections: usize) -> Worker {
+    pub(super) fn new(number: usize, farm: Arc<Farm>, logs: LogSlot, room: Room) -> Worker {
         let snapshots = farm.cache();
         let view = Rc::new(View::new(farm.snapshot()));
         let now = SystemTime::now();
         let mut counters = Counters::default();
-        counters.rules.table(view.snapshot.rule_names.clone());
+        counters.rules.table(view.snapshot.rule_names.clone(), &view.snapshot.rule_moves);
+        let most = room.connections(&view.snapshot.config.limits);
         let seed = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         Worker {
             number: number as u64,
@@ -110,9 +115,12 @@ impl Worker {
             pipes: Pipes::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
-            log: RefCell::new(log),
+            log: RefCell::new(logs.sink()),
+            logs,
             connections: RefCell::default(),
-            most_connections,
+            room,
+            most_connections: Cell::new(most),
+            some_leave: Cell::new(false),
             left: Notify::new(),
             draining: Cell::new(None),
             drain: Notify::new(),
@@ -123,18 +131,6 @@ impl Worker {
             lately: Cell::new(Instant::now()),
             calendar: Cell::new(unix_ms(now)),
         }
-    }
-
-    /// The snapshot in force.
-    pub(super) fn view(&self) -> Rc<View> {
-        let mut snapshots = self.snapshots.borrow_mut();
-        let snapshot = snapshots.load();
-        let mut view = self.view.borrow_mut();
-        if !Arc::ptr_eq(snapshot, &view.snapshot) {
-            *view = Rc::new(View::new(snapshot.clone()));
-            self.counters.borrow_mut().rules.table(view.snapshot.rule_names.clone());
-        }
-        view.clone()
     }
 
     /// 0 to 9999.
@@ -175,10 +171,6 @@ impl Worker {
         self.date.borrow().clone()
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.get().is_some()
-    }
-
     pub(super) fn enter(self: &Rc<Self>, listener: u32, peer: SocketAddr) -> Entered {
         self.counters.borrow_mut().connection_opened(listener);
         let id = self.request_id();
@@ -196,6 +188,7 @@ impl Worker {
             request: RefCell::default(),
             timer: self.wheel.timer(),
             tls: OnceCell::new(),
+            leaving: RefCell::default(),
         });
         let slot = self.connections.borrow_mut().add(connection.clone());
         Entered { worker: self.clone(), slot, connection }
@@ -216,40 +209,12 @@ impl Worker {
 
     /// Whether another connection may be accepted.
     pub(super) fn has_room(&self) -> bool {
-        self.connections.borrow().count() < self.most_connections
+        self.connections.borrow().count() < self.most_connections.get()
     }
 
     /// Waits until a connection has ended.
     pub(super) async fn somebody_left(&self) {
         self.left.notified().await;
-    }
-
-    /// From now on no connection is accepted, and answers say that they are the last.
-    pub(super) fn begin_drain(&self) {
-        if !self.is_draining() {
-            self.draining.set(Some(Instant::now()));
-            self.drain.notify_waiters();
-        }
-    }
-
-    /// Waits for the drain to begin; only one that begins later is seen.
-    pub(super) async fn drain_begins(&self) {
-        self.drain.notified().await;
-    }
-
-    /// Whether a drain has begun and is over: all connections have ended, or their time has.
-    pub(super) fn is_drained(&self) -> bool {
-        self.draining.get().is_some_and(|since| {
-            let (open, passed) = (self.connections.borrow().count(), since.elapsed());
-            (open == 0 && passed > TICK) || passed > self.view().snapshot.config.timeouts.drain
-        })
-    }
-
-    /// Whether a drain is about to be over: tunnels end then, while it can still be written down.
-    pub(super) fn tunnels_end(&self) -> bool {
-        self.draining.get().is_some_and(|since| {
-            since.elapsed() >= self.view().snapshot.config.timeouts.drain.saturating_sub(TUNNELS_BEFORE)
-        })
     }
 
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
@@ -260,40 +225,38 @@ impl Worker {
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
-        if ticks.is_multiple_of(TICKS_A_FLUSH)
-            && let Some(log) = self.log.borrow_mut().as_mut()
-        {
-            log.flush();
+        // Another snapshot is taken up here rather than by a request.
+        let view = self.view();
+        if ticks.is_multiple_of(TICKS_A_FLUSH) {
+            self.follow_log();
+            if let Some(log) = self.log.borrow_mut().as_mut() {
+                log.flush();
+            }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
-            self.idle.sweep(now);
+            let ways = snapshot::ways(&view);
+            let way = |server: u32| ways.get(server as usize).copied().flatten();
+            self.idle.sweep(now, way);
+            self.channels.sweep(way);
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
-        if self.draining.get().is_some_and(|since| since.elapsed() > IDLE_GRACE) {
-            let tunnels_end = self.tunnels_end();
-            for connection in self.connections.borrow().iter() {
-                match connection.doing.get() {
-                    Doing::Idle => connection.timer.expire(),
-                    Doing::Tunnel if tunnels_end => connection.timer.expire(),
-                    _ => {}
-                }
-            }
+        if self.is_draining() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
+            self.show_out();
         }
     }
 
     /// At most `limit` connections, the busy before the idle.
     pub(super) fn list(&self, limit: usize) -> Vec<ConnectionInfo> {
-        let view = self.view();
         let connections = self.connections.borrow();
         let mut all: Vec<_> = connections.iter().collect();
         all.sort_by_key(|connection| (connection.doing.get() == Doing::Idle, connection.since));
-        all.iter().take(limit).map(|connection| self.info(connection, &view)).collect()
+        all.iter().take(limit).map(|connection| self.info(connection)).collect()
     }
 
-    fn info(&self, connection: &Connection, view: &View) -> ConnectionInfo {
+    fn info(&self, connection: &Connection) -> ConnectionInfo {
+        // By their numbers, for they may be gone from the snapshot in force.
         let (pool, server) = connection.server.get();
-        let pool = view.snapshot.pools.get(pool as usize);
-        let server = pool.and_then(|pool| pool.servers().iter().find(|known| known.id() == server));
+        let (pool, server) = (self.farm.pool_names().name(pool), self.farm.server_names().name(server));
         let idle = connection.doing.get() == Doing::Idle;
         let (method, path) = connection.request.borrow().parts();
         ConnectionInfo {
@@ -308,8 +271,11 @@ impl Worker {
             age: connection.since.elapsed(),
             doing: connection.doing.get(),
             requests: connection.requests.get(),
-            pool: pool.map(|pool| pool.name().to_string()),
-            server: server.map(|server| server.name().to_string()),
+            server: server.and_then(|identity| {
+                let own = pool.as_ref().and_then(|pool| identity.strip_prefix(&**pool)?.strip_prefix('/'));
+                own.map(str::to_owned)
+            }),
+            pool: pool.map(|pool| pool.to_string()),
             request: (!idle && !method.is_empty()).then(|| shown(&method, &path)),
             bytes_received: connection.received.get(),
             bytes_sent: connection.sent.get(),

@@ -1,9 +1,11 @@
-//! What the control thread can ask of the workers, and how their answers come together.
+//! What the control thread can ask of the workers, and how their answers come together; see `orders`
+//! for what can be asked of `app`.
 //!
 //! A worker answers between two of its tasks; nothing on the request path waits for it. A worker that
 //! is silent for two seconds is left out and named, so that one stuck core hides nothing of the others.
 
-use std::sync::{Mutex, PoisonError};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connections::{ConnectionInfo, Doing};
 use super::counters::Counters;
+use super::snapshot::ListenerId;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,8 +29,25 @@ pub enum ToWorker {
     Counters(oneshot::Sender<Counters>),
     /// Answer with at most `limit` connections, the busy before the idle.
     Connections { limit: usize, reply: oneshot::Sender<Vec<ConnectionInfo>> },
+    /// Accept on these sockets, until told otherwise.
+    Listen(Vec<Socket>),
+    /// Accept what is in the queues of these sockets, by their keys, and close them. Then the connections of
+    /// these listeners are asked to leave, and an answer given.
+    Close { keys: Arc<[u64]>, leaving: Arc<[ListenerId]>, reply: oneshot::Sender<()> },
     /// Accept what is in the queues, stop listening, close idle connections, finish the others.
     Drain,
+}
+
+/// A listening socket, as one worker has it.
+#[derive(Debug)]
+pub struct Socket {
+    /// One for all sockets that were opened for one address, and never used again.
+    pub key: u64,
+    /// Whose it is. Another listener may take its address over in a reload.
+    pub listener: ListenerId,
+    /// The address as it is configured.
+    pub address: SocketAddr,
+    pub socket: TcpListener,
 }
 
 /// The end of the queue that a worker reads.
@@ -93,6 +113,22 @@ impl Workers {
         merged.sort_by_key(|info| (info.doing == Doing::Idle, std::cmp::Reverse(info.age)));
         merged.truncate(limit);
         Answers { merged, silent }
+    }
+
+    /// Hands each of them its sockets, in their order.
+    pub async fn listen(&self, sockets: Vec<Vec<Socket>>) {
+        let deadline = Instant::now() + self.patience;
+        for (sender, sockets) in self.senders.iter().zip(sockets).filter(|(_, sockets)| !sockets.is_empty()) {
+            // What a stuck worker does not take is closed again.
+            let _ = timeout_at(deadline, sender.send(ToWorker::Listen(sockets))).await;
+        }
+    }
+
+    /// Has all of them close sockets, and waits until they have; returns the numbers of those that have not.
+    pub async fn close(&self, keys: Vec<u64>, leaving: Vec<ListenerId>) -> Vec<usize> {
+        let (keys, leaving): (Arc<[u64]>, Arc<[ListenerId]>) = (keys.into(), leaving.into());
+        let answers = self.ask(|reply| ToWorker::Close { keys: keys.clone(), leaving: leaving.clone(), reply }).await;
+        (0..).zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(number, _)| number).collect()
     }
 
     /// Has all of them drain. A worker that has ended has nothing to drain.
@@ -161,6 +197,8 @@ mod tests {
                     let busy = info(number * 10, Doing::Waiting, number);
                     drop(reply.send(vec![busy, info(number * 10 + 1, Doing::Idle, 100)]));
                 }
+                ToWorker::Listen(_) => {}
+                ToWorker::Close { reply, .. } => drop(reply.send(())),
                 ToWorker::Drain => break,
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::histogram::Histogram;
 pub use super::labels::{ConnectResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels};
-use super::rule_hits::RuleHits;
+use super::rule_hits::{RuleHits, RuleNames};
 
 /// Status codes told apart for one set of labels. A server that makes up codes of its own cannot
 /// grow the table beyond this; the rest count under `OTHER_CODE`.
@@ -213,10 +213,11 @@ impl Counters {
         self.retries.entry(pool).or_default()[reason as usize] += 1;
     }
 
-    /// A rule took a request: its number in the table last given to `rules.table`.
+    /// A rule took a request: its number in a table with these names, which may be one before the last that
+    /// was given to `rules.table`.
     #[inline]
-    pub fn rule_hit(&mut self, rule: usize) {
-        self.rules.hit(rule);
+    pub fn rule_hit(&mut self, names: &RuleNames, rule: usize) {
+        self.rules.hit(names, rule);
     }
 
     /// Forgets labels for which `keep` says no, so that servers that came and went while running do

@@ -3,7 +3,8 @@
 //! `install` is the only writer. Start is an install into nothing; a reload is another one, which keeps
 //! every server of the same identity with its health, its requests in flight and its number.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use super::names::Names;
 use super::pool::LivePool;
-use super::rule_hits::rule_names;
+use super::rule_hits::{RuleMoves, rule_names};
 use super::secured::{ClientSlot, Secured};
 use super::server::LiveServer;
 use super::snapshot::{ListenerId, Snapshot};
@@ -28,9 +29,26 @@ pub struct Farm {
     listener_names: Names,
     pool_names: Names,
     server_names: Names,
+    /// What was taken out of service by hand.
+    drains: Mutex<Drains>,
+    /// Snapshots that were replaced and may be in use still: the last to let go of one frees it, which is
+    /// to be nobody on the request path.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
+    /// Ways of speaking to servers so far.
+    manners: AtomicU32,
     generation: watch::Sender<u64>,
     started: Instant,
     started_at: SystemTime,
+}
+
+/// What was taken out of service by hand: names that the snapshot in force has. A drain is kept over
+/// reloads as long as what it names is.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Drains {
+    pub listeners: BTreeSet<Arc<str>>,
+    pub pools: BTreeSet<Arc<str>>,
+    /// Identities.
+    pub servers: BTreeSet<Arc<str>>,
 }
 
 /// A core's own reader of the snapshot: one comparison when nothing changed. It holds on to the snapshot
@@ -38,58 +56,57 @@ pub struct Farm {
 pub type SnapshotCache = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
 
 impl Farm {
-    /// A farm that speaks in clear. `tables` in the order of `config.rule_sets`.
-    pub fn new(config: Arc<Config>, tables: Vec<Arc<Table>>) -> Arc<Farm> {
-        Farm::secured(config, tables, Secured::default())
-    }
-
-    /// As [`Farm::new`], with what `tls` made of the configuration.
-    pub fn secured(config: Arc<Config>, tables: Vec<Arc<Table>>, secured: Secured) -> Arc<Farm> {
-        let nothing = Snapshot {
-            generation: 0,
-            config: Arc::default(),
-            tables: Vec::new(),
-            pools: Vec::new(),
-            listeners: Vec::new(),
-            tls: Vec::new(),
-            rule_names: Arc::new([]),
-            rule_offsets: Vec::new(),
-        };
-        let farm = Farm {
-            snapshot: Arc::new(ArcSwap::from_pointee(nothing)),
+    /// One in which nothing is in force yet.
+    pub fn empty() -> Arc<Farm> {
+        Arc::new(Farm {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             servers: Mutex::default(),
             listener_names: Names::default(),
             pool_names: Names::default(),
             server_names: Names::default(),
+            drains: Mutex::default(),
+            retired: Mutex::default(),
+            manners: AtomicU32::new(0),
             generation: watch::Sender::new(0),
             started: Instant::now(),
             started_at: SystemTime::now(),
-        };
-        farm.install_secured(config, tables, secured);
-        Arc::new(farm)
+        })
     }
 
-    /// Puts a configuration in force. Servers of the same identity are kept, others begin; those no longer
-    /// named end when the last request on them does.
+    /// A farm that speaks in clear. `tables` in the order of `config.rule_sets`.
+    pub fn new(config: Arc<Config>, tables: Vec<Arc<Table>>) -> Arc<Farm> {
+        let farm = Farm::empty();
+        farm.install(config, tables);
+        farm
+    }
+
+    /// As [`Farm::install_secured`], in clear.
     pub fn install(&self, config: Arc<Config>, tables: Vec<Arc<Table>>) {
         self.install_secured(config, tables, Secured::default());
     }
 
-    /// As [`Farm::install`], with what `tls` made of the configuration.
+    /// Puts a configuration in force, with what `tls` made of it. Servers of the same identity are kept, others
+    /// begin; those no longer named end when the last request on them does. Takes milliseconds for thousands of pools.
     pub fn install_secured(&self, config: Arc<Config>, tables: Vec<Arc<Table>>, secured: Secured) {
         // The lock also makes installs follow one another.
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.load_full();
         let listeners = config.listeners.iter().map(|l| ListenerId(self.listener_names.id(&l.name))).collect();
         let Secured { listeners: tls, pools: mut clients } = secured;
         clients.resize(config.pools.len(), None);
+        drains.forget_others(&config);
+        let twins: HashMap<&str, &LivePool> = before.pools.iter().map(|pool| (&**pool.name(), &**pool)).collect();
         let pools = config.pools.iter().zip(clients);
-        let pools = pools.map(|(pool, tls)| self.live_pool(pool, tls, &before, &mut servers)).collect();
+        let pools = pools.map(|(pool, tls)| self.live_pool(pool, tls, &twins, &drains, &mut servers)).collect();
+        drop(twins);
         let generation = before.generation + 1;
         let (rule_names, rule_offsets) = rule_names(&config);
-        let snapshot = Snapshot { generation, config, tables, pools, listeners, tls, rule_names, rule_offsets };
+        let rule_moves = Arc::new(RuleMoves::new(&before.rule_names, &rule_names));
+        let snapshot =
+            Snapshot { generation, config, tables, pools, listeners, tls, rule_names, rule_offsets, rule_moves };
         self.snapshot.store(Arc::new(snapshot));
-        drop(before);
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(before);
         servers.retain(|_, server| server.strong_count() > 0);
         self.generation.send_replace(generation);
     }
@@ -98,22 +115,70 @@ impl Farm {
         &self,
         config: &Pool,
         tls: Option<ClientSlot>,
-        before: &Snapshot,
+        before: &HashMap<&str, &LivePool>,
+        drains: &Drains,
         known: &mut HashMap<Arc<str>, Weak<LiveServer>>,
     ) -> Arc<LivePool> {
+        let before = before.get(&*config.name).copied();
         let live_server = |server: &Server| {
             let identity: Arc<str> = identity(config, server).into();
-            if let Some(server) = known.get(&identity).and_then(Weak::upgrade) {
-                return server;
-            }
-            let id = self.server_names.id(&identity);
-            let live = Arc::new(LiveServer::new(id, &config.name, Arc::clone(&identity), server));
-            known.insert(identity, Arc::downgrade(&live));
+            let live = match known.get(&identity).and_then(Weak::upgrade) {
+                Some(live) => {
+                    // One that was gone and comes back: nobody has looked after it meanwhile.
+                    if !before.is_some_and(|pool| pool.servers().iter().any(|server| Arc::ptr_eq(server, &live))) {
+                        live.forget_health();
+                    }
+                    live
+                }
+                None => {
+                    let id = self.server_names.id(&identity);
+                    let live = Arc::new(LiveServer::new(id, &config.name, Arc::clone(&identity), server));
+                    known.insert(Arc::clone(&identity), Arc::downgrade(&live));
+                    live
+                }
+            };
+            live.set_drained(drains.pools.contains(&config.name) || drains.servers.contains(&identity));
             live
         };
         let servers = config.servers.iter().map(live_server).collect();
-        let position = before.pool(&config.name).map_or(0, |pool| pool.position());
-        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, position)
+        let manner = self.manners.fetch_add(1, Ordering::Relaxed);
+        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, before, manner)
+    }
+
+    /// Frees snapshots that nobody holds any more. For a thread that has time.
+    pub fn sweep(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let (held, free) = retired.drain(..).partition(|snapshot| Arc::strong_count(snapshot) > 1);
+        *retired = held;
+        drop(retired);
+        drop::<Vec<_>>(free);
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.retain(|_, server| server.strong_count() > 0);
+    }
+
+    /// How many snapshots are still held by somebody, besides the one in force.
+    pub fn retired(&self) -> usize {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// What is out of service by hand.
+    pub fn drains(&self) -> Drains {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is out of service by hand: plans are made anew, sockets are the caller's business.
+    /// Returns what was so before.
+    pub fn set_drains(&self, change: impl FnOnce(&mut Drains)) -> Drains {
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = drains.clone();
+        change(&mut drains);
+        for pool in &self.snapshot().pools {
+            let all = drains.pools.contains(pool.name());
+            for server in pool.servers() {
+                server.set_drained(all || drains.servers.contains(server.identity()));
+            }
+        }
+        before
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -154,6 +219,19 @@ impl Farm {
 
     pub fn started_at(&self) -> SystemTime {
         self.started_at
+    }
+}
+
+impl Drains {
+    /// Forgets what a configuration has not.
+    fn forget_others(&mut self, config: &Config) {
+        let pool = |name: &str| config.pools.iter().find(|pool| *pool.name == *name);
+        self.listeners.retain(|name| config.listeners.iter().any(|listener| listener.name == *name));
+        self.pools.retain(|name| pool(name).is_some());
+        self.servers.retain(|identity| {
+            let found = identity.split_once('/').and_then(|(of, name)| Some((pool(of)?, name)));
+            found.is_some_and(|(pool, name)| pool.servers.iter().any(|server| *server.name == *name))
+        });
     }
 }
 

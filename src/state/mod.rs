@@ -12,6 +12,7 @@ pub mod farm;
 pub mod histogram;
 pub mod labels;
 pub mod names;
+pub mod orders;
 pub mod pool;
 pub mod rule_hits;
 pub mod secured;
@@ -19,11 +20,11 @@ pub mod server;
 pub mod snapshot;
 pub mod tallies;
 
-pub use farm::{Farm, SnapshotCache};
+pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
 pub use pool::{Lease, LivePool, NoServer};
 pub use secured::Secured;
-pub use server::{Health, LiveServer, ProbeReport, Standing};
+pub use server::{Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::secured::ClientSlot;
-use super::server::{Health, LiveServer};
+use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
 use crate::model::pool::{Pool, Scheduler};
 
@@ -23,6 +23,8 @@ pub struct LivePool {
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
     tls: Option<ClientSlot>,
+    /// Another one when its servers are spoken to in another way.
+    manner: u32,
     plan: ArcSwap<Plan>,
     /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
     planning: Mutex<()>,
@@ -44,14 +46,20 @@ pub enum NoServer {
 }
 
 impl LivePool {
-    /// `position` goes on where the pool's former twin was.
+    /// `before` is the pool's former twin, whose position goes on; `manner` a number that no pool has had.
     pub(super) fn new(
         id: u32,
         config: Pool,
         servers: Vec<Arc<LiveServer>>,
         tls: Option<ClientSlot>,
-        position: u64,
+        before: Option<&LivePool>,
+        manner: u32,
     ) -> Arc<LivePool> {
+        let position = before.map_or(0, |before| before.position.0.load(Ordering::Relaxed));
+        let manner = match before {
+            Some(before) if before.config.spoken_to_as(&config) => before.manner,
+            _ => manner,
+        };
         let pool = Arc::new(LivePool {
             id,
             plan: ArcSwap::from_pointee(Plan::default()),
@@ -60,11 +68,12 @@ impl LivePool {
             config,
             servers,
             tls,
+            manner,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
         // plan, a later one makes its own.
         for (server, configured) in pool.servers.iter().zip(&pool.config.servers) {
-            server.configure(configured, !pool.config.checks.is_empty(), &Arc::downgrade(&pool));
+            server.configure(configured, !pool.config.checks.is_empty(), manner, &Arc::downgrade(&pool));
         }
         pool.plan_again();
         pool
@@ -91,10 +100,6 @@ impl LivePool {
     /// What its servers have to prove, where they are spoken to in secret.
     pub fn tls(&self) -> Option<&ClientSlot> {
         self.tls.as_ref()
-    }
-
-    pub(super) fn position(&self) -> u64 {
-        self.position.0.load(Ordering::Relaxed)
     }
 
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
@@ -144,6 +149,7 @@ struct Tier {
 struct Entry {
     server: Arc<LiveServer>,
     address: SocketAddr,
+    way: Way,
     /// As it was when the scheduler was built.
     weight: u32,
 }
@@ -152,8 +158,9 @@ impl Entry {
     /// `None` for a server that takes no new request.
     fn of(server: &Arc<LiveServer>) -> Option<Entry> {
         let (address, weight) = (server.address()?, server.weight());
+        let way = server.way()?;
         let eligible = server.health() == Health::Up && weight > 0;
-        eligible.then(|| Entry { server: Arc::clone(server), address, weight })
+        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight })
     }
 }
 
@@ -173,7 +180,7 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
-                return Ok(Lease { server: Arc::clone(&entry.server), address: entry.address });
+                return Ok(Lease { server: Arc::clone(&entry.server), address: entry.address, way: entry.way });
             }
         }
         let untried = self.entries.iter().any(|entry| !tried.contains(&entry.server.id()));
@@ -211,12 +218,23 @@ impl View for Candidates<'_> {
 pub struct Lease {
     server: Arc<LiveServer>,
     address: SocketAddr,
+    way: Way,
 }
 
 impl Lease {
     /// Where the server was when it was chosen.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How the server was to be spoken to then: a connection made for this lease serves no other way.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Whether another request could use a connection that was made for this one.
+    pub fn is_current(&self) -> bool {
+        self.server.way() == Some(self.way)
     }
 
     pub fn server(&self) -> &Arc<LiveServer> {

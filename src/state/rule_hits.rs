@@ -24,6 +24,27 @@ pub fn rule_names(config: &Config) -> (RuleNames, Vec<usize>) {
     (names.into(), first)
 }
 
+/// Where the rules of one table are in the next one: found once for a reload, so that each worker only has
+/// to move numbers.
+#[derive(Debug, Default)]
+pub struct RuleMoves {
+    before: RuleNames,
+    /// By number before.
+    to: Vec<Option<u32>>,
+}
+
+impl RuleMoves {
+    pub fn new(before: &RuleNames, now: &RuleNames) -> RuleMoves {
+        let mut places: HashMap<&str, u32> = HashMap::with_capacity(now.len());
+        for (name, number) in now.iter().zip(0..) {
+            // The first rule of a name takes all that was counted for it.
+            places.entry(name).or_insert(number);
+        }
+        let to = before.iter().map(|name| places.get(&**name).copied()).collect();
+        RuleMoves { before: before.clone(), to }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct RuleHits {
     /// Names by number. Two rules may have one name, when two rule sets share a file.
@@ -33,23 +54,42 @@ pub struct RuleHits {
 }
 
 impl RuleHits {
-    /// The numbers mean the rules of this table from now on. Does nothing when it is the table in use.
-    pub fn table(&mut self, names: RuleNames) {
+    /// The numbers mean the rules of this table from now on. Does nothing when it is the table in use;
+    /// `moves` saves the search for names where it leads from the table in use to this one.
+    pub fn table(&mut self, names: RuleNames, moves: &RuleMoves) {
         if Arc::ptr_eq(&self.names, &names) {
             return;
         }
-        let mut before = self.by_name();
-        // The first rule of a name takes all that was counted for it.
-        self.hits = names.iter().map(|name| before.remove(&**name).unwrap_or(0)).collect();
-        self.names = names;
+        let found;
+        let moves = if Arc::ptr_eq(&self.names, &moves.before) {
+            moves
+        } else {
+            found = RuleMoves::new(&self.names, &names);
+            &found
+        };
+        let mut hits = vec![0; names.len()];
+        for (count, to) in self.hits.iter().zip(&moves.to) {
+            if let Some(sum) = to.and_then(|to| hits.get_mut(to as usize)) {
+                *sum += count;
+            }
+        }
+        (self.names, self.hits) = (names, hits);
     }
 
-    /// A number that is not in the table counts nowhere.
+    /// Counts the rule of that number in a table with these names. A number that is not in the table counts
+    /// nowhere.
     #[inline]
-    pub fn hit(&mut self, rule: usize) {
+    pub fn hit(&mut self, names: &RuleNames, rule: usize) {
+        let rule = if Arc::ptr_eq(&self.names, names) { rule } else { self.moved(names, rule) };
         if let Some(hits) = self.hits.get_mut(rule) {
             *hits += 1;
         }
+    }
+
+    /// Where a rule of another table is in this one: for requests that a reload has overtaken.
+    #[cold]
+    fn moved(&self, names: &RuleNames, rule: usize) -> usize {
+        names.get(rule).and_then(|name| self.names.iter().position(|own| own == name)).unwrap_or(usize::MAX)
     }
 
     /// Adds what another worker has counted. For a moment in a reload the two have different tables:
@@ -113,6 +153,11 @@ mod tests {
         words.split(' ').map(Arc::from).collect()
     }
 
+    fn hit(hits: &mut RuleHits, rule: usize) {
+        let names = hits.names.clone();
+        hits.hit(&names, rule);
+    }
+
     fn seen(hits: &RuleHits) -> Vec<(&str, u64)> {
         hits.iter().collect()
     }
@@ -152,29 +197,34 @@ mod tests {
     #[test]
     fn hits_follow_their_names_over_a_reload() {
         let mut hits = RuleHits::default();
-        hits.hit(0);
-        hits.table(names("a b c"));
-        hits.hit(0);
-        hits.hit(2);
-        hits.hit(2);
-        hits.hit(3);
+        hit(&mut hits, 0);
+        hits.table(names("a b c"), &RuleMoves::default());
+        hit(&mut hits, 0);
+        hit(&mut hits, 2);
+        hit(&mut hits, 2);
+        hit(&mut hits, 3);
         assert_eq!(seen(&hits), [("a", 1), ("b", 0), ("c", 2)]);
-        hits.table(names("c d a"));
-        hits.hit(1);
+        hits.table(names("c d a"), &RuleMoves::default());
+        hit(&mut hits, 1);
         assert_eq!(seen(&hits), [("c", 2), ("d", 1), ("a", 1)]);
-        hits.table(names("d"));
-        hits.table(names("c d"));
+        let (before, now) = (hits.names.clone(), names("d"));
+        hits.table(now.clone(), &RuleMoves::new(&before, &now));
+        hits.table(names("c d"), &RuleMoves::default());
         assert_eq!(seen(&hits), [("c", 0), ("d", 1)]);
+        // A request that was chosen for by a table before.
+        hits.hit(&before, 0);
+        hits.hit(&before, 2);
+        assert_eq!(seen(&hits), [("c", 1), ("d", 1)]);
     }
 
     #[test]
     fn a_name_in_two_rule_sets_is_one_line() {
         let mut hits = RuleHits::default();
-        hits.table(names("a b a"));
-        hits.hit(0);
-        hits.hit(2);
+        hits.table(names("a b a"), &RuleMoves::default());
+        hit(&mut hits, 0);
+        hit(&mut hits, 2);
         assert_eq!(seen(&hits), [("a", 2), ("b", 0)]);
-        hits.table(names("b a a"));
+        hits.table(names("b a a"), &RuleMoves::default());
         assert_eq!(seen(&hits), [("b", 0), ("a", 2)]);
     }
 
@@ -182,16 +232,16 @@ mod tests {
     fn workers_with_and_without_the_same_table_add_up() {
         let table = names("a b");
         let mut one = RuleHits::default();
-        one.table(Arc::clone(&table));
-        one.hit(1);
+        one.table(Arc::clone(&table), &RuleMoves::default());
+        hit(&mut one, 1);
         let mut two = one.clone();
-        two.hit(0);
+        hit(&mut two, 0);
         one.merge(&two);
         assert_eq!(seen(&one), [("a", 1), ("b", 2)]);
         let mut late = RuleHits::default();
-        late.table(names("c b"));
-        late.hit(0);
-        late.hit(1);
+        late.table(names("c b"), &RuleMoves::default());
+        hit(&mut late, 0);
+        hit(&mut late, 1);
         one.merge(&late);
         assert_eq!(seen(&one), [("a", 1), ("b", 3), ("c", 1)]);
 

@@ -60,8 +60,15 @@ pub struct LiveServer {
     weight: AtomicU32,
     backup: AtomicBool,
     up: AtomicBool,
+    /// Taken out of service by hand, and kept so over reloads.
+    drained: AtomicBool,
+    way: AtomicU32,
     slow: Mutex<Slow>,
 }
+
+/// How a server is reached and spoken to: another one when its address, its protocol, what it has to prove
+/// or what it is told first changes. Connections made in one way are of no use in another.
+pub type Way = u32;
 
 /// On a cache line of its own: every core writes it, while the rest is read only.
 #[derive(Debug, Default)]
@@ -82,6 +89,10 @@ struct Slow {
     /// Whether that comes from a result.
     checked: bool,
     last_probe: Option<ProbeReport>,
+    /// Since when it is drained, or is not any more.
+    drained_since: SystemTime,
+    /// The pool's, when the way was last looked at.
+    manner: Option<u32>,
     /// Whose plan to rebuild.
     pool: Weak<LivePool>,
 }
@@ -102,6 +113,8 @@ impl LiveServer {
             weight: AtomicU32::new(server.weight),
             backup: AtomicBool::new(server.backup),
             up: AtomicBool::new(address.is_ok()),
+            drained: AtomicBool::new(false),
+            way: AtomicU32::new(0),
             slow: Mutex::new(Slow {
                 configured: server.address.clone(),
                 address,
@@ -109,19 +122,25 @@ impl LiveServer {
                 standing: Standing { health: Health::Up, why: NOT_CHECKED.to_owned(), since: now },
                 checked: false,
                 last_probe: None,
+                drained_since: now,
+                manner: None,
                 pool: Weak::new(),
             }),
         }
     }
 
     /// Takes over what the file says now. The caller rebuilds the pool's plan afterwards.
-    pub(super) fn configure(&self, server: &Server, checked: bool, pool: &Weak<LivePool>) {
+    pub(super) fn configure(&self, server: &Server, checked: bool, manner: u32, pool: &Weak<LivePool>) {
         self.limit.store(server.limit.unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.weight.store(server.weight, Ordering::Relaxed);
         self.backup.store(server.backup, Ordering::Relaxed);
         let mut slow = self.slow();
         slow.pool = Weak::clone(pool);
-        if slow.configured != server.address {
+        let elsewhere = slow.configured != server.address;
+        if elsewhere || slow.manner.replace(manner).is_some_and(|before| before != manner) {
+            self.way.fetch_add(1, Ordering::Relaxed);
+        }
+        if elsewhere {
             // Another machine: what was known was not about it.
             slow.configured = server.address.clone();
             slow.address = first_address(&server.address);
@@ -182,6 +201,33 @@ impl LiveServer {
 
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
+    }
+
+    /// How it is reached and spoken to now; `None` while it is drained, when no connection is kept for
+    /// another request.
+    pub fn way(&self) -> Option<Way> {
+        (!self.is_drained()).then(|| self.way.load(Ordering::Relaxed))
+    }
+
+    /// Taken out of service by hand: it gets no new request.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Since when it is drained, or is not any more. Takes a lock.
+    pub fn drained_since(&self) -> SystemTime {
+        self.slow().drained_since
+    }
+
+    /// The pool's plan is rebuilt when it changes. Returns whether it did.
+    pub(super) fn set_drained(&self, drained: bool) -> bool {
+        let mut slow = self.slow();
+        if self.drained.swap(drained, Ordering::Relaxed) == drained {
+            return false;
+        }
+        slow.drained_since = SystemTime::now();
+        plan(slow);
+        true
     }
 
     /// Used only while no other server of the pool is.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::pool::LivePool;
-use super::rule_hits::RuleNames;
+use super::rule_hits::{RuleMoves, RuleNames};
 use super::secured::ServerSlot;
 use crate::model::Config;
 use crate::route::Table;
 
 /// Swapped whole: a request that holds one sees rules, pools and settings that belong together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Snapshot {
     /// Grows by one with every reload, from 1.
     pub generation: u64,
@@ -26,11 +26,19 @@ pub struct Snapshot {
     pub rule_names: RuleNames,
     /// By table.
     pub rule_offsets: Vec<usize>,
+    /// Where the rules of the snapshot before are now.
+    pub rule_moves: Arc<RuleMoves>,
 }
 
 impl Snapshot {
     pub fn pool(&self, name: &str) -> Option<&Arc<LivePool>> {
         self.pools.iter().find(|pool| **pool.name() == *name)
+    }
+
+    /// One with nothing in it but the name of a rule.
+    pub fn remains(&self, rule: Option<usize>) -> Arc<Snapshot> {
+        let rule_names = rule.and_then(|rule| self.rule_names.get(rule)).cloned().into_iter().collect();
+        Arc::new(Snapshot { generation: self.generation, rule_names, ..Snapshot::default() })
     }
 }
 

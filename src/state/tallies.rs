@@ -2,8 +2,9 @@
 //!
 //! Written by `app` and by the writer of the access log, read by the monitor.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 #[derive(Debug, Default)]
 pub struct Tallies {
@@ -11,12 +12,23 @@ pub struct Tallies {
     reloads_refused: AtomicU64,
     log_dropped: Arc<AtomicU64>,
     draining: AtomicBool,
+    /// When the configuration in force was put in force; `None` before the first.
+    loaded: Mutex<Option<SystemTime>>,
 }
 
 impl Tallies {
-    /// Tallies of a process whose access log counts there the lines that it drops.
-    pub fn with_log(log_dropped: Arc<AtomicU64>) -> Tallies {
-        Tallies { log_dropped, ..Tallies::default() }
+    /// Where the access log counts the lines that it drops.
+    pub fn count_dropped(&self) -> Arc<AtomicU64> {
+        self.log_dropped.clone()
+    }
+
+    /// A configuration was put in force.
+    pub fn set_loaded(&self, at: SystemTime) {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    pub fn loaded(&self) -> Option<SystemTime> {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configuration in force was loaded with so many notes.
@@ -28,7 +40,7 @@ impl Tallies {
         self.notes.load(Relaxed)
     }
 
-    /// A reload was refused for faults in the texts.
+    /// A reload was refused: the texts have faults, or what they ask for could not be had.
     pub fn reload_refused(&self) {
         self.reloads_refused.fetch_add(1, Relaxed);
     }

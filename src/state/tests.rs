@@ -286,7 +286,80 @@ fn a_reload_keeps_what_is_alive() {
     assert_eq!(back, Some(1));
     drop((before, after, lease));
     let _ = cache.load();
-    assert!(farm.server("web/s4").is_none(), "what nothing holds is let go");
+    farm.sweep();
+    assert!(farm.retired() == 0 && farm.server("web/s4").is_none(), "what nothing holds is let go");
+}
+
+#[test]
+fn connections_of_another_way_are_known() {
+    let (farm, before) = farm(Scheduler::Rr, three());
+    let ways = |farm: &Farm| -> Vec<_> { farm.snapshot().pools[0].servers().iter().map(|s| s.way()).collect() };
+    let first = ways(&farm);
+    let lease = before.pick(None, &[]).expect("all are up");
+    farm.install(config(pool(Scheduler::Lc, three())), Vec::new());
+    assert!(ways(&farm) == first && lease.is_current(), "another scheduler is the same way");
+
+    let mut servers = three();
+    servers[1].address = server(9).address;
+    farm.install(config(pool(Scheduler::Lc, servers.clone())), Vec::new());
+    let second = ways(&farm);
+    assert!(second[0] == first[0] && second[1] != first[1] && second[2] == first[2], "{first:?} {second:?}");
+
+    let mut other = pool(Scheduler::Lc, servers);
+    other.send_proxy = Some(crate::model::pool::ProxyVersion::V2);
+    farm.install(config(other), Vec::new());
+    assert!(ways(&farm).iter().zip(&second).all(|(now, before)| now != before));
+    assert!(!lease.is_current());
+
+    // A pool that was gone and is back as it had been at first: nobody knows what became of it meanwhile.
+    farm.install(Arc::default(), Vec::new());
+    farm.install(config(pool(Scheduler::Rr, three())), Vec::new());
+    let back = farm.snapshot().pools[0].servers().iter().find(|s| s.id() == lease.id()).map(|s| s.way());
+    assert_ne!(back, Some(Some(lease.way())));
+}
+
+#[test]
+fn a_drain_lasts_over_reloads_as_long_as_its_name() {
+    let (farm, _pool) = farm(Scheduler::Rr, three());
+    farm.set_drains(|drains| assert!(drains.servers.insert("web/s2".into())));
+    let picks = |farm: &Farm| {
+        let pool = &farm.snapshot().pools[0];
+        let mut names: Vec<_> = (0..6).filter_map(|_| picked(pool.pick(None, &[])).ok()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    assert_eq!(picks(&farm), ["s1", "s3"]);
+    farm.install(config(pool(Scheduler::Lc, three())), Vec::new());
+    assert_eq!(picks(&farm), ["s1", "s3"]);
+    let drained = farm.server("web/s2").unwrap();
+    assert!(drained.is_drained() && drained.way().is_none() && drained.health() == Health::Up);
+
+    // A pool is all of its servers, also those to come.
+    farm.set_drains(|drains| assert!(drains.pools.insert("web".into())));
+    farm.install(config(pool(Scheduler::Lc, [three(), vec![server(4)]].concat())), Vec::new());
+    assert!(picks(&farm).is_empty());
+    farm.set_drains(|drains| drains.pools.clear());
+    assert_eq!(picks(&farm), ["s1", "s3", "s4"]);
+
+    farm.install(config(pool(Scheduler::Lc, vec![server(1)])), Vec::new());
+    farm.install(config(pool(Scheduler::Lc, three())), Vec::new());
+    assert_eq!(picks(&farm), ["s1", "s2", "s3"], "what the file did not have is forgotten");
+    assert_eq!(farm.drains(), Drains::default());
+}
+
+#[test]
+fn a_server_that_comes_back_is_unknown() {
+    let mut checked = pool(Scheduler::Rr, vec![server(1)]);
+    checked.checks = vec![Check::with(Probe::Tcp, Place::file("test"))];
+    let farm = Farm::new(config(checked.clone()), Vec::new());
+    let held = farm.server("web/s1").unwrap();
+    down(&held);
+    farm.install(Arc::default(), Vec::new());
+    farm.install(config(checked), Vec::new());
+    let back = farm.server("web/s1").unwrap();
+    assert!(Arc::ptr_eq(&held, &back));
+    assert_eq!((back.health(), back.standing().why.as_str()), (Health::Up, "not checked yet"));
 }
 
 #[test]

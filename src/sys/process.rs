@@ -13,6 +13,13 @@ pub fn raise_descriptor_limit() -> u64 {
     soft
 }
 
+/// Has this thread give way to others: for work that takes a while and that nobody waits for to the
+/// millisecond. It still gets a fourth of a core that is busy.
+pub fn give_way() {
+    // It fails for no thread of our own.
+    let _ = rustix::process::setpriority_process(None, 5);
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

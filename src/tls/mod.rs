@@ -21,7 +21,7 @@ mod server;
 mod tickets;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -31,13 +31,13 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 pub use client::name as server_name;
 pub use handshake::{Accepted, Peer, Refused, accept, connect};
 pub use tickets::Ring;
-pub use watch::run as watch;
+pub use watch::{InForce, run as watch};
 
 use watch::Stamp;
 
 use crate::model::listener::Listener;
 use crate::model::pool::Pool;
-use crate::model::tls::TlsVersion;
+use crate::model::tls::{ListenerTls, PoolTls, TlsVersion};
 use crate::model::{Config, Fault};
 
 /// What a listener offers, replaced when its files change.
@@ -50,47 +50,113 @@ pub type ClientSlot = Arc<ArcSwap<ClientConfig>>;
 pub struct Loaded {
     /// In the order of `Config::listeners`; `None` for those without TLS, and for those whose files are wrong.
     pub listeners: Vec<Option<ServerSlot>>,
-    /// Who is let in at each of them.
-    policies: Vec<Option<tickets::Policy>>,
-    /// The files of listeners and of pools as they were before they were read: what changes meanwhile is
-    /// seen to have changed.
-    stamps: [Vec<Stamp>; 2],
     /// In the order of `Config::pools`.
     pub pools: Vec<Option<ClientSlot>>,
+    /// What the slots of listeners, and of pools, were filled from.
+    read: [Vec<Arc<Mutex<Read>>>; 2],
     /// The keys of session tickets, random until they are taken from a file.
     pub ring: Arc<Ring>,
 }
+
+/// What is in a slot: `watch` fills it anew, and a reload that finds the same goes on with the slot.
+#[derive(Debug, Default)]
+struct Read {
+    /// The files as they were before they were read: what changes meanwhile is seen to have changed.
+    stamp: Stamp,
+    /// Who is let in, at a listener.
+    policy: Option<tickets::Policy>,
+}
+
+/// What was made of the configuration before.
+pub type Before<'b> = Option<(&'b Config, &'b Loaded)>;
 
 impl Loaded {
     /// Whether clients can come by TLS, so that tickets are made.
     pub fn serves(&self) -> bool {
         self.listeners.iter().any(Option::is_some)
     }
+
+    fn read(&self, of: usize, at: usize) -> Option<MutexGuard<'_, Read>> {
+        self.read[of].get(at).map(|read| read.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
-/// Reads every certificate, key and authority that the configuration names. Nothing is written.
-pub fn load(config: &Config, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded {
-    let ring = Arc::new(Ring::new(now));
-    let (mut listeners, mut policies) = (Vec::new(), Vec::new());
-    let stamp = |listener: &Listener| listener.tls.as_ref().map(Stamp::of_listener).unwrap_or_default();
-    let of_listeners = config.listeners.iter().map(stamp).collect();
-    let stamp = |pool: &Pool| pool.tls.as_ref().map(Stamp::of_pool).unwrap_or_default();
-    let stamps = [of_listeners, config.pools.iter().map(stamp).collect()];
-    let before = faults.len();
+const LISTENERS: usize = 0;
+const POOLS: usize = 1;
+
+/// Reads every certificate, key and authority that the configuration names, but for those that `before`
+/// has read as they are now. Nothing is written, and nothing of what is in use changes.
+pub fn load(config: &Config, before: Before<'_>, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded {
+    let ring = before.map_or_else(|| Arc::new(Ring::new(now)), |(_, before)| before.ring.clone());
+    let mut loaded = Loaded { ring, ..Loaded::default() };
+    let first = faults.len();
     for listener in &config.listeners {
-        let built = listener.tls.as_ref().and_then(|tls| server::build(tls, &listener.name, &ring, None, now, faults));
-        let (config, policy) = built.unzip();
-        listeners.push(config.map(|config| Arc::new(ArcSwap::from_pointee(config))));
-        policies.push(policy);
+        let (slot, read) = listener
+            .tls
+            .as_ref()
+            .map(|tls| server_slot(tls, listener, before, &loaded.ring, now, faults))
+            .unwrap_or_default();
+        loaded.listeners.push(slot);
+        loaded.read[LISTENERS].push(read);
     }
-    once(faults, before);
-    let mut pools = Vec::new();
+    once(faults, first);
     let system = client::SystemRoots::default();
     for pool in &config.pools {
-        let built = pool.tls.as_ref().and_then(|tls| client::build(tls, pool, &system, now, faults));
-        pools.push(built.map(|config| Arc::new(ArcSwap::from_pointee(config))));
+        let (slot, read) =
+            pool.tls.as_ref().map(|tls| client_slot(tls, pool, before, &system, now, faults)).unwrap_or_default();
+        loaded.pools.push(slot);
+        loaded.read[POOLS].push(read);
     }
-    Loaded { listeners, policies, stamps, pools, ring }
+    loaded
+}
+
+fn server_slot(
+    tls: &ListenerTls,
+    listener: &Listener,
+    before: Before<'_>,
+    ring: &Arc<Ring>,
+    now: SystemTime,
+    faults: &mut Vec<Fault>,
+) -> (Option<ServerSlot>, Arc<Mutex<Read>>) {
+    let stamp = Stamp::of_listener(tls);
+    let known = before.and_then(|(config, before)| {
+        let at = config.listeners.iter().position(|old| old.name == listener.name)?;
+        let same = config.listeners[at].tls.as_ref().is_some_and(|old| old.same(tls));
+        Some((before, at, before.listeners.get(at)?.as_ref()?, same))
+    });
+    let mut sessions = None;
+    if let Some((before, at, slot, same)) = known
+        && let Some(read) = before.read(LISTENERS, at)
+    {
+        if same && read.stamp == stamp {
+            return (Some(slot.clone()), before.read[LISTENERS][at].clone());
+        }
+        sessions = read.policy.map(|policy| (slot.load_full(), policy));
+    }
+    let sessions = sessions.as_ref().map(|(config, policy)| (&**config, *policy));
+    let (config, policy) = server::build(tls, &listener.name, ring, sessions, now, faults).unzip();
+    (config.map(|config| Arc::new(ArcSwap::from_pointee(config))), Arc::new(Mutex::new(Read { stamp, policy })))
+}
+
+fn client_slot(
+    tls: &PoolTls,
+    pool: &Pool,
+    before: Before<'_>,
+    system: &client::SystemRoots,
+    now: SystemTime,
+    faults: &mut Vec<Fault>,
+) -> (Option<ClientSlot>, Arc<Mutex<Read>>) {
+    let stamp = Stamp::of_pool(tls);
+    if let Some((config, before)) = before
+        && let Some(at) = config.pools.iter().position(|old| old.name == pool.name)
+        && config.pools[at].spoken_to_as(pool)
+        && let Some(Some(slot)) = before.pools.get(at)
+        && before.read(POOLS, at).is_some_and(|read| read.stamp == stamp)
+    {
+        return (Some(slot.clone()), before.read[POOLS][at].clone());
+    }
+    let config = client::build(tls, pool, system, now, faults);
+    (config.map(|config| Arc::new(ArcSwap::from_pointee(config))), Arc::new(Mutex::new(Read { stamp, policy: None })))
 }
 
 /// Files that several listeners use have each fault once, where they are named first; the other places are told along.

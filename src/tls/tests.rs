@@ -79,7 +79,7 @@ fn made(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String,
 /// What is said of the folder: severity, code, the key that names the file, and the message from the file on.
 fn said(config: &Config) -> (Loaded, Vec<(Severity, &'static str, String, String)>) {
     let mut faults = Vec::new();
-    let loaded = load(config, SystemTime::now(), &mut faults);
+    let loaded = load(config, None, SystemTime::now(), &mut faults);
     let short = |fault: Fault| {
         let (path, what) = fault.message.split_once(' ').unwrap_or_default();
         let message = format!("{} {what}", path.rsplit('/').next().unwrap_or_default());

@@ -7,14 +7,14 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use super::client::SystemRoots;
 use super::tickets::Policy;
-use super::{ClientSlot, Loaded, Ring, ServerSlot, client, server};
+use super::{ClientSlot, Loaded, Read, Ring, ServerSlot, client, server};
 use crate::model::pool::Pool;
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Severity};
@@ -23,14 +23,24 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Folders of very many files are looked at less often: this much later for each file.
 const A_FILE: Duration = Duration::from_micros(200);
 
-/// Watches what `loaded` was made from, and turns the ring of ticket keys, until `stop` says so.
-pub async fn run(config: Arc<Config>, loaded: Loaded, mut stop: watch::Receiver<bool>) {
-    let mut watched = watched(&config, &loaded);
-    let ring = loaded.ring.clone();
+/// What is in force, and what was made of it.
+pub type InForce = Arc<(Arc<Config>, Loaded)>;
+
+/// Watches what is in force, and turns the ring of ticket keys, until `stop` says so.
+pub async fn run(mut force: watch::Receiver<InForce>, mut stop: watch::Receiver<bool>) {
+    let now = force.borrow_and_update().clone();
+    let ring = now.1.ring.clone();
+    let mut watched = watched(&now.0, &now.1);
+    drop(now);
     let mut complained = false;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
+            Ok(()) = force.changed() => {
+                let now = force.borrow_and_update().clone();
+                watched = self::watched(&now.0, &now.1);
+                continue;
+            }
             () = tokio::time::sleep(PERIOD + A_FILE * count(&watched)) => {}
         }
         let ring = ring.clone();
@@ -61,19 +71,17 @@ fn count(watched: &[Watched]) -> u32 {
 
 fn watched(config: &Config, loaded: &Loaded) -> Vec<Watched> {
     let mut all = Vec::new();
-    let [of_listeners, of_pools] = &loaded.stamps;
-    let listeners = config.listeners.iter().zip(&loaded.listeners).zip(&loaded.policies).zip(of_listeners);
-    for (((listener, slot), policy), stamp) in listeners {
-        if let (Some(tls), Some(slot), Some(policy)) = (&listener.tls, slot, policy) {
-            let (name, slot) = (listener.name.clone(), slot.clone());
-            let what = What::Listener { tls: tls.clone(), name, slot, policy: *policy };
-            all.push(Watched::new(format!("listen.{}", listener.name), what, stamp));
+    let [of_listeners, of_pools] = &loaded.read;
+    for ((listener, slot), read) in config.listeners.iter().zip(&loaded.listeners).zip(of_listeners) {
+        if let (Some(tls), Some(slot)) = (&listener.tls, slot) {
+            let what = What::Listener { tls: tls.clone(), name: listener.name.clone(), slot: slot.clone() };
+            all.push(Watched::new(format!("listen.{}", listener.name), what, read));
         }
     }
-    for ((pool, slot), stamp) in config.pools.iter().zip(&loaded.pools).zip(of_pools) {
+    for ((pool, slot), read) in config.pools.iter().zip(&loaded.pools).zip(of_pools) {
         if let (Some(tls), Some(slot)) = (&pool.tls, slot) {
             let what = What::Pool { tls: tls.clone(), pool: Box::new(pool.clone()), slot: slot.clone() };
-            all.push(Watched::new(format!("pool.{}", pool.name), what, stamp));
+            all.push(Watched::new(format!("pool.{}", pool.name), what, read));
         }
     }
     all
@@ -83,6 +91,8 @@ fn watched(config: &Config, loaded: &Loaded) -> Vec<Watched> {
 struct Watched {
     label: String,
     what: What,
+    /// What is in the slot. A reload looks at it, too.
+    used: Arc<Mutex<Read>>,
     /// What was read last, be it good or bad.
     read: Stamp,
     /// What was seen last.
@@ -90,13 +100,14 @@ struct Watched {
 }
 
 enum What {
-    Listener { tls: ListenerTls, name: Arc<str>, slot: ServerSlot, policy: Policy },
+    Listener { tls: ListenerTls, name: Arc<str>, slot: ServerSlot },
     Pool { tls: PoolTls, pool: Box<Pool>, slot: ClientSlot },
 }
 
 impl Watched {
-    fn new(label: String, what: What, read: &Stamp) -> Watched {
-        Watched { label, what, read: read.clone(), seen: read.clone() }
+    fn new(label: String, what: What, used: &Arc<Mutex<Read>>) -> Watched {
+        let read = used.lock().unwrap_or_else(PoisonError::into_inner).stamp.clone();
+        Watched { label, what, used: used.clone(), seen: read.clone(), read }
     }
 
     /// `said` is what was said in this round already, of files that others use too.
@@ -109,7 +120,14 @@ impl Watched {
         }
         self.read = self.seen.clone();
         let mut faults = Vec::new();
-        let done = self.what.renew(ring, now, &mut faults);
+        let done = {
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = self.what.renew(&mut used.policy, ring, now, &mut faults);
+            if done {
+                used.stamp = self.read.clone();
+            }
+            done
+        };
         for text in faults.iter().map(told) {
             if !said.contains(&text) {
                 tracing::warn!("{text}");
@@ -126,14 +144,15 @@ impl Watched {
 }
 
 impl What {
-    fn renew(&mut self, ring: &Arc<Ring>, now: SystemTime, faults: &mut Vec<Fault>) -> bool {
+    fn renew(&self, policy: &mut Option<Policy>, ring: &Arc<Ring>, now: SystemTime, faults: &mut Vec<Fault>) -> bool {
         match self {
-            What::Listener { tls, name, slot, policy } => {
+            What::Listener { tls, name, slot } => {
                 let before = slot.load_full();
-                let Some(built) = server::build(tls, name, ring, Some((&before, *policy)), now, faults) else {
+                let sessions = policy.map(|policy| (&*before, policy));
+                let Some(built) = server::build(tls, name, ring, sessions, now, faults) else {
                     return false;
                 };
-                *policy = built.1;
+                *policy = Some(built.1);
                 slot.store(Arc::new(built.0));
                 true
             }

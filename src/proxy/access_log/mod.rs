@@ -8,7 +8,9 @@ pub mod writer;
 
 mod clock;
 mod escape;
+mod slot;
 
 pub use clock::ClockText;
 pub use line::{Entry, write_json, write_text};
+pub use slot::{LogSlot, Logs};
 pub use writer::{Log, Sink};

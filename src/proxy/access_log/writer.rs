@@ -15,9 +15,9 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,35 +35,27 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often a log that cannot be written says so.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
+#[derive(Debug)]
 struct Batch {
     lines: u64,
     bytes: Vec<u8>,
 }
 
-/// The access log of the process. Sinks are taken from it; it ends when it and all of them are gone.
+/// An access log. It ends when it and all sinks that lead to it are gone.
 pub struct Log {
+    door: Arc<Door>,
+    ended: Mutex<Receiver<()>>,
+}
+
+/// The way into a log.
+#[derive(Debug)]
+pub struct Door {
     format: LogFormat,
     queue: SyncSender<Batch>,
     dropped: Arc<AtomicU64>,
-    ended: Receiver<()>,
 }
 
-impl Log {
-    /// Opens the log and starts its thread. An error here is a failed start: a log that could never
-    /// be written is better known at once.
-    pub fn start(log: &AccessLog) -> io::Result<Log> {
-        let dropped = Arc::new(AtomicU64::new(0));
-        let mut output = Output::open(&log.target, dropped.clone())?;
-        let (queue, batches) = sync_channel(QUEUE);
-        let (end, ended) = sync_channel(1);
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            output.run(&batches);
-            // Nobody may be waiting any more.
-            let _ = end.send(());
-        })?;
-        Ok(Log { format: log.format, queue, dropped, ended })
-    }
-
+impl Door {
     /// A worker's own end of the log.
     pub fn sink(&self) -> Sink {
         Sink {
@@ -75,18 +67,34 @@ impl Log {
             dropped: self.dropped.clone(),
         }
     }
+}
 
-    /// Lines that were not written: `reeve_log_dropped_total`.
-    pub fn dropped(&self) -> Arc<AtomicU64> {
-        self.dropped.clone()
+impl Log {
+    /// Opens the log and starts its thread, which adds to `dropped` the lines that were not written. An error
+    /// here is a failed start: a log that could never be written is better known at once.
+    pub fn start(log: &AccessLog, dropped: Arc<AtomicU64>) -> io::Result<Log> {
+        let mut output = Output::open(&log.target, dropped.clone())?;
+        let (queue, batches) = sync_channel(QUEUE);
+        let (end, ended) = sync_channel(1);
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            output.run(&batches);
+            // Nobody may be waiting any more.
+            let _ = end.send(());
+        })?;
+        Ok(Log { door: Arc::new(Door { format: log.format, queue, dropped }), ended: Mutex::new(ended) })
+    }
+
+    /// The way in.
+    pub fn door(&self) -> Arc<Door> {
+        self.door.clone()
     }
 
     /// Waits until everything handed over has been written, `within` at most; says whether it was.
-    /// Drop the sinks first.
+    /// Drop the sinks and doors first.
     pub fn close(self, within: Duration) -> bool {
-        let Log { queue, ended, .. } = self;
-        drop(queue);
-        ended.recv_timeout(within).is_ok()
+        let Log { door, ended } = self;
+        drop(door);
+        ended.into_inner().is_ok_and(|ended| ended.recv_timeout(within).is_ok())
     }
 }
 

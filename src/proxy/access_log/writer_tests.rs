@@ -70,11 +70,12 @@ fn output(path: PathBuf) -> Output {
 fn every_line_of_every_sink_arrives() {
     let folder = Folder::new();
     let path = folder.file("access.log");
-    let log = Log::start(&AccessLog { format: LogFormat::Json, target: LogTarget::File(path.clone()) }).unwrap();
-    let dropped = log.dropped();
+    let dropped: Arc<AtomicU64> = Arc::default();
+    let log = AccessLog { format: LogFormat::Json, target: LogTarget::File(path.clone()) };
+    let log = Log::start(&log, dropped.clone()).unwrap();
     let mut workers = Vec::new();
     for _ in 0..3 {
-        let mut sink = log.sink();
+        let mut sink = log.door().sink();
         workers.push(thread::spawn(move || {
             for number in 0..1000 {
                 sink.record(&entry(format!("/{number}").as_bytes()));
@@ -93,7 +94,7 @@ fn every_line_of_every_sink_arrives() {
 #[test]
 fn a_log_that_cannot_be_opened_fails_the_start() {
     let target = LogTarget::File("/nonexistent/folder/access.log".into());
-    assert!(Log::start(&AccessLog { format: LogFormat::Text, target }).is_err());
+    assert!(Log::start(&AccessLog { format: LogFormat::Text, target }, Arc::default()).is_err());
 }
 
 #[test]

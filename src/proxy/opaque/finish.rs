@@ -11,7 +11,7 @@ pub(super) fn finish(session: &Session<'_>, ending: Ending) {
         // Bytes were counted as they came.
         let mut counters = worker.counters.borrow_mut();
         if let Some(rule) = session.rule {
-            counters.rule_hit(rule);
+            counters.rule_hit(&session.view.snapshot.rule_names, rule);
         }
         if let Some(reason) = ending.rejected {
             counters.rejected(connection.listener, reason);

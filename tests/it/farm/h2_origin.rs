@@ -31,6 +31,7 @@ pub struct H2Origin {
 #[derive(Default)]
 struct Shared {
     connections: AtomicUsize,
+    open: AtomicUsize,
     requests: AtomicUsize,
     refused: AtomicUsize,
 }
@@ -49,7 +50,12 @@ impl H2Origin {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 while let Ok((tcp, _)) = listener.accept().await {
                     for_thread.connections.fetch_add(1, Ordering::SeqCst);
-                    tokio::spawn(connection(tcp, Arc::clone(&for_thread), streams));
+                    for_thread.open.fetch_add(1, Ordering::SeqCst);
+                    let shared = Arc::clone(&for_thread);
+                    tokio::spawn(async move {
+                        let _ = connection(tcp, Arc::clone(&shared), streams).await;
+                        shared.open.fetch_sub(1, Ordering::SeqCst);
+                    });
                 }
             });
         });
@@ -62,6 +68,11 @@ impl H2Origin {
 
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
     }
 
     pub fn requests(&self) -> usize {

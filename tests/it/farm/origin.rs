@@ -34,6 +34,9 @@ pub struct Origin {
 struct Shared {
     name: String,
     requests: AtomicUsize,
+    /// Connections that are open, and those that were ever made.
+    open: AtomicUsize,
+    made: AtomicUsize,
     /// Requests that wait in `/hold`, and whether they may go on.
     held: Mutex<(usize, bool)>,
     changed: Condvar,
@@ -46,6 +49,8 @@ impl Origin {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             requests: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
             held: Mutex::new((0, false)),
             changed: Condvar::new(),
         });
@@ -53,8 +58,13 @@ impl Origin {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&for_thread);
-                // A connection that ends in the middle is the other side's affair.
-                std::thread::spawn(move || drop(serve(stream, &shared)));
+                shared.made.fetch_add(1, Ordering::SeqCst);
+                shared.open.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    // A connection that ends in the middle is the other side's affair.
+                    drop(serve(stream, &shared));
+                    shared.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Origin { address, shared }
@@ -67,6 +77,16 @@ impl Origin {
     /// Requests whose head arrived whole.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Connections that were made so far.
+    pub fn made(&self) -> usize {
+        self.shared.made.load(Ordering::SeqCst)
     }
 
     /// Requests that wait in `/hold` now.

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::Folder;
 use super::ports::Port;
-use super::process::{Process, listens};
+use super::process::{Process, listens, run};
 
 /// `reeve run` on a folder of its own; ended, at the latest, when the test lets go of it.
 pub struct Reeve {
@@ -28,6 +29,12 @@ impl Site {
 
     /// The same folder and addresses with other texts.
     pub fn rewritten(self, config: &str, rules: &str) -> Site {
+        self.rewrite(config, rules);
+        self
+    }
+
+    /// Writes other texts, while a process may be running on them.
+    pub fn rewrite(&self, config: &str, rules: &str) {
         let site = self;
         let text = format!(
             "[listen.web]\naddress = [\"{web}\"]\nprotocol = \"http\"\nrules = [\"rules/site.rules\"]\n\n\
@@ -41,7 +48,6 @@ impl Site {
         );
         site.folder.write("reeve.toml", text);
         site.folder.write("rules/site.rules", rules);
-        site
     }
 
     /// Where clients arrive: `127.0.0.1:PORT`.
@@ -97,6 +103,31 @@ impl Reeve {
         self.process = Process::start(command().arg("run").arg("-c").arg(self.site.config()));
         listens(&mut self.process, &self.site.address());
         listens(&mut self.process, &self.site.metrics());
+    }
+
+    /// Runs `reeve` with these words and this one's socket; its exit code, stdout and stderr.
+    pub fn order(&self, words: &[&str]) -> (i32, String, String) {
+        run(command().args(words).arg("--socket").arg(self.site.socket()), Duration::from_secs(60))
+    }
+
+    /// Writes other texts and reloads them; what was said of it.
+    pub fn reload(&self, config: &str, rules: &str) -> String {
+        self.site.rewrite(config, rules);
+        self.reload_again()
+    }
+
+    /// Reloads what is there.
+    pub fn reload_again(&self) -> String {
+        let (code, out, wrong) = self.order(&["reload"]);
+        assert_eq!(code, 0, "{out}{wrong}");
+        out
+    }
+
+    /// The value of one line of the metrics page, which begins so.
+    pub fn metric(&self, start: &str) -> Option<f64> {
+        let text = super::get(&self.site.metrics(), "/metrics", &[]).text();
+        let line = text.lines().find(|line| line.starts_with(start))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 
     pub fn address(&self) -> String {

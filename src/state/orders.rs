@@ -1,0 +1,106 @@
+//! What can be ordered of the whole process, and what is answered: reloads, and what is taken out of service.
+//!
+//! The monitor and signals give orders, `app` carries them out, one after another. The answers are those of
+//! `/api/v1`: fields may be added, none is renamed or removed within `v1`.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+/// Orders that wait. Whoever gives one waits for its answer, and the control socket serves 64 at once.
+pub const QUEUE: usize = 128;
+
+/// The end that orders are put into.
+pub type Orders = mpsc::Sender<Order>;
+
+#[derive(Debug)]
+pub enum Order {
+    Reload {
+        what: Texts,
+        reply: oneshot::Sender<Reloaded>,
+    },
+    /// Take a server, a pool or a listener out of service (`drain`), or back in.
+    Service {
+        drain: bool,
+        name: String,
+        reply: oneshot::Sender<Result<Service, String>>,
+    },
+}
+
+/// What is read anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texts {
+    All,
+    /// Only the files of lists and maps.
+    Lists,
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// False: what was in force still is, for `faults` or `error` say why.
+    pub done: bool,
+    /// Of the configuration in force now.
+    pub generation: u64,
+    /// From the order to its end.
+    pub seconds: f64,
+    pub changes: Changes,
+    /// What has changed in the texts and is taken up by a restart only.
+    pub restart: Vec<String>,
+    /// As `check --format json` has them, notes and warnings included.
+    pub faults: serde_json::Value,
+    /// The same for people, with carets.
+    pub faults_text: String,
+    /// What went wrong although the texts are good, such as an address in use.
+    pub error: Option<String>,
+}
+
+/// What a reload changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    pub listeners: Difference,
+    /// Addresses that are listened on since, with their listeners.
+    pub opened: Vec<String>,
+    /// Addresses that are not listened on any more.
+    pub closed: Vec<String>,
+    pub pools: Difference,
+    /// By identity, `pool/name`.
+    pub servers: Difference,
+    pub rules: Rules,
+    /// Lists and maps with other entries.
+    pub lists: Vec<String>,
+    /// Tables of the configuration that are not the same: `timeouts`, `limits`, `log`, `monitor`, `errors`.
+    pub settings: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub changed: Vec<String>,
+}
+
+impl Difference {
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// Rules by their ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    pub total: usize,
+    pub added: usize,
+    pub removed: usize,
+}
+
+/// What was taken out of service, or back in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// `server`, `pool` or `listener`.
+    pub kind: String,
+    /// As it was named.
+    pub name: String,
+    pub draining: bool,
+    /// False: it was so already.
+    pub changed: bool,
+}
