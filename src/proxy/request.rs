@@ -24,6 +24,7 @@ use super::announced;
 use super::channels::Place;
 use super::client::{Client, Rest};
 use super::failure::{Failure, FailureKind};
+use super::guard::guarded;
 use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
@@ -105,7 +106,7 @@ pub async fn forward(
         connect: Duration::ZERO,
     };
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
-    let result = Box::pin(exchange.run(client)).await;
+    let result = guarded(Box::pin(exchange.run(client))).await.flatten();
     let Exchange { pool, tries, connect, .. } = exchange;
     let result = match result {
         Ok(Ran::Done(after)) => Ok(after),
@@ -170,6 +171,8 @@ impl Switched {
 impl Exchange<'_> {
     /// Tries servers until one answers, or none is left that may be tried.
     async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<Ran, Failure> {
+        #[cfg(test)]
+        super::tests::panic_where_it_is_meant(client.quoted());
         let mut take = Take::IdleOrNew;
         loop {
             let key = self.forward.key;

@@ -56,6 +56,8 @@ pub struct Worker {
     /// When the last tick was, and what the calendar said then, in milliseconds since 1970 (UTC).
     lately: Cell<Instant>,
     calendar: Cell<u64>,
+    /// When it was last said that something is short.
+    short_said: Cell<Option<Instant>>,
 }
 
 /// What client connections take of the process, by which each worker's share of `limits.connections` is found.
@@ -113,6 +115,9 @@ const TUNNELS_BEFORE: Duration = TICK.saturating_mul(4);
 const TICKS_A_SECOND: u64 = (1000 / TICK.as_millis()) as u64;
 const TICKS_A_FLUSH: u64 = 4;
 
+/// A shortage shows at every connection; it is said this often.
+const SHORTAGE_SAID: Duration = Duration::from_secs(10);
+
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("number", &self.number).finish_non_exhaustive()
@@ -154,6 +159,7 @@ impl Worker {
             ticks: Cell::new(0),
             lately: Cell::new(Instant::now()),
             calendar: Cell::new(unix_ms(now)),
+            short_said: Cell::default(),
         }
     }
 
@@ -375,6 +381,17 @@ impl Worker {
         // Not borrowed while it is asked for the time: a new snapshot writes there.
         let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
         self.draining.get().is_some_and(over) || leaving.is_some_and(over)
+    }
+
+    /// No descriptor, port or memory was left for a connection: says so, now and then.
+    pub(super) fn is_short(&self, error: &std::io::Error) {
+        if self.short_said.get().is_none_or(|said| said.elapsed() >= SHORTAGE_SAID) {
+            self.short_said.set(Some(Instant::now()));
+            tracing::warn!(
+                %error,
+                "no connection can be made or accepted: raise the limit of open files (LimitNOFILE), or lower limits.connections"
+            );
+        }
     }
 
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.

@@ -24,6 +24,7 @@ mod reload;
 mod reload_load;
 mod sealed;
 mod seen;
+mod shortage;
 mod stop;
 mod switching;
 mod tls;
