@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,7 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
         started_with: config.clone(),
         keeps_keys: false,
     };
+    report_panics(running.tallies.count_panics());
     let room = Room { descriptors, workers: count };
     let mut threads = Vec::with_capacity(count);
     for (number, commands) in commands.into_iter().enumerate() {
@@ -121,6 +123,22 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A panic goes into the log in one line, and is counted. It ends the request, connection or probe that it
+/// happened in.
+fn report_panics(count: Arc<AtomicU64>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        count.fetch_add(1, Relaxed);
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let what = panic.payload_as_str().unwrap_or("no message");
+        let thread = std::thread::current();
+        tracing::error!(thread = thread.name().unwrap_or("-"), %place, "a fault of Reeve, please report it: {what}");
+        let trace = std::backtrace::Backtrace::capture();
+        if trace.status() == std::backtrace::BacktraceStatus::Captured {
+            tracing::error!("{trace}");
+        }
+    }));
 }
 
 /// Regexes beyond those that loading compiles are compiled now, beside the traffic: a request that is

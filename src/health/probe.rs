@@ -21,6 +21,7 @@ use super::machine::Outcome;
 use crate::model::pool::{Check, Probe, Protocol, ProxyVersion};
 use crate::net::Stream;
 use crate::state::secured::ClientSlot;
+use crate::sys::process::is_shortage;
 use crate::tls;
 use crate::wire::proxy_header;
 
@@ -36,18 +37,32 @@ pub struct Sealed {
     pub name: ServerName<'static>,
 }
 
-/// `named` is the server's address as it is written, for the Host field.
-pub async fn probe(check: &Check, address: SocketAddr, named: &str, sealed: Option<&Sealed>) -> Outcome {
-    match attempt(check, address, named, sealed).await {
-        Ok(detail) => Outcome { ok: true, detail },
-        Err(detail) => Outcome { ok: false, detail },
-    }
-}
-
-async fn attempt(check: &Check, address: SocketAddr, named: &str, sealed: Option<&Sealed>) -> Result<String, String> {
+/// `named` is the server's address as it is written, for the Host field. `None` where there was no descriptor
+/// or port to ask it by, which says nothing about the server.
+pub async fn probe(check: &Check, address: SocketAddr, named: &str, sealed: Option<&Sealed>) -> Option<Outcome> {
     let address = SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
     let clock = Clock { whole: check.timeout, end: Instant::now() + check.timeout.min(LONGEST) };
-    let tcp = clock.within("connecting", connect(address)).await?;
+    let attempted = match clock.within("connecting", connect(address)).await {
+        Ok(Ok(tcp)) => attempt(tcp, check, named, sealed, &clock).await,
+        Ok(Err(shortage)) => {
+            tracing::debug!(%address, "no probe: {shortage}");
+            return None;
+        }
+        Err(detail) => Err(detail),
+    };
+    Some(match attempted {
+        Ok(detail) => Outcome { ok: true, detail },
+        Err(detail) => Outcome { ok: false, detail },
+    })
+}
+
+async fn attempt(
+    tcp: TcpStream,
+    check: &Check,
+    named: &str,
+    sealed: Option<&Sealed>,
+    clock: &Clock,
+) -> Result<String, String> {
     if let Some(version) = check.send_proxy {
         clock.within("sending the PROXY header", announce(&tcp, version)).await?;
     }
@@ -68,9 +83,9 @@ async fn attempt(check: &Check, address: SocketAddr, named: &str, sealed: Option
         Probe::Http { method, path, host, expect_status } => {
             let host = host.as_deref().unwrap_or(named);
             if http2 {
-                ask_http2(stream, request_http2(method, path, host)?, expect_status, &clock).await
+                ask_http2(stream, request_http2(method, path, host)?, expect_status, clock).await
             } else {
-                ask(stream, request(method, path, host)?, expect_status, &clock).await
+                ask(stream, request(method, path, host)?, expect_status, clock).await
             }
         }
     }
@@ -91,9 +106,11 @@ impl Clock {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+/// The inner error is a shortage of ours.
+async fn connect(address: SocketAddr) -> Result<Result<TcpStream, std::io::Error>, String> {
     match TcpStream::connect(address).await {
-        Ok(stream) => Ok(stream),
+        Ok(stream) => Ok(Ok(stream)),
+        Err(error) if is_shortage(&error) => Ok(Err(error)),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Err("connect refused".to_owned()),
         Err(error) => Err(format!("connect failed: {error}")),
     }

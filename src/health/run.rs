@@ -161,7 +161,7 @@ async fn once(asking: &Asking, address: SocketAddr) -> Option<Outcome> {
     let sealed = asking.sealed.clone();
     task.spawn(async move { probe::probe(&check, address, &named, sealed.as_ref()).await });
     match task.join_next().await? {
-        Ok(outcome) => Some(outcome),
+        Ok(outcome) => outcome,
         Err(error) => {
             error!(server = %asking.server.identity(), %error, "a probe ended by a fault of Reeve");
             None

@@ -250,14 +250,14 @@ async fn the_request_says_what_the_check_says() {
     for (check, host) in
         [(probe_of("HEAD", None), "origin.example:80"), (probe_of("GET", Some("shop.example")), "shop.example")]
     {
-        let outcome = within(probe(&check, origin.address, "origin.example:80", None)).await;
+        let outcome = within(probe(&check, origin.address, "origin.example:80", None)).await.expect("asked");
         assert!(outcome.ok, "{}", outcome.detail);
         let heard = origin.heard().pop().expect("asked").to_lowercase();
         assert!(heard.contains(&format!("host: {host}\r\n")), "{heard}");
         assert!(heard.contains("/health?deep=1 http/1.1\r\n") && heard.contains("user-agent: reeve-check\r\n"));
     }
     let elsewhere = Check { port: Some(origin.address.port()), ..probe_of("GET", None) };
-    let outcome = within(probe(&elsewhere, SocketAddr::new(origin.address.ip(), 9), "s", None)).await;
+    let outcome = within(probe(&elsewhere, SocketAddr::new(origin.address.ip(), 9), "s", None)).await.expect("asked");
     assert!(outcome.ok, "the check's own port is asked: {}", outcome.detail);
 }
 
@@ -274,11 +274,11 @@ async fn odd_answers_have_reasons() {
     ];
     for (answer, reason) in cases {
         let origin = Origin::start(answer).await;
-        let outcome = within(probe(&http_check("/"), origin.address, "s", None)).await;
+        let outcome = within(probe(&http_check("/"), origin.address, "s", None)).await.expect("asked");
         assert!(outcome.detail.starts_with(reason), "{:.60}: {}", answer, outcome.detail);
         assert_eq!(outcome.ok, reason == "status 200");
     }
-    let closed = probe(&http_check("not a path"), Origin::start(GOOD).await.address, "s", None).await;
+    let closed = probe(&http_check("not a path"), Origin::start(GOOD).await.address, "s", None).await.expect("asked");
     assert!(closed.detail.starts_with("the check cannot be sent"), "{}", closed.detail);
 }
 

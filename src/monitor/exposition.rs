@@ -168,6 +168,8 @@ fn ourselves(families: &mut Families, view: &View, answers: &Answers<Counters>, 
     }
     let help = "Lines of the access log dropped because they could not be written in time.";
     families.counter("reeve_log_dropped_total", help, &[], view.log_dropped as f64);
+    let help = "Faults of Reeve (panics) that ended a request, a connection or a probe, and nothing else.";
+    families.counter("reeve_panics_total", help, &[], view.panics as f64);
     let help = "Workers that did not answer when this page was made; what they counted since is missing.";
     families.gauge("reeve_workers_silent", help, &[], answers.silent.len() as f64);
     let help = "Always 1; the labels say what runs.";

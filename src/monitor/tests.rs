@@ -84,6 +84,7 @@ pub fn view() -> View {
         reloads: Reloads { done: 2, refused: 1 },
         loaded: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_100)),
         log_dropped: 5,
+        panics: 2,
         listeners: vec![
             ListenerView {
                 number: 0,

@@ -27,6 +27,8 @@ pub struct View {
     pub loaded: Option<SystemTime>,
     /// Lines of the access log that were dropped because the writer did not keep up.
     pub log_dropped: u64,
+    /// Faults of Reeve that ended a request, a connection or a probe.
+    pub panics: u64,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
 }
@@ -131,6 +133,7 @@ impl View {
             reloads: Reloads { done: snapshot.generation.saturating_sub(1), refused: tallies.reloads_refused() },
             loaded: tallies.loaded(),
             log_dropped: tallies.log_dropped(),
+            panics: tallies.panics(),
             listeners: listeners
                 .map(|(listener, number)| ListenerView {
                     number: number.0,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::deadline::Timer;
+use crate::sys::process::is_shortage;
 
 /// Why a server was not reached. Nothing has been sent to it.
 #[derive(Debug)]
@@ -15,7 +16,19 @@ pub enum DialError {
     TimedOut,
     /// Connected, but the server did not prove who it is, or speaks no TLS.
     Tls(String),
+    /// No descriptor, port or memory is left here.
+    Shortage(io::Error),
     Other(io::Error),
+}
+
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> DialError {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => DialError::Refused,
+            _ if is_shortage(&error) => DialError::Shortage(error),
+            _ => DialError::Other(error),
+        }
+    }
 }
 
 impl DialError {
@@ -24,7 +37,7 @@ impl DialError {
             DialError::Refused => "connection refused".to_owned(),
             DialError::TimedOut => "connecting took too long".to_owned(),
             DialError::Tls(why) => why.clone(),
-            DialError::Other(error) => error.to_string(),
+            DialError::Shortage(error) | DialError::Other(error) => error.to_string(),
         }
     }
 }
@@ -37,18 +50,17 @@ pub async fn dial(
     limit: Duration,
 ) -> Result<TcpStream, DialError> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.map_err(DialError::Other)?;
-    socket.set_nodelay(true).map_err(DialError::Other)?;
+    let socket = socket?;
+    socket.set_nodelay(true)?;
     match timer.wait(limit, Box::pin(socket.connect(address))).await {
         Ok(Ok(tcp)) => {
             // The kernel takes it whole: its buffer is empty, and larger.
-            if !greeting.is_empty() && tcp.try_write(greeting).map_err(DialError::Other)? != greeting.len() {
+            if !greeting.is_empty() && tcp.try_write(greeting)? != greeting.len() {
                 return Err(DialError::Other(io::ErrorKind::WriteZero.into()));
             }
             Ok(tcp)
         }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialError::Refused),
-        Ok(Err(error)) => Err(DialError::Other(error)),
+        Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(DialError::TimedOut),
     }
 }

@@ -49,6 +49,11 @@ impl IdleConnections {
         kept.push_back(Idle { stream, address, way, until });
     }
 
+    /// Closes all of them. How many there were.
+    pub fn clear(&self) -> usize {
+        self.servers.borrow_mut().iter_mut().map(|kept| kept.drain(..).count()).sum()
+    }
+
     /// Closes those whose time is over, that their server has closed, or that were made in another way than
     /// `ways` has for the server of that number. Called once a second.
     pub fn sweep(&self, now: Instant, ways: impl Fn(u32) -> Option<u32>) {

@@ -53,6 +53,10 @@ pub enum FailureKind {
     ResponseCut,
     /// The answer paused too long.
     ResponseStalled,
+    /// A fault of ours.
+    Panicked,
+    /// This process has no descriptor, port or memory left for another connection.
+    Shortage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +108,8 @@ impl FailureKind {
             FailureKind::HeadTimeout | FailureKind::BodyTimeout => 408,
             FailureKind::ClientGone | FailureKind::ClientStalled => 0,
             FailureKind::NoRoute => 404,
-            FailureKind::NoServer | FailureKind::Full => 503,
+            FailureKind::NoServer | FailureKind::Full | FailureKind::Shortage => 503,
+            FailureKind::Panicked => 500,
             FailureKind::Connect
             | FailureKind::ServerClosed
             | FailureKind::Unprocessed
@@ -115,7 +120,8 @@ impl FailureKind {
         }
     }
 
-    pub fn side(self) -> Side {
+    /// Whose fault it was; `None`: ours.
+    pub fn side(self) -> Option<Side> {
         match self {
             FailureKind::Head(_)
             | FailureKind::Path
@@ -124,8 +130,9 @@ impl FailureKind {
             | FailureKind::BodyTimeout
             | FailureKind::ClientGone
             | FailureKind::ClientStalled
-            | FailureKind::NoRoute => Side::Downstream,
-            _ => Side::Upstream,
+            | FailureKind::NoRoute => Some(Side::Downstream),
+            FailureKind::Panicked | FailureKind::Shortage => None,
+            _ => Some(Side::Upstream),
         }
     }
 
@@ -151,6 +158,8 @@ impl FailureKind {
             FailureKind::Response(_) | FailureKind::ResponseBody(_) => "bad-response",
             FailureKind::ResponseCut => "response-cut",
             FailureKind::ResponseStalled => "response-stalled",
+            FailureKind::Panicked => "internal",
+            FailureKind::Shortage => "shortage",
         }
     }
 
@@ -162,7 +171,10 @@ impl FailureKind {
             FailureKind::HeadTimeout | FailureKind::BodyTimeout => "the request took too long to arrive",
             FailureKind::Body(fault) => fault.detail(),
             FailureKind::NoRoute => "there is nothing at this address",
-            FailureKind::NoServer | FailureKind::Full => "the service is not available at the moment",
+            FailureKind::NoServer | FailureKind::Full | FailureKind::Shortage => {
+                "the service is not available at the moment"
+            }
+            FailureKind::Panicked => "something went wrong here; it has been written down",
             FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => {
                 "the service did not answer in time"
             }
@@ -184,6 +196,7 @@ impl FailureKind {
             FailureKind::Path => Rejected::BadRequest,
             FailureKind::HeadTimeout => Rejected::Timeout,
             FailureKind::NoRoute => Rejected::NoRoute,
+            FailureKind::Shortage => Rejected::Shortage,
             _ => return None,
         })
     }

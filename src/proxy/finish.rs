@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::Entry;
 use super::client::Client;
+use super::failure::Side;
 use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
 use super::worker::Worker;
@@ -37,9 +38,7 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
             counters.rejected(connection.listener, reason);
         }
     }
-    if let Some(failure) =
-        outcome.failure.as_ref().filter(|failure| failure.kind.side() != super::failure::Side::Downstream)
-    {
+    if let Some(failure) = outcome.failure.as_ref().filter(|failure| failure.kind.side() != Some(Side::Downstream)) {
         tracing::debug!(client = %connection.client.get(), status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }
     if let Some(log) = worker.log.borrow_mut().as_mut() {
@@ -89,7 +88,7 @@ fn entry<'a>(
         t_total: total,
         affinity: None,
         failure: outcome.failure.as_ref().map(|failure| failure.kind.word()),
-        side: outcome.failure.as_ref().map(|failure| failure.kind.side().word()),
+        side: outcome.failure.as_ref().map(|failure| failure.kind.side().map_or("reeve", Side::word)),
         referer: some(&plan.seen.referer),
         user_agent: some(&plan.seen.user_agent),
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, FromClient, ToClient};
 use super::failure::{Failure, FailureKind};
+use super::guard::caught;
 use super::outcome::After;
 use super::plan::{self, Plan};
 use super::registry::Connection;
@@ -137,7 +138,8 @@ fn skip_empty_lines(input: &mut Buffer) {
 fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, view: &Rc<View>) -> Option<Plan> {
     let input = client.input.as_ref()?;
     match view.listener(client.connection.listener) {
-        Some(listener) => plan::plan(worker, listener, view, client.connection, input.as_slice()),
+        Some(listener) => caught(|| plan::plan(worker, listener, view, client.connection, input.as_slice()))
+            .unwrap_or_else(|failure| Some(plan::failed(view, failure))),
         // The listener is configured no more; its connections end with their next request.
         None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
     }

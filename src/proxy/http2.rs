@@ -27,6 +27,7 @@ use tokio::task::spawn_local;
 
 use super::client::{Client, FromClient, Respond, ToClient};
 use super::failure::{Failure, FailureKind};
+use super::guard::caught;
 use super::outcome::After;
 use super::plan::{self, Plan};
 use super::serve;
@@ -332,8 +333,8 @@ fn plan(shared: &Shared, parts: &http::request::Parts, ends: bool, quoted: &mut 
     let mut crumbs = worker.buffers.text();
     let plan = match wire::head(parts, around, &mut crumbs, &view.snapshot.config.limits) {
         Ok((head, length)) => {
-            let plan = plan::plan_quoted(worker, listener, &view, &shared.entered, &head, quoted);
-            Plan { head_bytes: length, ..plan }
+            let plan = caught(|| plan::plan_quoted(worker, listener, &view, &shared.entered, &head, quoted));
+            Plan { head_bytes: length, ..plan.unwrap_or_else(|failure| plan::failed(&view, failure)) }
         }
         Err(refusal) => plan::failed(&view, Failure::head(refusal)),
     };

@@ -15,6 +15,7 @@ mod failure;
 mod finish;
 mod forward;
 pub mod fuzz;
+mod guard;
 mod http1;
 mod http2;
 mod opaque;
@@ -37,3 +38,6 @@ mod worker;
 
 pub use run::{Start, run};
 pub use worker::Room;
+
+#[cfg(test)]
+mod tests;

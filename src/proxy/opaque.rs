@@ -255,7 +255,7 @@ impl Ending {
     }
 
     fn of(kind: FailureKind) -> Ending {
-        Ending { word: Some(kind.word()), side: Some(kind.side()), ..Ending::default() }
+        Ending { word: Some(kind.word()), side: kind.side(), ..Ending::default() }
     }
 }
 

@@ -142,6 +142,7 @@ pub async fn connect(
     tries: &mut Tries,
     timer: &Timer,
 ) -> Result<Connected, Failure> {
+    let mut made_room = false;
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
@@ -152,16 +153,24 @@ pub async fn connect(
             }
             Err(error) => error,
         };
+        if let DialError::Shortage(error) = &error {
+            worker.is_short(error);
+            // Another server would not be reached either; but idle connections have what is missing.
+            if !std::mem::replace(&mut made_room, true) && worker.idle.clear() > 0 {
+                continue;
+            }
+        }
         let (kind, result) = match &error {
             DialError::Refused => (FailureKind::Connect, ConnectResult::Refused),
             DialError::TimedOut => (FailureKind::ConnectTimeout, ConnectResult::Timeout),
             DialError::Tls(_) => (FailureKind::Connect, ConnectResult::Tls),
+            DialError::Shortage(_) => (FailureKind::Shortage, ConnectResult::Shortage),
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
         let retry = &pool.config().retry;
-        if !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
+        if kind == FailureKind::Shortage || !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
             return Err(failure);
         }
         tries.failed.push(server);

@@ -24,6 +24,7 @@ use super::announced;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
+use super::guard::guarded;
 use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
@@ -105,7 +106,7 @@ pub async fn forward(
         connect: Duration::ZERO,
     };
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
-    let result = Box::pin(exchange.run(client)).await;
+    let result = guarded(Box::pin(exchange.run(client))).await.flatten();
     let Exchange { pool, tries, connect, .. } = exchange;
     let mut outcome =
         Outcome { server: tries.last, pool: Some(pool), tries: tries.count, connect, ..Outcome::of(After::Close) };
@@ -169,6 +170,8 @@ pub struct Switched {
 impl Exchange<'_> {
     /// Tries servers until one answers, or none is left that may be tried.
     async fn run(&mut self, client: &mut Client<'_, '_>) -> Result<Ran, Failure> {
+        #[cfg(test)]
+        super::tests::panic_where_it_is_meant(client.quoted());
         let mut take = Take::IdleOrNew;
         // A stream that is reset before its turn comes costs no connection to a server.
         unless_given_up(&mut client.to, ready(Ok(()))).await?;

@@ -18,6 +18,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::access_log::LogSlot;
 use super::connection;
+use super::guard::caught;
 use super::view::View;
 use super::worker::{Room, Worker};
 use crate::net::deadline::TICK;
@@ -64,7 +65,8 @@ pub fn run(start: Start) -> io::Result<()> {
 async fn tick(worker: Rc<Worker>, ticker: Ticker) -> io::Result<()> {
     while !worker.is_drained() {
         ticker.beat().await?;
-        worker.tick();
+        // A fault in one tick must not be the last of them: nothing would be in time any more.
+        let _ = caught(|| worker.tick());
     }
     Ok(())
 }
@@ -171,10 +173,12 @@ async fn accept(worker: Rc<Worker>, gate: Rc<Gate>, socket: tokio::net::TcpListe
             }
         };
         match accepted {
-            Ok(accepted) => serve(accepted),
+            Ok(accepted) => drop(caught(|| serve(accepted))),
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted; trying again");
+                worker.is_short(&error);
+                // Idle connections to servers have what is missing.
+                worker.idle.clear();
                 let pause = worker.wheel.timer();
                 let _ = pause.wait(SHORT_OF_DESCRIPTORS, std::future::pending::<()>()).await;
             }
@@ -186,7 +190,7 @@ async fn accept(worker: Rc<Worker>, gate: Rc<Gate>, socket: tokio::net::TcpListe
     })
     .await
     {
-        serve(accepted);
+        drop(caught(|| serve(accepted)));
     }
 }
 

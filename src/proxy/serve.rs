@@ -100,7 +100,7 @@ async fn tell(
     }
     let retry_after = match kind {
         FailureKind::NoServer => Some(5),
-        FailureKind::Full => Some(1),
+        FailureKind::Full | FailureKind::Shortage => Some(1),
         _ => None,
     };
     let reply = Reply {

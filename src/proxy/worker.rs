@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -59,6 +59,8 @@ pub struct Worker {
     /// When the last tick was, and what the calendar said then, in milliseconds since 1970 (UTC).
     lately: Cell<Instant>,
     calendar: Cell<u64>,
+    /// When it was last said that something is short.
+    short_said: Cell<Option<Instant>>,
 }
 
 /// A connection that is open as long as this is held.
@@ -88,6 +90,9 @@ impl Drop for Entered {
 /// Ticks in a second, and between two flushes of the log.
 const TICKS_A_SECOND: u64 = (1000 / TICK.as_millis()) as u64;
 const TICKS_A_FLUSH: u64 = 4;
+
+/// A shortage shows at every connection; it is said this often.
+const SHORTAGE_SAID: Duration = Duration::from_secs(10);
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -130,6 +135,7 @@ impl Worker {
             ticks: Cell::new(0),
             lately: Cell::new(Instant::now()),
             calendar: Cell::new(unix_ms(now)),
+            short_said: Cell::default(),
         }
     }
 
@@ -215,6 +221,17 @@ impl Worker {
     /// Waits until a connection has ended.
     pub(super) async fn somebody_left(&self) {
         self.left.notified().await;
+    }
+
+    /// No descriptor, port or memory was left for a connection: says so, now and then.
+    pub(super) fn is_short(&self, error: &std::io::Error) {
+        if self.short_said.get().is_none_or(|said| said.elapsed() >= SHORTAGE_SAID) {
+            self.short_said.set(Some(Instant::now()));
+            tracing::warn!(
+                %error,
+                "no connection can be made or accepted: raise the limit of open files (LimitNOFILE), or lower limits.connections"
+            );
+        }
     }
 
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.

@@ -435,7 +435,7 @@ mod tests {
         let (_, upstream) =
             counters.upstreams().find(|(labels, _)| *labels == ServerLabels { pool: 1, server: 2 }).unwrap();
         assert_eq!(upstream.reuses, 2);
-        assert_eq!(upstream.connects().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 0, 0, 0]);
+        assert_eq!(upstream.connects().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 0, 0, 0, 0]);
         assert_eq!(counters.retries().next(), Some((1, RetryReason::Connect, 2)));
 
         counters.retain(|labels| labels.server != 7);

@@ -92,6 +92,8 @@ labels! {
         Protocol = "http2-protocol",
         /// `limits.connections`.
         ConnectionLimit = "connection-limit",
+        /// No descriptor, port or memory was left for a connection to a server.
+        Shortage = "shortage",
     }
 }
 
@@ -103,7 +105,9 @@ labels! {
         Timeout = "timeout",
         /// Connected, and no session: the server did not prove who it is, or speaks no TLS.
         Tls = "tls",
-        /// Anything else: no route, no port left, no descriptor left.
+        /// This process has no descriptor, port or memory left: nothing that the server did.
+        Shortage = "shortage",
+        /// Anything else: no route, for example.
         Error = "error",
     }
 }

@@ -11,6 +11,7 @@ pub struct Tallies {
     notes: AtomicU64,
     reloads_refused: AtomicU64,
     log_dropped: Arc<AtomicU64>,
+    panics: Arc<AtomicU64>,
     draining: AtomicBool,
     /// When the configuration in force was put in force; `None` before the first.
     loaded: Mutex<Option<SystemTime>>,
@@ -20,6 +21,16 @@ impl Tallies {
     /// Where the access log counts the lines that it drops.
     pub fn count_dropped(&self) -> Arc<AtomicU64> {
         self.log_dropped.clone()
+    }
+
+    /// Where the program's panic hook counts.
+    pub fn count_panics(&self) -> Arc<AtomicU64> {
+        self.panics.clone()
+    }
+
+    /// Faults of Reeve that ended a request, a connection or a probe.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Relaxed)
     }
 
     /// A configuration was put in force.

@@ -20,6 +20,14 @@ pub fn give_way() {
     let _ = rustix::process::setpriority_process(None, 5);
 }
 
+/// Whether a call failed because this process or machine has no descriptor, port or memory left, rather
+/// than for anything that the other side did.
+pub fn is_shortage(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| short.iter().any(|short| short.raw_os_error() == code))
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

@@ -36,6 +36,7 @@ mod reload_load;
 mod reload_size;
 mod sealed;
 mod seen;
+mod shortage;
 mod stop;
 mod switching;
 mod tls;

@@ -1,0 +1,109 @@
+//! What Reeve does when its machine has not enough: it says so, serves whom it can, and recovers.
+
+use std::process::Command;
+
+use crate::farm::process::{Process, listens, run};
+use crate::farm::reeve::{Site, command, pool};
+use crate::farm::watch::DEADLINE;
+use crate::farm::{Client, Folder, Origin, Reeve, alone, get, skip, until};
+
+const RULES: &str = "http *\n  all : any  use web\n";
+
+#[test]
+fn without_descriptors_some_are_told_to_come_again_and_no_server_is_blamed() {
+    let _turn = alone();
+    if run(Command::new("prlimit").arg("--version"), DEADLINE).0 != 0 {
+        return skip("no prlimit");
+    }
+    let origin = Origin::start("web");
+    let config = pool("web", "rr", &[("web", origin.address())])
+        + "check = { tcp = true, interval = \"100ms\", timeout = \"90ms\", fall = 1 }\n";
+    let site = Site::write("shortage", &config, RULES);
+    // 256 are kept back for other things, so that 344 clients are let in; they would need as many servers again.
+    let limited = |program: &Command| {
+        let mut limited = Command::new("prlimit");
+        limited.arg("--nofile=600:600").arg("--").arg(program.get_program());
+        limited
+    };
+    let mut process = Process::start(limited(&command()).arg("run").arg("-c").arg(site.config()));
+    listens(&mut process, &site.address());
+    listens(&mut process, &site.metrics());
+    let reeve = Reeve { process, site };
+
+    const CLIENTS: usize = 300;
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&reeve.address())).collect();
+    for client in &mut clients {
+        client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    }
+    let shed = || reeve.metric("reeve_rejected_total{listener=\"web\",reason=\"shortage\"}").unwrap_or(0.0) as usize;
+    let log = || std::fs::read_to_string(reeve.site.log()).unwrap_or_default();
+    let told = || log().matches("\"failure\":\"shortage\",\"side\":\"reeve\"").count();
+    until("every client is answered or waits for the server", || (origin.held() + told() == CLIENTS).then_some(()));
+    let before = told();
+    origin.release();
+    let statuses: Vec<u16> = clients
+        .iter_mut()
+        .map(|client| {
+            let answer = client.answer("GET").expect("an answer");
+            assert!(answer.status == 200 || answer.field("retry-after") == Some("1"), "{}", answer.text());
+            answer.status
+        })
+        .collect();
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(refused > 20 && refused == before && refused < CLIENTS / 2, "{refused} of {CLIENTS}, {before} logged");
+    println!("  {refused} of {CLIENTS} clients were told to come again");
+    drop(clients);
+    until("the farm serves again", || (get(&reeve.address(), "/x", &[]).status == 200).then_some(()));
+    assert_eq!(shed(), refused);
+    assert_eq!(reeve.metric("reeve_server_up{pool=\"web\",server=\"web\"}"), Some(1.0));
+    let said = reeve.process.stderr();
+    assert!(said.contains("LimitNOFILE") && !said.contains("server down"), "{said}");
+}
+
+/// A file system of 256 KiB, for as long as this is held.
+struct Small(Folder);
+
+impl Small {
+    fn mount() -> Option<Small> {
+        let folder = Folder::new("small-disk");
+        let mount = ["-t", "tmpfs", "-o", "size=256k", "reeve-test"];
+        let (code, _, _) = run(Command::new("mount").args(mount).arg(folder.path()), DEADLINE);
+        (code == 0).then_some(Small(folder))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Reeve may still have its log open there.
+        run(Command::new("umount").arg("-l").arg(self.0.path()), DEADLINE);
+    }
+}
+
+#[test]
+fn a_full_disk_costs_lines_of_the_log_and_nothing_else() {
+    let _turn = alone();
+    let Some(disk) = Small::mount() else { return skip("not root: no small disk can be mounted") };
+    let origin = Origin::start("web");
+    let site = Site::write("full", &pool("web", "rr", &[("web", origin.address())]), RULES);
+    let text = std::fs::read_to_string(site.config()).expect("the configuration");
+    let log = disk.0.path().join("access.log");
+    let text = text.replace(&site.log().display().to_string(), &log.display().to_string());
+    let state = disk.0.path().join("state");
+    site.folder.write("reeve.toml", format!("{text}\n[state]\npath = \"{}\"\n", state.display()));
+    let reeve = Reeve::run(site);
+
+    let mut client = Client::connect(&reeve.address());
+    let mut ask = || assert_eq!(client.request("GET", "/x", &[]).expect("an answer").status, 200);
+    let dropped = || reeve.metric("reeve_log_dropped_total").unwrap_or(0.0);
+    until("the disk is full and lines are lost", || {
+        (0..100).for_each(|_| ask());
+        (dropped() > 0.0).then_some(())
+    });
+    until("it is said", || reeve.process.stderr().contains("access log").then_some(()));
+    std::fs::write(&log, "").expect("room again");
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default().lines().filter(|line| line.ends_with('}')).count();
+    until("lines are written again", || {
+        ask();
+        (lines() > 5).then_some(())
+    });
+}
