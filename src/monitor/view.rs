@@ -27,6 +27,10 @@ pub struct View {
     pub loaded: Option<SystemTime>,
     /// Lines of the access log that were dropped because the writer did not keep up.
     pub log_dropped: u64,
+    /// Upgrades since the service was started.
+    pub upgrades: Reloads,
+    /// Processes that were replaced and finish what they have, the oldest first.
+    pub old: Vec<OldView>,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
 }
@@ -36,6 +40,18 @@ pub struct Reloads {
     pub done: u64,
     /// There was a fault in the texts: what ran before still runs.
     pub refused: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct OldView {
+    pub pid: u32,
+    pub version: String,
+    /// Since it was replaced.
+    pub age: Duration,
+    /// Open client connections.
+    pub connections: u64,
+    /// It ends within `timeouts.drain`.
+    pub hurried: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -119,6 +135,14 @@ impl View {
         let now = SystemTime::now();
         let listeners = snapshot.config.listeners.iter().zip(&snapshot.listeners);
         let drained = farm.drains().listeners;
+        let upgrades = farm.generations().upgrades();
+        let old = farm.generations().old().into_iter().map(|old| OldView {
+            pid: old.pid,
+            age: now.duration_since(old.since).unwrap_or_default(),
+            connections: old.connections,
+            hurried: old.hurried,
+            version: old.version,
+        });
         View {
             pid: std::process::id(),
             started: farm.started_at(),
@@ -129,6 +153,8 @@ impl View {
             reloads: Reloads { done: snapshot.generation.saturating_sub(1), refused: tallies.reloads_refused() },
             loaded: tallies.loaded(),
             log_dropped: tallies.log_dropped(),
+            upgrades: Reloads { done: upgrades.0, refused: upgrades.1 },
+            old: old.collect(),
             listeners: listeners
                 .map(|(listener, number)| ListenerView {
                     number: number.0,

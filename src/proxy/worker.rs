@@ -2,7 +2,7 @@
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -21,8 +21,8 @@ use crate::net::deadline::{TICK, Wheel};
 use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
-use crate::state::counters::{Counters, NONE, ServerLabels};
-use crate::state::{Farm, ListenerId, LivePool, Snapshot, SnapshotCache, Way};
+use crate::state::counters::{Counters, NONE};
+use crate::state::{Farm, ListenerId, SnapshotCache, Way};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -46,6 +46,8 @@ pub struct Worker {
     /// Somebody left: there is room for another connection.
     left: Notify,
     draining: Cell<Option<Instant>>,
+    /// Since when there is a deadline for what drains.
+    hurried: Cell<Option<Instant>>,
     /// The worker drains, a socket is closed, or connections are asked to leave: whoever waits for one of these
     /// looks whether it is meant.
     drain: Notify,
@@ -147,6 +149,7 @@ impl Worker {
             some_leave: Cell::new(false),
             left: Notify::new(),
             draining: Cell::new(None),
+            hurried: Cell::new(None),
             drain: Notify::new(),
             dice: Cell::new(seed | 1),
             ids: Cell::new(seed & 0xff_ffff_ffff),
@@ -191,7 +194,7 @@ impl Worker {
         {
             let mut counters = self.counters.borrow_mut();
             counters.rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
-            let known = labels(snapshot);
+            let known = snapshot.labels();
             counters.retain(|labels| labels.pool == NONE || known.contains(&labels));
         }
         self.most_connections.set(self.room.connections(&snapshot.config.limits));
@@ -340,8 +343,12 @@ impl Worker {
         self.left.notified().await;
     }
 
-    /// From now on no connection is accepted, and answers say that they are the last.
-    pub(super) fn begin_drain(&self) {
+    /// From now on no connection is accepted, and answers say that they are the last. Without a deadline, idle connections
+    /// stay until their next request or their own time: whoever is just sending one is not cut.
+    pub(super) fn begin_drain(&self, deadline: bool) {
+        if deadline && self.hurried.get().is_none() {
+            self.hurried.set(Some(Instant::now()));
+        }
         if !self.is_draining() {
             self.draining.set(Some(Instant::now()));
             self.drain.notify_waiters();
@@ -360,10 +367,9 @@ impl Worker {
 
     /// Whether a drain has begun and is over: all connections have ended, or their time has.
     pub(super) fn is_drained(&self) -> bool {
-        self.draining.get().is_some_and(|since| {
-            let (open, passed) = (self.connections.borrow().count(), since.elapsed());
-            (open == 0 && passed > TICK) || passed > self.view().snapshot.config.timeouts.drain
-        })
+        let patience = || self.view().snapshot.config.timeouts.drain;
+        let empty = |since: Instant| self.connections.borrow().count() == 0 && since.elapsed() > TICK;
+        self.draining.get().is_some_and(empty) || self.hurried.get().is_some_and(|since| since.elapsed() > patience())
     }
 
     /// Whether a tunnel's time is over: that of the worker's drain, or of its listener's, is about to be. It ends
@@ -374,7 +380,7 @@ impl Worker {
         };
         // Not borrowed while it is asked for the time: a new snapshot writes there.
         let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
-        self.draining.get().is_some_and(over) || leaving.is_some_and(over)
+        self.hurried.get().is_some_and(over) || leaving.is_some_and(over)
     }
 
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
@@ -400,7 +406,7 @@ impl Worker {
             self.channels.sweep(way);
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
-        if self.is_draining() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
+        if self.hurried.get().is_some() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
             self.show_out();
         }
     }
@@ -411,7 +417,7 @@ impl Worker {
         for connection in self.connections.borrow().iter() {
             let leaving = connection.leaving.borrow().as_ref().map(|leaving| leaving.since);
             some |= leaving.is_some();
-            let Some(since) = self.draining.get().or(leaving) else { continue };
+            let Some(since) = self.hurried.get().or(leaving) else { continue };
             match connection.doing.get() {
                 Doing::Idle if since.elapsed() > IDLE_GRACE => connection.timer.expire(),
                 Doing::Tunnel if self.tunnel_ends(connection) => connection.timer.expire(),
@@ -457,16 +463,6 @@ impl Worker {
             bytes_sent: connection.sent.get(),
         }
     }
-}
-
-/// What counters are kept by: every pool alone, and with each of its servers.
-fn labels(snapshot: &Snapshot) -> HashSet<ServerLabels> {
-    let of_pool = |pool: &Arc<LivePool>| {
-        let servers: Vec<u32> = pool.servers().iter().map(|server| server.id()).chain([NONE]).collect();
-        let pool = pool.id();
-        servers.into_iter().map(move |server| ServerLabels { pool, server })
-    };
-    snapshot.pools.iter().flat_map(of_pool).collect()
 }
 
 /// How each server is spoken to now, by its number; `None` for one that is gone or drained.
