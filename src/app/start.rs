@@ -272,11 +272,10 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let patience = farm.snapshot().config.timeouts.drain;
     tallies.set_draining();
     let mut running = match replaced {
-        Some((mut running, replaced)) => {
+        Some((running, replaced)) => {
             // The new process looks after everything else; what was asked here is still answered.
             stop.send_replace(true);
             no_more_orders.send_replace(true);
-            running.listeners = Listeners::default();
             running.control.send_replace(None);
             let (hurry, hurried) = watch::channel(0);
             let leaving = leave(Leaving { farm, workers }, replaced, join(threads), hurried);

@@ -166,6 +166,11 @@ impl Listeners {
         Ok(())
     }
 
+    /// Gives all of them up: the workers' own descriptors, by these keys, are the last ones here.
+    pub fn give_up(&mut self) -> Vec<u64> {
+        self.open.drain(..).map(|open| open.key).collect()
+    }
+
     /// What is open, with a descriptor of each socket for another process.
     ///
     /// # Errors

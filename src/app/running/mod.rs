@@ -198,6 +198,13 @@ impl Running {
         }
     }
 
+    /// Accepts nobody any more: what is in the queues of sockets that nobody else has is served. When this returns, every
+    /// worker has seen to it.
+    pub async fn give_up_listening(&mut self) {
+        let keys = self.listeners.give_up();
+        self.close(keys, Vec::new()).await;
+    }
+
     /// Has the workers close sockets, and asks the connections of these listeners to leave.
     async fn close(&self, keys: Vec<u64>, leaving: Vec<ListenerId>) {
         let stuck = self.workers.close(keys, leaving).await;

@@ -46,6 +46,7 @@ pub async fn upgrade(
     upgraded.seconds = began.elapsed().as_secs_f64();
     match result {
         Ok(replaced) => {
+            running.give_up_listening().await;
             upgraded.done = true;
             let Upgraded { pid, version, version_before, seconds, .. } = &upgraded;
             tracing::info!(
