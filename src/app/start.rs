@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::check::Prepared;
 use super::running::listeners::Listeners;
-use super::running::orders::{obey, tell};
+use super::running::orders::{REGEXES_COMPILED, obey, tell};
 use super::running::{Ready, Running, StartError, lists};
 use super::upgrade::{Before, Heir, Leaving, Origin, Settling, leave};
 use super::{START_FAILED, output};
@@ -57,9 +57,6 @@ pub struct Started {
     pub socket: Option<PathBuf>,
 }
 
-/// Regexes of one rule set that are compiled without being asked for: a few KiB each.
-const REGEXES_COMPILED: usize = 100_000;
-
 /// How long the log may take to write its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -71,7 +68,7 @@ const LAST_ORDER: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
-    let Some(ready) = Ready::of(prepared) else { return ExitCode::from(START_FAILED) };
+    let Some(ready) = Ready::of(prepared, &Config::default()) else { return ExitCode::from(START_FAILED) };
     match start(ready, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -35,7 +35,7 @@ pub struct Timeouts {
     pub proxy_header: Duration,
     /// A TLS handshake.
     pub tls_handshake: Duration,
-    /// From SIGTERM to the end, for requests in flight.
+    /// From SIGTERM to the end, for requests in flight; for tunnels of a listener that a reload removed.
     pub drain: Duration,
 }
 

@@ -32,6 +32,7 @@ mod serve;
 mod tunnel;
 mod upload;
 mod view;
+mod websocket;
 mod worker;
 
 pub use run::{Start, run};

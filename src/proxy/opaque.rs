@@ -151,7 +151,7 @@ impl Session<'_> {
             writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
-        let joined = tunnel::join(self.worker, self.connection, client, server, limits, &moved).await;
+        let joined = tunnel::join(self.worker, self.connection, client, server, limits, None, &moved).await;
         joined.map_err(|broken| {
             let ending = Ending::from(broken);
             if ending.reset {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::failure::Failure;
+use super::request::Switched;
 use crate::state::{LivePool, LiveServer};
 
 /// What became of a request, for the client's connection, the log and the counters.
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub after: After,
     /// Whether the failure has to be told: no byte of an answer has been sent.
     pub untold: bool,
+    /// It goes on as a tunnel.
+    pub switched: Option<Box<Switched>>,
 }
 
 impl Outcome {
@@ -41,6 +44,7 @@ impl Outcome {
             failure: None,
             after,
             untold: false,
+            switched: None,
         }
     }
 

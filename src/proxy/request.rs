@@ -33,7 +33,6 @@ use super::relay::{self, Patience, RelayError};
 use super::tunnel;
 use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
-use crate::model::Timeouts;
 use crate::model::pool::Protocol;
 use crate::net::stream::Writer;
 use crate::net::{Buffer, Stream, Timer, idle};
@@ -72,7 +71,7 @@ struct Exchange<'e> {
 pub async fn forward(
     worker: &Rc<Worker>,
     client: &mut Client<'_, '_>,
-    plan: &mut Plan,
+    plan: &Plan,
     forward: &mut Forward,
     progress: &Progress,
 ) -> Outcome {
@@ -107,25 +106,37 @@ pub async fn forward(
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
     let result = Box::pin(exchange.run(client)).await;
     let Exchange { pool, tries, connect, .. } = exchange;
-    let result = match result {
-        Ok(Ran::Done(after)) => Ok(after),
-        Ok(Ran::Switched(switched)) => {
-            plan.let_go(client.connection.listener);
-            Box::pin(switched.join(worker, client, plan, &pool.config().timeouts, progress)).await
-        }
-        Err(failure) => Err(failure),
-    };
-    let mut outcome = Outcome {
-        status: progress.status.get(),
-        server: tries.last,
-        pool: Some(pool),
-        tries: tries.count,
-        connect,
-        first_byte: progress.first_byte.get(),
-        body_in: progress.body_in.get(),
-        body_out: progress.body_out.get(),
-        ..Outcome::of(After::Close)
-    };
+    let mut outcome =
+        Outcome { server: tries.last, pool: Some(pool), tries: tries.count, connect, ..Outcome::of(After::Close) };
+    match result {
+        Ok(Ran::Done(after)) => conclude(&mut outcome, progress, Ok(after)),
+        Ok(Ran::Switched(switched)) => outcome.switched = Some(switched),
+        Err(failure) => conclude(&mut outcome, progress, Err(failure)),
+    }
+    outcome
+}
+
+/// The rest of a request whose server has agreed to a WebSocket; `outcome` becomes what it came to.
+pub async fn tunnel(
+    worker: &Worker,
+    client: &mut Client<'_, '_>,
+    plan: &mut Plan,
+    switched: Box<Switched>,
+    progress: &Progress,
+    outcome: &mut Outcome,
+) {
+    plan.let_go(client.connection.listener);
+    let Switched { _lease, pool, mut stream, from_server } = *switched;
+    let timeouts = &pool.config().timeouts;
+    let result = tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await;
+    conclude(outcome, progress, result);
+}
+
+fn conclude(outcome: &mut Outcome, progress: &Progress, result: Result<After, Failure>) {
+    outcome.status = progress.status.get();
+    outcome.first_byte = progress.first_byte.get();
+    outcome.body_in = progress.body_in.get();
+    outcome.body_out = progress.body_out.get();
     match result {
         Ok(after) => outcome.after = after,
         Err(failure) => {
@@ -135,7 +146,6 @@ pub async fn forward(
             outcome.failure = Some(failure);
         }
     }
-    outcome
 }
 
 /// How far a request came.
@@ -146,25 +156,13 @@ enum Ran {
 }
 
 /// A server that has agreed to a WebSocket, and what it has said already.
-struct Switched {
+#[derive(Debug)]
+pub struct Switched {
     /// It has the connection in hand.
     _lease: Lease,
+    pool: Arc<LivePool>,
     stream: Stream,
     from_server: Buffer,
-}
-
-impl Switched {
-    async fn join(
-        self,
-        worker: &Worker,
-        client: &mut Client<'_, '_>,
-        plan: &Plan,
-        timeouts: &Timeouts,
-        progress: &Progress,
-    ) -> Result<After, Failure> {
-        let Switched { _lease, mut stream, from_server } = self;
-        tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await
-    }
 }
 
 impl Exchange<'_> {
@@ -217,7 +215,12 @@ impl Exchange<'_> {
                 Ok(Received::Switching { from_server }) => {
                     let Upstream::Http1(stream) = upstream else { return Ok(Ran::Done(After::Close)) };
                     self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
-                    return Ok(Ran::Switched(Box::new(Switched { _lease: lease, stream, from_server })));
+                    return Ok(Ran::Switched(Box::new(Switched {
+                        _lease: lease,
+                        pool: self.pool.clone(),
+                        stream,
+                        from_server,
+                    })));
                 }
                 // A server of HTTP/2 refused it, or was about to say goodbye.
                 Err(failure) if self.may_ask_again(&failure) => {

@@ -18,6 +18,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::access_log::LogSlot;
 use super::connection;
+use super::view::View;
 use super::worker::{Room, Worker};
 use crate::net::deadline::TICK;
 use crate::state::commands::{Commands, Socket, ToWorker};
@@ -81,7 +82,8 @@ async fn obey(worker: Rc<Worker>, mut commands: Commands) {
             ToWorker::Connections { limit, reply } => drop(reply.send(worker.list(limit))),
             ToWorker::Listen(sockets) => {
                 for Socket { key, listener, address, socket } in sockets {
-                    let gate = Rc::new(Gate { listener: listener.0, address, closing: RefCell::default() });
+                    let listener = Cell::new((listener.0, 0));
+                    let gate = Rc::new(Gate { listener, address, closing: RefCell::default() });
                     match tokio::net::TcpListener::from_std(socket) {
                         Ok(socket) => drop(spawn_local(accept(worker.clone(), gate.clone(), socket))),
                         Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
@@ -107,11 +109,24 @@ async fn obey(worker: Rc<Worker>, mut commands: Commands) {
 
 /// A listening socket, from outside of its task.
 struct Gate {
-    /// The number of the listener that it was opened for.
-    listener: u32,
+    /// The number of the listener whose it is, and the snapshot that says so.
+    listener: Cell<(u32, u64)>,
     address: SocketAddr,
     /// It is to be closed.
     closing: RefCell<Option<Rc<Closing>>>,
+}
+
+impl Gate {
+    /// Whose who comes in here is. Since a reload the address may be another listener's.
+    fn listener(&self, view: &View) -> u32 {
+        let (known, generation) = self.listener.get();
+        if generation == view.snapshot.generation {
+            return known;
+        }
+        let listener = view.listener_at(self.address).unwrap_or(known);
+        self.listener.set((listener, view.snapshot.generation));
+        listener
+    }
 }
 
 /// What is done when the last of some sockets has been closed.
@@ -136,8 +151,7 @@ impl Drop for Closing {
 async fn accept(worker: Rc<Worker>, gate: Rc<Gate>, socket: tokio::net::TcpListener) {
     let serve = |(tcp, peer): (TcpStream, SocketAddr)| {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        // Since a reload the address may be another listener's.
-        let listener = worker.view().listener_at(gate.address).unwrap_or(gate.listener);
+        let listener = gate.listener(&worker.view());
         // It counts from here on, not only when its task first runs: a burst must not pass the limit.
         let entered = worker.enter(listener, peer);
         spawn_local(connection::serve(worker.clone(), entered, tcp));

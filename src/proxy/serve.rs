@@ -46,6 +46,9 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
             Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
         }
     };
+    if let Some(switched) = outcome.switched.take() {
+        Box::pin(request::tunnel(worker, client, plan, switched, &progress, &mut outcome)).await;
+    }
     if outcome.untold
         && let Some(failure) = &outcome.failure
     {

@@ -3,7 +3,7 @@
 //! Small messages are copied, for that takes the fewest calls; a stream that fills whole buffers goes
 //! through a pipe in the kernel instead, as long as it flows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -20,6 +20,7 @@ use super::pieces;
 use super::plan::Plan;
 use super::registry::Connection;
 use super::relay::{self, RelayError, downstream};
+use super::websocket::{Frames, GOING_AWAY, GOING_AWAY_MASKED};
 use super::worker::Worker;
 use crate::model::Timeouts;
 use crate::net::buffers::{LARGE, SMALL};
@@ -59,12 +60,17 @@ pub async fn run(
         FromClient::Http1(reader) => Inlet::Reader(reader),
         FromClient::Http2(stream) => Inlet::Frames(stream),
     };
+    let frames = Both { up: RefCell::new(Frames::new()), down: RefCell::new(Frames::new()) };
     if !from_server.is_empty() {
+        frames.down.borrow_mut().begin(from_server.as_slice());
         to_client.write(Said::Read(from_server), worker, client.timer, limits.write).await.map_err(downstream)?;
+        frames.down.borrow_mut().done();
     }
+    frames.up.borrow_mut().begin(&early);
     if relay::write_all(&mut server_writer, &early, client.timer, limits.write).await.is_err() {
         return Ok(After::Close);
     }
+    frames.up.borrow_mut().done();
     drop(early);
     let timer = worker.wheel.timer();
     let up = End { reader: from_client, writer: to_client, timer: client.timer };
@@ -72,9 +78,37 @@ pub async fn run(
         End { reader: Inlet::Reader(&mut server_reader), writer: Outlet::Writer(&mut server_writer), timer: &timer };
     let add = |cell: &Cell<u64>, count: u64| cell.set(cell.get() + count);
     let moved = |side, count| add(if side == Side::Downstream { &progress.body_in } else { &progress.body_out }, count);
-    let whole = join(worker, client.connection, up, down, limits, &moved).await.is_ok();
+    let joined = join(worker, client.connection, up, down, limits, Some(&frames), &moved).await;
+    if joined == Err(Broken::Drained) {
+        if frames.up.borrow().is_between() {
+            // As much as can still be said; whoever does not hear it sees the end.
+            let _ = server_writer.write_now(&GOING_AWAY_MASKED);
+        }
+        if frames.down.borrow().is_between() && say(client, &GOING_AWAY) {
+            return Ok(After::Linger);
+        }
+    }
     // A stream that both sides have ended needs nothing more; the connection under it stays.
-    Ok(if whole && plan.version == Version::Http2 { After::Keep } else { After::Close })
+    Ok(if joined.is_ok() && plan.version == Version::Http2 { After::Keep } else { After::Close })
+}
+
+/// Says last words to a client, without waiting. Whether they were taken.
+fn say(client: &mut Client<'_, '_>, words: &[u8]) -> bool {
+    match &mut client.to {
+        ToClient::Http1(writer) => writer.write_now(words).is_ok_and(|count| count == words.len()),
+        ToClient::Http2(respond) => match respond.rest() {
+            Some(stream) => {
+                pieces::fits(stream, words.len()) && stream.send_data(Bytes::copy_from_slice(words), true).is_ok()
+            }
+            None => false,
+        },
+    }
+}
+
+/// Both directions of a WebSocket, from the client and from the server.
+pub struct Both {
+    up: RefCell<Frames>,
+    down: RefCell<Frames>,
 }
 
 /// How long each side may be silent, in a tunnel that is open, and in one of which one side has said its
@@ -108,7 +142,8 @@ pub enum Broken {
     Drained,
 }
 
-/// Passes bytes both ways until both sides have ended. `moved` is told of every piece, and whose it is.
+/// Passes bytes both ways until both sides have ended. `moved` is told of every piece, and whose it is; `frames`
+/// follows those of a WebSocket.
 ///
 /// # Errors
 /// When the tunnel ended otherwise. What is then still on its way is lost: the caller tells both sides
@@ -119,12 +154,14 @@ pub async fn join(
     client: End<'_, '_>,
     server: End<'_, '_>,
     limits: Limits,
+    frames: Option<&Both>,
     moved: &dyn Fn(Side, u64),
 ) -> Result<(), Broken> {
     let spoken = Cell::new(0_u64);
     let ended = Cell::new(false);
-    let up = Way { worker, limits, spoken: &spoken, ended: &ended, from: Side::Downstream, moved };
-    let down = Way { from: Side::Upstream, ..up };
+    let from = Side::Downstream;
+    let up = Way { worker, limits, spoken: &spoken, ended: &ended, from, frames: frames.map(|both| &both.up), moved };
+    let down = Way { from: Side::Upstream, frames: frames.map(|both| &both.down), ..up };
     let mut up = pin!(up.pass(client.reader, server.writer, client.timer));
     let mut down = pin!(down.pass(server.reader, client.writer, server.timer));
     let (mut up_done, mut down_done) = (false, false);
@@ -163,6 +200,8 @@ struct Way<'a> {
     ended: &'a Cell<bool>,
     /// Who speaks.
     from: Side,
+    /// Of a WebSocket: what has been written of this direction.
+    frames: Option<&'a RefCell<Frames>>,
     moved: &'a dyn Fn(Side, u64),
 }
 
@@ -304,7 +343,18 @@ impl Way<'_> {
             self.spoken.set(self.spoken.get() + 1);
             (self.moved)(self.from, count as u64);
             pace = next_pace(pace, &said, from.is_plain() && to.is_plain());
+            if let Some(frames) = self.frames {
+                let mut frames = frames.borrow_mut();
+                match &said {
+                    Said::Read(buffer) => frames.begin(buffer.as_slice()),
+                    Said::Frame(bytes) => frames.begin(bytes),
+                    Said::Piped(_, count) => frames.begin_unseen(*count as u64),
+                }
+            }
             to.write(said, self.worker, timer, self.limits.write).await.map_err(|error| self.broken(&error))?;
+            if let Some(frames) = self.frames {
+                frames.borrow_mut().done();
+            }
             if let Inlet::Frames(stream) = &mut from {
                 pieces::release(stream, count);
             }

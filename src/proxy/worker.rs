@@ -1,28 +1,31 @@
 //! What the connections of one worker share: buffers, idle connections, deadlines, counters. The request
 //! path shares nothing with the other cores but the snapshot and the farm's in-flight counts.
 
+mod leaving;
+mod snapshot;
+
+pub use snapshot::Room;
+
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
 use super::access_log::{LogSlot, Sink};
 use super::channels::Channels;
-use super::registry::{Connection, Connections, Leaving};
+use super::registry::{Connection, Connections};
 use super::view::View;
-use crate::model::Limits;
 use crate::net::buffers::Buffers;
 use crate::net::deadline::{TICK, Wheel};
 use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
-use crate::state::counters::{Counters, NONE};
-use crate::state::{Farm, ListenerId, SnapshotCache, Way};
+use crate::state::counters::Counters;
+use crate::state::{Farm, SnapshotCache};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -60,26 +63,6 @@ pub struct Worker {
     calendar: Cell<u64>,
 }
 
-/// What client connections take of the process, by which each worker's share of `limits.connections` is found.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Open descriptors at most.
-    pub descriptors: u64,
-    pub workers: usize,
-}
-
-/// Descriptors that are not for client connections: sockets, pipes, logs, checks.
-const RESERVED_DESCRIPTORS: u64 = 256;
-
-impl Room {
-    fn connections(self, limits: &Limits) -> usize {
-        let free = self.descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(64) as usize;
-        // Two descriptors each: the client's and a server's.
-        let total = if limits.connections == 0 { free } else { limits.connections.min((free / 2).max(64) * 2) };
-        total.div_ceil(self.workers.max(1))
-    }
-}
-
 /// A connection that is open as long as this is held.
 pub struct Entered {
     worker: Rc<Worker>,
@@ -103,13 +86,6 @@ impl Drop for Entered {
         self.worker.left.notify_waiters();
     }
 }
-
-/// Idle connections are closed this long after a drain has begun: a client that is about to send its
-/// next request gets to, and its answer says that it is the last.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
-
-/// Tunnels end so long before the process does.
-const TUNNELS_BEFORE: Duration = TICK.saturating_mul(4);
 
 /// Ticks in a second, and between two flushes of the log.
 const TICKS_A_SECOND: u64 = (1000 / TICK.as_millis()) as u64;
@@ -160,96 +136,6 @@ impl Worker {
         }
     }
 
-    /// The snapshot in force.
-    pub(super) fn view(&self) -> Rc<View> {
-        let mut snapshots = self.snapshots.borrow_mut();
-        let snapshot = snapshots.load();
-        if Arc::ptr_eq(snapshot, &self.view.borrow().snapshot) {
-            return self.view.borrow().clone();
-        }
-        let view = Rc::new(View::new(snapshot.clone()));
-        drop(snapshots);
-        let before = self.view.replace(view.clone());
-        self.changed(&before, &view);
-        view
-    }
-
-    /// What holds for one connection: the snapshot in force, or what it was accepted under when that has its
-    /// listener no more.
-    pub(super) fn view_for(&self, connection: &Connection) -> Rc<View> {
-        // First, for this may be what shows that the connection is to leave.
-        let view = self.view();
-        match connection.leaving.borrow().as_deref() {
-            Some(Leaving { view: Some(own), .. }) => own.clone(),
-            _ => view,
-        }
-    }
-
-    /// Another snapshot is in force.
-    #[cold]
-    fn changed(&self, before: &Rc<View>, view: &View) {
-        // Whoever is served under it is written into its log.
-        self.follow_log();
-        let snapshot = &view.snapshot;
-        {
-            let mut counters = self.counters.borrow_mut();
-            counters.rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
-            let known = snapshot.labels();
-            counters.retain(|labels| labels.pool == NONE || known.contains(&labels));
-        }
-        self.most_connections.set(self.room.connections(&snapshot.config.limits));
-        self.left.notify_waiters();
-        let mut listeners: HashMap<u32, bool> = HashMap::new();
-        self.leave(|connection| {
-            let id = connection.listener;
-            let stays = *listeners.entry(id).or_insert_with(|| view.carries_on(before, id));
-            (!stays).then(|| Leaving {
-                since: Instant::now(),
-                ends_tunnels: view.listener(id).is_none(),
-                view: Some(before.clone()),
-            })
-        });
-    }
-
-    /// Asks the connections of these listeners to leave.
-    pub(super) fn ask_to_leave(&self, listeners: &[ListenerId]) {
-        let since = Instant::now();
-        self.leave(|connection| {
-            let meant = listeners.contains(&ListenerId(connection.listener));
-            meant.then_some(Leaving { since, ends_tunnels: false, view: None })
-        });
-    }
-
-    fn leave(&self, mut who: impl FnMut(&Connection) -> Option<Leaving>) {
-        let mut some = false;
-        for connection in self.connections.borrow().iter() {
-            let mut leaving = connection.leaving.borrow_mut();
-            if let Some(now) = who(connection) {
-                some = true;
-                match leaving.as_deref_mut() {
-                    None => *leaving = Some(Box::new(now)),
-                    // It was asked before, and its listener goes only now.
-                    Some(asked) => {
-                        asked.ends_tunnels |= now.ends_tunnels;
-                        asked.view = asked.view.take().or(now.view);
-                    }
-                }
-            }
-        }
-        if some {
-            self.some_leave.set(true);
-            self.drain.notify_waiters();
-        }
-    }
-
-    /// Takes the sink of another access log, when there is one.
-    fn follow_log(&self) {
-        if self.logs.has_changed() {
-            // What the sink before has still in hand goes where it was meant to.
-            *self.log.borrow_mut() = self.logs.sink();
-        }
-    }
-
     /// 0 to 9999.
     pub(super) fn dice(&self) -> u32 {
         // xorshift64*: fast, and nobody gains by guessing it.
@@ -286,15 +172,6 @@ impl Worker {
     /// The time as HTTP writes it, at most a second old.
     pub(super) fn date(&self) -> Rc<str> {
         self.date.borrow().clone()
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.get().is_some()
-    }
-
-    /// Whether the next answer on a connection is to be the last.
-    pub(super) fn is_leaving(&self, connection: &Connection) -> bool {
-        self.is_draining() || connection.is_leaving()
     }
 
     pub(super) fn enter(self: &Rc<Self>, listener: u32, peer: SocketAddr) -> Entered {
@@ -343,46 +220,6 @@ impl Worker {
         self.left.notified().await;
     }
 
-    /// From now on no connection is accepted, and answers say that they are the last. Without a deadline, idle connections
-    /// stay until their next request or their own time: whoever is just sending one is not cut.
-    pub(super) fn begin_drain(&self, deadline: bool) {
-        if deadline && self.hurried.get().is_none() {
-            self.hurried.set(Some(Instant::now()));
-        }
-        if !self.is_draining() {
-            self.draining.set(Some(Instant::now()));
-            self.drain.notify_waiters();
-        }
-    }
-
-    /// Waits until something begins to leave: the worker, a socket, connections; only what begins later is seen.
-    pub(super) async fn something_leaves(&self) {
-        self.drain.notified().await;
-    }
-
-    /// Has those look who wait for something to leave.
-    pub(super) fn tell_that_something_leaves(&self) {
-        self.drain.notify_waiters();
-    }
-
-    /// Whether a drain has begun and is over: all connections have ended, or their time has.
-    pub(super) fn is_drained(&self) -> bool {
-        let patience = || self.view().snapshot.config.timeouts.drain;
-        let empty = |since: Instant| self.connections.borrow().count() == 0 && since.elapsed() > TICK;
-        self.draining.get().is_some_and(empty) || self.hurried.get().is_some_and(|since| since.elapsed() > patience())
-    }
-
-    /// Whether a tunnel's time is over: that of the worker's drain, or of its listener's, is about to be. It ends
-    /// while it can still be written down.
-    pub(super) fn tunnel_ends(&self, connection: &Connection) -> bool {
-        let over = |since: Instant| {
-            since.elapsed() >= self.view().snapshot.config.timeouts.drain.saturating_sub(TUNNELS_BEFORE)
-        };
-        // Not borrowed while it is asked for the time: a new snapshot writes there.
-        let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
-        self.hurried.get().is_some_and(over) || leaving.is_some_and(over)
-    }
-
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
     pub(super) fn tick(&self) {
         let now = Instant::now();
@@ -400,7 +237,7 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
-            let ways = ways(&view);
+            let ways = snapshot::ways(&view);
             let way = |server: u32| ways.get(server as usize).copied().flatten();
             self.idle.sweep(now, way);
             self.channels.sweep(way);
@@ -409,22 +246,6 @@ impl Worker {
         if self.hurried.get().is_some() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
             self.show_out();
         }
-    }
-
-    /// Ends connections that are leaving and have nothing under way.
-    fn show_out(&self) {
-        let mut some = false;
-        for connection in self.connections.borrow().iter() {
-            let leaving = connection.leaving.borrow().as_ref().map(|leaving| leaving.since);
-            some |= leaving.is_some();
-            let Some(since) = self.hurried.get().or(leaving) else { continue };
-            match connection.doing.get() {
-                Doing::Idle if since.elapsed() > IDLE_GRACE => connection.timer.expire(),
-                Doing::Tunnel if self.tunnel_ends(connection) => connection.timer.expire(),
-                _ => {}
-            }
-        }
-        self.some_leave.set(some);
     }
 
     /// At most `limit` connections, the busy before the idle.
@@ -463,19 +284,6 @@ impl Worker {
             bytes_sent: connection.sent.get(),
         }
     }
-}
-
-/// How each server is spoken to now, by its number; `None` for one that is gone or drained.
-fn ways(view: &View) -> Vec<Option<Way>> {
-    let mut ways = Vec::new();
-    for server in view.snapshot.pools.iter().flat_map(|pool| pool.servers()) {
-        let at = server.id() as usize;
-        if ways.len() <= at {
-            ways.resize(at + 1, None);
-        }
-        ways[at] = server.way();
-    }
-    ways
 }
 
 fn unix_ms(time: SystemTime) -> u64 {

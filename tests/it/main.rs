@@ -22,6 +22,7 @@ mod opaque;
 mod proxy_header;
 mod reload;
 mod reload_load;
+mod reload_size;
 mod sealed;
 mod seen;
 mod stop;

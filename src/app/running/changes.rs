@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::listener::Listener;
 use crate::model::pool::{Check, Pool, Server};
+use crate::model::rule::{List, Map, RuleSet};
 use crate::model::tls::{FileAt, PoolTls};
 use crate::model::{Config, Place};
 use crate::state::orders::{Changes, Difference, Rules};
@@ -121,16 +122,21 @@ fn rules(old: &Config, new: &Config) -> Rules {
 }
 
 fn lists(old: &Config, new: &Config) -> Vec<String> {
-    let all = |config: &Config| -> Vec<(Arc<str>, String)> {
-        let sets = config.rule_sets.iter();
-        let lists =
-            sets.clone().flat_map(|set| &set.lists).map(|list| (list.name.clone(), format!("{:?}", list.entries)));
-        let maps = sets.flat_map(|set| &set.maps).map(|map| (map.name.clone(), format!("{:?}", map.entries)));
-        lists.chain(maps).collect()
-    };
-    let mut names = difference(all(old), all(new), |old, new| old == new).changed;
-    names.dedup();
+    let lists = |config| named(config, |set| &set.lists, |list: &List| (&list.name, &list.entries));
+    let maps = |config| named(config, |set| &set.maps, |map: &Map| (&map.name, &map.entries));
+    let mut names = difference(lists(old), lists(new), |old, new| old == new).changed;
+    names.extend(difference(maps(old), maps(new), |old, new| old == new).changed);
     names
+}
+
+/// Something of all rule sets, with its name.
+fn named<'c, T: 'c, E>(
+    config: &'c Config,
+    all: fn(&RuleSet) -> &Vec<T>,
+    of: fn(&T) -> (&Arc<str>, &Vec<E>),
+) -> Vec<(Arc<str>, &'c [E])> {
+    let all = config.rule_sets.iter().flat_map(all).map(of);
+    all.map(|(name, entries)| (name.clone(), &**entries)).collect()
 }
 
 fn settings(old: &Config, new: &Config) -> Vec<String> {

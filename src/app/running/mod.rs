@@ -111,15 +111,18 @@ pub struct Ready {
     pub tls: tls::Loaded,
     pub sources: Arc<Sources>,
     pub notes: u64,
+    /// What is different from what is in force; addresses are not among it yet.
+    pub changes: Changes,
 }
 
 impl Ready {
-    /// `None` where there is a fault.
-    pub fn of(prepared: Prepared) -> Option<Ready> {
+    /// `None` where there is a fault. Takes a while for a large configuration.
+    pub fn of(prepared: Prepared, before: &Config) -> Option<Ready> {
         let good = prepared.is_good();
         let Prepared { load, tables, tls, .. } = prepared;
         let config = Arc::new(load.config.filter(|_| good)?);
-        Some(Ready { config, tables, tls, sources: Arc::new(load.sources), notes: notes(&load.faults) })
+        let changes = changes::between(before, &config);
+        Some(Ready { config, tables, tls, sources: Arc::new(load.sources), notes: notes(&load.faults), changes })
     }
 }
 
@@ -147,7 +150,7 @@ impl Running {
     /// # Errors
     /// As there.
     pub async fn put_in_force(&mut self, ready: Ready) -> Result<(Changes, Vec<Vec<Socket>>), StartError> {
-        let Ready { config, tables, tls, sources, notes } = ready;
+        let Ready { config, tables, tls, sources, notes, mut changes } = ready;
         let before = self.config();
         let drains = self.farm.drains();
         let plan = listeners::plan(
@@ -159,7 +162,6 @@ impl Running {
         let other_log = config.log.access != before.log.access;
         let log = config.log.access.as_ref().filter(|_| other_log).map(|log| self.start_log(log)).transpose()?;
         // From here on nothing can fail.
-        let mut changes = changes::between(&before, &config);
         changes.opened = opened.iter().map(|opened| format!("{} ({})", opened.bound, opened.place.name)).collect();
         let places = self.listeners.places();
         changes.closed =

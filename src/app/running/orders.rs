@@ -1,6 +1,6 @@
 //! Carries out orders, one after another: reloads, and what is taken out of service.
 //!
-//! Texts are read and compiled on a thread that gives way to all others. Whoever asks for a reload while one is
+//! Texts are read and compiled on a thread that gives way to others. Whoever asks for a reload while one is
 //! under way gets the next one, in which all who wait have part: it begins after they asked, so that it sees what they
 //! changed.
 
@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::changes::need_a_restart;
 use super::{Ready, Running};
-use crate::app::check::{self, Prepared};
+use crate::app::check;
 use crate::app::reload;
 use crate::app::upgrade::{self, Replaced};
 use crate::config::fault;
@@ -17,7 +18,7 @@ use crate::state::orders::{Order, Reloaded, Texts};
 use crate::sys::{self, notify};
 
 /// Regexes of one rule set that are compiled without being asked for: a few KiB each.
-const REGEXES_COMPILED: usize = 100_000;
+pub const REGEXES_COMPILED: usize = 100_000;
 
 /// How often snapshots that were replaced are looked at, whether somebody still has them.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -39,29 +40,27 @@ pub async fn obey(
             () = stopped(&mut stop) => break,
             order = orders.recv() => order,
             () = tokio::time::sleep(SWEEP), if running.farm.retired() > 0 => {
-                let farm = running.farm.clone();
-                // To free ten thousand rules takes a while.
-                let _ = tokio::task::spawn_blocking(move || farm.sweep()).await;
+                sweep(&running).await;
                 continue;
             }
         };
-        let Some(order) = order else { break };
-        // What came meanwhile is taken along: reloads are one, the rest waits behind it.
-        let mut others = Vec::new();
+        // What came meanwhile is taken along: reloads are one, and come last.
+        let mut next = order;
+        if next.is_none() {
+            break;
+        }
         let mut reloads = Reloads::default();
         let mut upgrades = Vec::new();
-        for order in std::iter::once(order).chain(std::iter::from_fn(|| orders.try_recv().ok())) {
+        while let Some(order) = next {
             match order {
                 Order::Reload { what, reply } => reloads.add(what, reply),
                 Order::Upgrade { binary, within, reply } => upgrades.push((binary, within, reply)),
-                other => others.push(other),
+                Order::Service { drain, name, reply } => {
+                    // Whoever asked may have given up.
+                    let _ = reply.send(running.set_service(drain, &name).await);
+                }
             }
-        }
-        for order in others {
-            if let Order::Service { drain, name, reply } = order {
-                // Whoever asked may have given up.
-                let _ = reply.send(running.set_service(drain, &name).await);
-            }
+            next = orders.try_recv().ok();
         }
         if let Some(what) = reloads.what {
             notify::tell(&["RELOADING=1", &notify::monotonic()]);
@@ -70,6 +69,8 @@ pub async fn obey(
             for reply in reloads.replies {
                 let _ = reply.send(reloaded.clone());
             }
+            // Those who reload again and again must not pile them up.
+            sweep(&running).await;
         }
         for (binary, within, reply) in upgrades {
             let upgraded = if replaced.is_some() {
@@ -105,6 +106,12 @@ pub async fn obey(
     (running, replaced)
 }
 
+/// Frees snapshots that nobody has any more: of ten thousand rules that takes a while.
+async fn sweep(running: &Running) {
+    let farm = running.farm.clone();
+    let _ = tokio::task::spawn_blocking(move || farm.sweep()).await;
+}
+
 /// Waits until `stop` says so.
 pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that nobody is left who could say it.
@@ -127,6 +134,14 @@ pub fn tell(reloaded: &Reloaded, what: &str) {
         }
         tracing::warn!(generation, took, "{what} not reloaded: what was in force still is");
     }
+}
+
+/// Texts as they come from the thread that compiles.
+struct Compiled {
+    faults: serde_json::Value,
+    faults_text: String,
+    /// Only where no fault is an error.
+    ready: Option<Ready>,
 }
 
 /// Reloads that were asked for at once.
@@ -156,13 +171,11 @@ impl Running {
             Ok(prepared) => prepared,
             Err(error) => return self.refused(began, error),
         };
-        let faults = serde_json::from_str(&fault::json(&prepared.load.faults)).unwrap_or_default();
-        let faults_text = fault::text(&prepared.load.faults, &prepared.load.sources);
-        let before = self.started_with.clone();
-        let applied = match Ready::of(prepared) {
+        let Compiled { faults, faults_text, ready } = prepared;
+        let applied = match ready {
             Some(ready) => {
-                let config = ready.config.clone();
-                self.apply(ready).await.map(|changes| (changes, super::changes::need_a_restart(&before, &config)))
+                let restart = need_a_restart(&self.started_with, &ready.config);
+                self.apply(ready).await.map(|changes| (changes, restart))
             }
             None => {
                 let refused = self.refused(began, String::new());
@@ -197,7 +210,7 @@ impl Running {
     }
 
     /// Reads and compiles, off every path.
-    async fn prepare(&self, what: Texts) -> Result<Prepared, String> {
+    async fn prepare(&self, what: Texts) -> Result<Compiled, String> {
         let (request, sources, force) = (self.request.clone(), self.sources.clone(), self.force.borrow().clone());
         let (done, prepared) = oneshot::channel();
         let compile = move || {
@@ -209,7 +222,11 @@ impl Running {
             };
             // So that no request has to.
             prepared.tables.iter().for_each(|table| table.warm(REGEXES_COMPILED));
-            let _ = done.send(prepared);
+            let _ = done.send(Compiled {
+                faults: serde_json::from_str(&fault::json(&prepared.load.faults)).unwrap_or_default(),
+                faults_text: fault::text(&prepared.load.faults, &prepared.load.sources),
+                ready: Ready::of(prepared, config),
+            });
         };
         let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(compile);
         thread.map_err(|error| format!("a thread cannot be started: {error}"))?;

@@ -52,7 +52,7 @@ impl H2Origin {
                     for_thread.open.fetch_add(1, Ordering::SeqCst);
                     let shared = Arc::clone(&for_thread);
                     tokio::spawn(async move {
-                        connection(tcp, Arc::clone(&shared), streams).await;
+                        let _ = connection(tcp, Arc::clone(&shared), streams).await;
                         shared.open.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
