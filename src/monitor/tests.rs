@@ -423,6 +423,23 @@ fn orders_are_handed_on_and_their_answers_back() {
 }
 
 #[test]
+fn an_upgrade_is_ordered_with_what_to_start_and_how_long_it_may_take() {
+    let served = Served::start(0);
+    for (order, status, said) in [
+        ("POST /api/v1/upgrade?within=7&binary=/opt/a%20b", "200 ok", "\"binary\":\"/opt/a b\""),
+        ("POST /api/v1/upgrade", "409 conflict", "\"done\":false"),
+        ("POST /api/v1/upgrade?binary=reeve", "400 bad request", "must be an absolute path"),
+        ("POST /api/v1/upgrade?within=61", "400 bad request", "must be from 0.1 to 60 seconds"),
+        ("POST /api/v1/upgrade?within=-1", "400 bad request", "must be from 0.1 to 60 seconds"),
+        ("POST /api/v1/upgrade?now", "400 bad request", "there are binary=PATH and within=SECONDS"),
+        ("GET /api/v1/upgrade", "405 method not allowed", "use POST"),
+    ] {
+        let (head, body) = ask(served.unix(), order);
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains(said), "{order}: {head} {body}");
+    }
+}
+
+#[test]
 fn a_stuck_worker_is_named_and_the_rest_answered() {
     let served = Served::start(1);
     let (_, body) = ask(served.unix(), "GET /api/v1/status");
