@@ -211,7 +211,8 @@ mod tests {
         drop(lent(&socket));
         assert!(path.exists());
         let heir = lent(&socket);
-        (socket.own(false), heir.own(true));
+        socket.own(false);
+        heir.own(true);
         drop(socket);
         UnixStream::connect(heir.path()).unwrap();
         drop(heir);

@@ -7,8 +7,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::config::HAND_OVER;
 
@@ -52,7 +56,8 @@ pub struct Started {
     child: Option<Child>,
     pid: u32,
     said: Arc<Mutex<VecDeque<String>>>,
-    listens: Option<std::thread::JoinHandle<()>>,
+    /// Heard when its stderr is at its end.
+    silent: Receiver<()>,
 }
 
 impl Started {
@@ -73,11 +78,16 @@ impl Started {
             .stderr(Stdio::piped())
             .spawn()?;
         let said: Arc<Mutex<VecDeque<String>>> = Arc::default();
-        let listens = child.stderr.take().map(|stderr| {
+        let (ends, silent) = channel();
+        if let Some(stderr) = child.stderr.take() {
             let said = said.clone();
-            std::thread::spawn(move || listen(stderr, &said))
-        });
-        Ok(Started { pid: child.id(), child: Some(child), said, listens })
+            std::thread::Builder::new().name("last words".to_owned()).spawn(move || {
+                listen(stderr, &said);
+                // Nobody asks after one that serves.
+                let _ = ends.send(());
+            })?;
+        }
+        Ok(Started { pid: child.id(), child: Some(child), said, silent })
     }
 
     pub fn pid(&self) -> u32 {
@@ -94,10 +104,8 @@ impl Started {
             let _ = child.wait();
             how = Some("was ended".to_owned());
         }
-        let began = std::time::Instant::now();
-        while began.elapsed() < LAST_WORDS && self.listens.as_ref().is_some_and(|it| !it.is_finished()) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // An error means that there is nothing more to come, too.
+        let _ = self.silent.recv_timeout(LAST_WORDS);
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
         (how.unwrap_or_default(), said)
     }
@@ -117,15 +125,14 @@ impl Drop for Started {
     }
 }
 
+/// How it ended; `None` when it has not within that time.
 fn exited(child: &mut Child, within: Duration) -> Option<String> {
-    let began = std::time::Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(format!("ended by itself ({status})")),
-            Ok(None) if began.elapsed() < within => std::thread::sleep(Duration::from_millis(5)),
-            _ => return None,
-        }
-    }
+    let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok()?;
+    let within = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
+    // It can be read when the process has ended.
+    poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&within)).ok()?;
+    let status = child.try_wait().ok()??;
+    Some(format!("ended by itself ({status})"))
 }
 
 /// Passes on what it says, as if it had said it itself, and remembers the end of it.
