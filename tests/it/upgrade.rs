@@ -212,7 +212,9 @@ fn the_ninth_old_process_has_the_oldest_end() {
     let mut rest = sockets.split_off(1);
     rest.iter_mut().for_each(echo);
     let mut oldest = sockets.remove(0);
-    assert!(oldest.read(&mut [0; 8]).is_ok_and(|count| count == 0), "it was cut");
+    let mut close = [0; 4];
+    oldest.read_exact(&mut close).expect("a close frame");
+    assert_eq!(close, [0x88, 2, 0x03, 0xe9], "it goes away (RFC 6455 §7.4.1)");
     assert_eq!(service.status()["upgrades"]["old"].as_array().map(Vec::len), Some(8));
 }
 
