@@ -16,12 +16,13 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  an `expect` line failed, a request has no route, or a drain was not over in time
-  2  a fault in a text: the configuration, a rule file, the command line; a reload that was refused
+  2  a fault in a text: the configuration, a rule file, the command line; a reload or an upgrade that was refused
   3  the running process was not reached
   4  the start failed: an address in use, a privilege missing
 
 Environment:
   REEVE_LOG            what is logged to stderr: error, warn, info (default), debug, trace
+  REEVE_HAND_OVER      set by `reeve upgrade` for the process that takes over; not for people
   REEVE_SECTION__KEY   overrides a key of the configuration: REEVE_LIMITS__HEADER_COUNT=50
 
 Start here:
@@ -82,6 +83,11 @@ pub enum Command {
                               with 2 when the texts have a fault or an address cannot be had: what was in force still is.", not_reached!())
     )]
     Reload(ReloadArguments),
+    /// Have a new process take over, of a new program or of the same: no connection is lost, and if it fails, the running one goes on.
+    #[command(
+        after_help = concat!("Examples:\n  reeve upgrade\n  reeve upgrade --binary /opt/reeve-1.3/reeve\n\nThe new process reads its texts anew, with the                               words and the environment of the old one, takes over its sockets, counters, health and drains, and serves. The old one                               finishes what it has and ends. SIGUSR2 does the same and writes into the log. Exits with 2 when the new one was refused or                               failed; then nothing has changed.", not_reached!())
+    )]
+    Upgrade(UpgradeArguments),
     /// Take a server, a pool or a listener out of service; what it has in hand is finished.
     #[command(
         after_help = concat!("Examples:\n  reeve drain web/web1 --wait\n  reeve drain web --for 30s\n  reeve drain listen.web\n\nA drain \
@@ -92,6 +98,18 @@ pub enum Command {
     /// Take back into service what was drained.
     #[command(after_help = concat!("Example: reeve ready web/web1\n\nExits with 2 when nothing has the name.", not_reached!()))]
     Ready(ReadyArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct UpgradeArguments {
+    /// The program to start [default: the one that the process was started by, as it is now].
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+    /// How long the new process may take until it could serve, 60s at most.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub within: Option<Duration>,
+    #[command(flatten)]
+    pub client: ClientArguments,
 }
 
 #[derive(Debug, Args)]

@@ -48,7 +48,7 @@ pub fn main(arguments: DemoArguments) -> ExitCode {
     let ready = Box::new(move |started: &Started| {
         output::print(&if json { sights.json(started) } else { sights.text(started) });
     });
-    start::run(prepared, RunOptions { request, ready, stop_after: arguments.stop_after })
+    start::run(prepared, RunOptions { request, ready, stop_after: arguments.stop_after, origin: None, before: None })
 }
 
 /// Everything that has to stand before Reeve starts; put away when it is dropped.

@@ -108,7 +108,7 @@ fn in_hand(service: &Service, left: u64) -> String {
 }
 
 /// RFC 3986 §2.1, for a value in a query.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

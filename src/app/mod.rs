@@ -15,6 +15,8 @@ pub mod start;
 mod state_folder;
 mod status;
 mod table;
+mod upgrade;
+mod upgrading;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Some(Command::Reload(arguments)) => {
             reload::reload(&asked(arguments.client), arguments.what == Some(ReloadWhat::Lists))
         }
+        Some(Command::Upgrade(arguments)) => upgrading::upgrade(&asked(arguments.client.clone()), &arguments),
     }
 }
 
@@ -65,12 +68,24 @@ fn run(arguments: RunArguments) -> ExitCode {
     let mut request = request(arguments.texts);
     // An option is the last layer, as `--set` is: one way for both.
     request.overrides.extend(arguments.socket.map(|path| ("process.socket".to_owned(), absolute(&path))));
+    let (origin, before) = (upgrade::Origin::of_this_process(), upgrade::socket());
+    let before = match before {
+        Ok(before) => before,
+        Err(error) => {
+            output::complain(&format!("reeve: {error}\n"));
+            return ExitCode::from(START_FAILED);
+        }
+    };
     let prepared = check::prepare(&request);
     check::tell(&prepared);
     if !prepared.is_good() {
+        if let Some(before) = before {
+            upgrade::refuse(before, &config::fault::text(&prepared.load.faults, &prepared.load.sources));
+        }
         return prepared.exit_code();
     }
-    start::run(prepared, start::RunOptions { request, ready: Box::new(|_| ()), stop_after: None })
+    let ready = Box::new(|_: &start::Started| ());
+    start::run(prepared, start::RunOptions { request, ready, stop_after: None, origin, before })
 }
 
 fn request(texts: TextArguments) -> config::Request {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::check::Prepared;
 use super::running::listeners::Listeners;
 use super::running::orders::{REGEXES_COMPILED, obey, tell};
 use super::running::{Ready, Running, StartError, lists};
+use super::upgrade::{Before, Heir, Leaving, Origin, Settling, leave};
 use super::{START_FAILED, output};
 use crate::config;
 use crate::model::config::Config;
@@ -29,7 +31,9 @@ use crate::proxy::access_log::{LogSlot, Logs};
 use crate::proxy::{self, Room, Start};
 use crate::state::Farm;
 use crate::state::commands::{Commands, Workers};
+use crate::state::counters::Counters;
 use crate::state::orders::{self, Order, Orders, Texts};
+use crate::sys::notify;
 use crate::{health, sys, tls};
 
 /// How a run differs from the next.
@@ -40,6 +44,10 @@ pub struct RunOptions {
     pub ready: Box<dyn FnOnce(&Started)>,
     /// Stops by itself after this time.
     pub stop_after: Option<Duration>,
+    /// What a process that takes over is started from; `None`: none can.
+    pub origin: Option<Origin>,
+    /// The socket to the process that this one takes over from.
+    pub before: Option<OwnedFd>,
 }
 
 /// Where a started Reeve can be reached.
@@ -75,18 +83,25 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     let broken = |error: io::Error| StartError::Other(format!("the control thread cannot be started: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
     let signals = runtime.block_on(async { Signals::listen() }).map_err(broken)?;
+    let heir = match options.before {
+        Some(socket) => Some(runtime.block_on(Heir::begin(socket)).map_err(StartError::Other)?),
+        None => None,
+    };
     let (config, loaded) = (ready.config.clone(), ready.tls.clone());
     let descriptors = sys::process::raise_descriptor_limit();
     let count =
         config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let (workers, commands) = Workers::new(count);
+    let (farm, workers) = (Farm::empty(), Arc::new(workers));
     let mut running = Running {
         request: options.request,
         sources: ready.sources.clone(),
-        farm: Farm::empty(),
-        workers: Arc::new(workers),
+        before: Before::new(farm.clone(), workers.clone()),
+        farm,
+        workers,
         tallies: Arc::default(),
         listeners: Listeners::default(),
+        control: watch::Sender::default(),
         metrics: watch::Sender::default(),
         logs: Logs::default(),
         log: None,
@@ -94,6 +109,7 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
         lists: watch::Sender::new(ready.sources.clone()),
         started_with: config.clone(),
         keeps_keys: false,
+        origin: options.origin,
     };
     report_panics(running.tallies.count_panics());
     let room = Room { descriptors, workers: count };
@@ -101,18 +117,28 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     for (number, commands) in commands.into_iter().enumerate() {
         threads.push(spawn_worker(number, running.farm.clone(), running.logs.slot(), commands, room)?);
     }
-    let control = open_control(&config);
-    runtime.block_on(running.apply(ready))?;
+    let (control, settling) = match heir {
+        None => {
+            let control = open_control(&config).map(Arc::new);
+            runtime.block_on(running.apply(ready))?;
+            (control, None)
+        }
+        Some(heir) => {
+            let (control, settling) = runtime.block_on(take_over(&mut running, heir, ready))?;
+            (control, Some(settling))
+        }
+    };
     let started = Started {
         listeners: running.listeners.bound().collect(),
         metrics: running.metrics.borrow().iter().filter_map(|(_, socket)| socket.local_addr().ok()).collect(),
         socket: control.as_ref().map(|control| control.path().to_owned()),
     };
+    running.control.send_replace(control);
     say(&started, count);
     (options.ready)(&started);
     warm_up(&running.farm)?;
     let ends = Ends { threads, signals, stop_after: options.stop_after };
-    let mut running = runtime.block_on(control_thread(running, control, ends));
+    let mut running = runtime.block_on(control_thread(running, settling, ends));
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Some(running) = &mut running {
@@ -123,6 +149,34 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Goes on where another process is: with its sockets, and what it knows. When this returns, both accept.
+async fn take_over(
+    running: &mut Running,
+    mut heir: Heir,
+    ready: Ready,
+) -> Result<(Option<Arc<ControlSocket>>, Settling), StartError> {
+    let config = ready.config.clone();
+    let taken = async {
+        heir.unpack(running, &ready.tls.ring)?;
+        running.put_in_force(ready).await
+    };
+    let sockets = match taken.await {
+        Ok((_, sockets)) => sockets,
+        Err(error) => {
+            heir.give_up(&error.to_string()).await;
+            return Err(error);
+        }
+    };
+    heir.parcel.known.after_install(&running.farm);
+    let path = monitor::socket_path(config.process.socket.as_deref());
+    let lent = heir.control(&path);
+    let is_lent = lent.is_some();
+    let control = lent.or_else(|| open_control(&config)).map(Arc::new);
+    heir.ready(is_lent).await.map_err(StartError::Other)?;
+    running.workers.listen(sockets).await;
+    Ok((control.clone(), heir.serving(control)))
 }
 
 /// A panic goes into the log in one line, and is counted. It ends the request, connection or probe that it
@@ -158,13 +212,12 @@ fn spawn_worker(
     logs: LogSlot,
     commands: Commands,
     room: Room,
-) -> Result<JoinHandle<()>, StartError> {
+) -> Result<JoinHandle<Option<Counters>>, StartError> {
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
-            if let Err(error) = proxy::run(Start { number, farm, logs, commands, room }) {
-                tracing::error!(worker = number, %error, "a worker could not start");
-            }
+            let counted = proxy::run(Start { number, farm, logs, commands, room });
+            counted.inspect_err(|error| tracing::error!(worker = number, %error, "a worker could not start")).ok()
         })
         .map_err(|error| StartError::Other(format!("worker {number} cannot be started: {error}")))
 }
@@ -197,13 +250,13 @@ fn say(started: &Started, workers: usize) {
 
 /// What is needed to end it all.
 struct Ends {
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Option<Counters>>>,
     signals: Signals,
     stop_after: Option<Duration>,
 }
 
-/// Everything that is not on the request path, until a signal ends it.
-async fn control_thread(running: Running, control: Option<ControlSocket>, ends: Ends) -> Option<Running> {
+/// Everything that is not on the request path, until a signal ends it or another process has taken over.
+async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends) -> Option<Running> {
     let Ends { threads, mut signals, stop_after } = ends;
     let (farm, workers, tallies) = (running.farm.clone(), running.workers.clone(), running.tallies.clone());
     let (stop, stopped) = watch::channel(false);
@@ -213,36 +266,75 @@ async fn control_thread(running: Running, control: Option<ControlSocket>, ends: 
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
     let certificates = tokio::spawn(tls::watch(running.force.subscribe(), stopped.clone()));
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
-    let metrics = running.metrics.subscribe();
+    let (control, metrics) = (running.control.subscribe(), running.metrics.subscribe());
+    let (before, own) = (running.before.clone(), workers.clone());
     let monitor = tokio::spawn(async move {
+        // The doors are those of the process before until it has gone.
+        if let Some(settling) = settling {
+            settling.settle(&before, &own).await;
+        }
+        notify::tell(&["READY=1", concat!("STATUS=reeve ", env!("CARGO_PKG_VERSION"), " serves")]);
         if let Err(error) = monitor::run(source, control, metrics, stopped).await {
             tracing::error!(%error, "the control socket and the metrics page are gone");
         }
     });
-    let obeying = tokio::spawn(obey(running, queue, last_order));
-    signals.stop_or(stop_after, &orders).await;
-    // What is being put in force comes to its end first, so that it is known which sockets are open.
-    no_more_orders.send_replace(true);
-    let mut running = tokio::time::timeout(LAST_ORDER, obeying).await.ok().and_then(Result::ok);
+    let before = running.before.clone();
+    let mut obeying = tokio::spawn(obey(running, queue, last_order));
+    let replaced = tokio::select! {
+        () = signals.stop_or(stop_after, &orders) => None,
+        Ok((running, Some(replaced))) = &mut obeying => Some((running, replaced)),
+    };
     let patience = farm.snapshot().config.timeouts.drain;
-    tracing::info!(within = ?patience, "draining: no new connections, requests in flight are finished");
     tallies.set_draining();
-    if let Some(running) = &mut running {
-        // The workers' own descriptors are then the last ones.
-        running.listeners = Listeners::default();
-    }
-    workers.drain().await;
-    let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-    tokio::select! {
-        _ = ended => {}
-        () = tokio::time::sleep(patience + Duration::from_secs(1)) => tracing::warn!("a worker did not drain in time"),
-        () = signals.stop_again() => tracing::warn!("told again: stopping at once"),
-    }
-    stop.send_replace(true);
+    let mut running = match replaced {
+        Some((running, replaced)) => {
+            // The new process looks after everything else; what was asked here is still answered.
+            stop.send_replace(true);
+            no_more_orders.send_replace(true);
+            running.control.send_replace(None);
+            let (hurry, hurried) = watch::channel(0);
+            let leaving = leave(Leaving { farm, workers }, replaced, join(threads), hurried);
+            tokio::select! {
+                () = leaving => {}
+                () = signals.hurry(&hurry) => {}
+            }
+            Some(running)
+        }
+        None => {
+            notify::tell(&["STOPPING=1"]);
+            // What is being put in force comes to its end first, so that it is known which sockets are open.
+            no_more_orders.send_replace(true);
+            let running = tokio::time::timeout(LAST_ORDER, obeying).await.ok().and_then(Result::ok);
+            let mut running = running.map(|(running, _)| running);
+            tracing::info!(within = ?patience, "draining: no new connections, requests in flight are finished");
+            if let Some(running) = &mut running {
+                // The workers' own descriptors are then the last ones.
+                running.listeners = Listeners::default();
+            }
+            before.hurry_all().await;
+            workers.drain(true).await;
+            tokio::select! {
+                _ = join(threads) => {}
+                () = tokio::time::sleep(patience + Duration::from_secs(1)) => tracing::warn!("a worker did not drain in time"),
+                () = signals.stop_again() => tracing::warn!("told again: stopping at once"),
+            }
+            stop.send_replace(true);
+            running
+        }
+    };
     // All end at once; what they were doing matters no more.
     let all = async { tokio::join!(health, certificates, lists, monitor) };
     let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
+    if let Some(running) = &mut running {
+        running.control.send_replace(None);
+    }
     running
+}
+
+/// Waits for the workers to end; what they counted.
+async fn join(threads: Vec<JoinHandle<Option<Counters>>>) -> Vec<Counters> {
+    let joined = move || threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect();
+    tokio::task::spawn_blocking(joined).await.unwrap_or_default()
 }
 
 /// The signals that are heard, from before the process says that it is ready.
@@ -250,6 +342,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -259,16 +352,18 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// SIGTERM or SIGINT; SIGHUP is a reload.
+    /// SIGTERM or SIGINT; SIGHUP is a reload, SIGUSR2 an upgrade.
     async fn stop(&mut self, orders: &Orders) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => reload(orders),
+                _ = self.upgrade.recv() => upgrade(orders),
             }
         }
     }
@@ -281,6 +376,26 @@ impl Signals {
                 () = tokio::time::sleep(after) => {}
             },
             None => self.stop(orders).await,
+        }
+    }
+
+    /// Counts words to stop, for a process that is leaving anyway.
+    async fn hurry(&mut self, count: &watch::Sender<u32>) {
+        self.stop_after_all().await;
+        count.send_replace(1);
+        self.stop_again().await;
+        count.send_replace(2);
+        std::future::pending().await
+    }
+
+    async fn stop_after_all(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: another process serves now; this one only finishes"),
+                _ = self.upgrade.recv() => tracing::warn!("SIGUSR2: another process serves now; this one only finishes"),
+            }
         }
     }
 
@@ -311,4 +426,12 @@ fn reload(orders: &Orders) {
             tell(&reloaded, "configuration");
         }
     });
+}
+
+/// Orders an upgrade whose result goes into the log.
+fn upgrade(orders: &Orders) {
+    let (reply, _) = oneshot::channel();
+    if orders.try_send(Order::Upgrade { binary: None, within: monitor::api::UPGRADE_WITHIN, reply }).is_err() {
+        tracing::warn!("SIGUSR2: too many orders wait; nothing is upgraded");
+    }
 }

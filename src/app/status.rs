@@ -48,6 +48,24 @@ fn show(status: &Status, style: Style) -> String {
         out += &format!("reloads      {}{refused}{ago}\n", config.reloads);
     }
 
+    let upgrades = &status.upgrades;
+    if upgrades.done + upgrades.refused > 0 {
+        let refused = match upgrades.refused {
+            0 => String::new(),
+            refused => style.paint(Colour::Warn, &format!(", {refused} refused")),
+        };
+        out += &format!("upgrades     {}{refused}\n", upgrades.done);
+    }
+    for old in &upgrades.old {
+        let connections = match old.connections {
+            1 => "1 connection".to_owned(),
+            count => format!("{count} connections"),
+        };
+        let ends = if old.hurried { ", told to end" } else { "" };
+        let (pid, version, age) = (old.pid, &old.version, age(old.age));
+        out += &format!("before       pid {pid}, {version}: replaced {age} ago, {connections}{ends}\n");
+    }
+
     let mut table = Table::new(&[
         ("LISTENER", Align::Left),
         ("ADDRESS", Align::Left),
@@ -96,7 +114,9 @@ pub fn silent(workers: &[usize], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::report::{ConfigReport, Gauges, ListenerReport, RequestsReport, Share, WorkersReport};
+    use crate::monitor::report::{
+        ConfigReport, Gauges, ListenerReport, OldReport, RequestsReport, Share, UpgradesReport, WorkersReport,
+    };
 
     #[test]
     fn the_status_fits_eighty_columns() {
@@ -139,6 +159,17 @@ mod tests {
                 reloads_refused: 1,
                 loaded_ago: std::time::Duration::from_secs(3700),
             },
+            upgrades: UpgradesReport {
+                done: 2,
+                refused: 1,
+                old: vec![OldReport {
+                    pid: 40,
+                    version: "0.0.9".into(),
+                    age: std::time::Duration::from_secs(62),
+                    connections: 3,
+                    hurried: true,
+                }],
+            },
         };
         let text = show(&status, Style { colours: false, width: Some(80) });
         let expected = "\
@@ -149,6 +180,8 @@ pools        1 of 2 up; down: images
 servers      2 of 4 up
 workers      2; no answer from worker 1: the numbers are incomplete
 reloads      2, 1 refused; the last 1h 1m ago
+upgrades     2, 1 refused
+before       pid 40, 0.0.9: replaced 1m 2s ago, 3 connections, told to end
 
 LISTENER  ADDRESS         OPEN  ACTIVE  REQUESTS  REJECTED       IN      OUT
 web       127.0.0.1:8080  1203      17    120500         3  4.8 MiB  6.8 GiB

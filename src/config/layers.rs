@@ -16,8 +16,10 @@ use crate::model::{Fault, Limits, Place, Timeouts};
 
 /// Every variable that begins so is ours.
 const PREFIX: &str = "REEVE_";
-/// The log filter of the program itself; no key.
-const RESERVED: &str = "REEVE_LOG";
+/// The log filter of the program, and the mark of one that takes over from another; no keys.
+const RESERVED: [&str; 2] = ["REEVE_LOG", HAND_OVER];
+/// Set for a process that is started to take over from the one before.
+pub const HAND_OVER: &str = "REEVE_HAND_OVER";
 /// No key lies deeper.
 const DEEPEST: usize = 8;
 /// The longest value of a variable or option that is looked into.
@@ -64,7 +66,7 @@ pub fn merge(
         environment.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
     variables.sort();
     for (name, text) in variables {
-        if name == RESERVED {
+        if RESERVED.contains(&name.as_str()) {
             continue;
         }
         let Some(path) = variable_path(name) else {
@@ -303,6 +305,7 @@ mod tests {
                 pair("REEVE_LIMITS__TRAILER_COUNT", "21"),
                 pair("REEVE_LIMITS__CONNECTIONS", "22"),
                 pair("REEVE_LOG", "debug"),
+                pair("REEVE_HAND_OVER", "1"),
                 pair("PATH", "x"),
             ],
             &[pair("limits.connections", "33")],

@@ -24,6 +24,7 @@ use std::time::Duration;
 use crate::model::rule::RuleSet;
 use crate::model::{Config, Fault, Place, Severity};
 pub use closest::closest;
+pub use layers::HAND_OVER;
 use resolve::Disk;
 use source::Sources;
 

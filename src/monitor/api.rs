@@ -3,7 +3,9 @@
 //! The control socket has `/api/v1/*` and `/metrics`; what it is ordered by POST it hands to whoever can do it
 //! (`state::orders`). The metrics addresses have `/metrics` alone: they are not protected.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -26,6 +28,11 @@ pub const CONNECTIONS_SHOWN: usize = 100;
 
 /// The most that it tells: each takes about 500 bytes of the answer.
 pub const CONNECTIONS_CEILING: usize = 20_000;
+
+/// How long a new process may take to read and compile its texts: a hundred thousand rules take seconds.
+pub const UPGRADE_WITHIN: Duration = Duration::from_secs(60);
+
+const UPGRADE_SHORTEST: Duration = Duration::from_millis(100);
 
 /// Which door a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +89,10 @@ pub async fn answer<B>(source: &Source, door: Door, request: &http::Request<B>) 
             ),
             Err(text) => problem(StatusCode::BAD_REQUEST, text),
         },
+        Page::Upgrade => match upgrade_order(query) {
+            Ok((binary, within)) => upgrade(source, binary, within).await,
+            Err(text) => problem(StatusCode::BAD_REQUEST, text),
+        },
         Page::Metrics => metrics(source).await,
         Page::Status => {
             let answers = source.workers.counters().await;
@@ -109,12 +120,13 @@ enum Page {
     Reload,
     Drain,
     Ready,
+    Upgrade,
 }
 
 impl Page {
     /// Whether it changes something.
     fn is_order(&self) -> bool {
-        matches!(self, Page::Reload | Page::Drain | Page::Ready)
+        matches!(self, Page::Reload | Page::Drain | Page::Ready | Page::Upgrade)
     }
 
     fn find(door: Door, path: &str) -> Option<Page> {
@@ -127,6 +139,7 @@ impl Page {
             (Door::Control, "/api/v1/reload") => Some(Page::Reload),
             (Door::Control, "/api/v1/drain") => Some(Page::Drain),
             (Door::Control, "/api/v1/ready") => Some(Page::Ready),
+            (Door::Control, "/api/v1/upgrade") => Some(Page::Upgrade),
             _ => None,
         }
     }
@@ -136,7 +149,7 @@ fn not_here(door: Door, path: &str) -> String {
     match door {
         Door::Control => format!(
             "there is no {path} here; there are /api/v1/status, /api/v1/servers, /api/v1/connections and /metrics, and by POST \
-             /api/v1/reload, /api/v1/drain and /api/v1/ready"
+             /api/v1/reload, /api/v1/drain, /api/v1/ready and /api/v1/upgrade"
         ),
         Door::Metrics => format!("there is no {path} here; there is only /metrics"),
     }
@@ -156,6 +169,38 @@ async fn reload(source: &Source, what: Texts) -> Response<Full<Bytes>> {
         Some(reloaded) => json(if reloaded.done { StatusCode::OK } else { StatusCode::CONFLICT }, &reloaded),
         None => ending(),
     }
+}
+
+/// Waits until the new process serves or has failed; 409 when this one goes on.
+async fn upgrade(source: &Source, binary: Option<PathBuf>, within: Duration) -> Response<Full<Bytes>> {
+    match order(source, |reply| Order::Upgrade { binary, within, reply }).await {
+        Some(upgraded) => json(if upgraded.done { StatusCode::OK } else { StatusCode::CONFLICT }, &upgraded),
+        None => ending(),
+    }
+}
+
+/// `binary=PATH&within=SECONDS`, both optional.
+fn upgrade_order(query: Option<&str>) -> Result<(Option<PathBuf>, Duration), String> {
+    let (mut binary, mut within) = (None, UPGRADE_WITHIN);
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some(("binary", path)) => {
+                let path = PathBuf::from(unescaped(path)?);
+                if !path.is_absolute() {
+                    return Err(format!("binary={} must be an absolute path", path.display()));
+                }
+                binary = Some(path);
+            }
+            Some(("within", seconds)) => {
+                let seconds = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                within = seconds
+                    .filter(|within| (UPGRADE_SHORTEST..=UPGRADE_WITHIN).contains(within))
+                    .ok_or_else(|| format!("{part} must be from 0.1 to {} seconds", UPGRADE_WITHIN.as_secs()))?;
+            }
+            _ => return Err(format!("{part} is not known here; there are binary=PATH and within=SECONDS")),
+        }
+    }
+    Ok((binary, within))
 }
 
 async fn service(source: &Source, drain: bool, name: String) -> Response<Full<Bytes>> {

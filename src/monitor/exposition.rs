@@ -159,7 +159,16 @@ fn ourselves(families: &mut Families, view: &View, answers: &Answers<Counters>, 
     for (result, count) in [("ok", view.reloads.done), ("refused", view.reloads.refused)] {
         families.counter("reeve_reloads_total", help, &[("result", result)], count as f64);
     }
-    let help = "Which configuration is in force: 1 at the start, one more with each reload.";
+    let help = "Upgrades of the running program, by whether the new process took over.";
+    for (result, count) in [("ok", view.upgrades.done), ("refused", view.upgrades.refused)] {
+        families.counter("reeve_upgrades_total", help, &[("result", result)], count as f64);
+    }
+    let help = "Processes that were replaced by an upgrade and finish what they have in hand.";
+    families.gauge("reeve_old_generations", help, &[], view.old.len() as f64);
+    let help = "Open client connections of these processes; reeve_connections has those of the newest.";
+    let connections: u64 = view.old.iter().map(|old| old.connections).sum();
+    families.gauge("reeve_old_generation_connections", help, &[], connections as f64);
+    let help = "Which configuration is in force: 1 at the start, one more with each reload and upgrade.";
     families.gauge("reeve_config_generation", help, &[], view.generation as f64);
     if let Some(loaded) = view.loaded {
         let help = "When it was put in force, since 1970.";

@@ -12,7 +12,7 @@ pub mod socket;
 pub mod view;
 
 pub use api::Source;
-pub use run::{Metrics, run};
+pub use run::{Control, Metrics, run};
 pub use socket::{BindFault, ControlSocket, bind_control, socket_path};
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub struct Status {
     pub pools_down: Vec<String>,
     pub servers: Share,
     pub config: ConfigReport,
+    #[serde(default)]
+    pub upgrades: UpgradesReport,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +94,28 @@ pub struct ConfigReport {
     /// How long the configuration has been in force.
     #[serde(rename = "loaded_seconds_ago", with = "seconds")]
     pub loaded_ago: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct UpgradesReport {
+    /// Since the service was started, over all its processes.
+    pub done: u64,
+    pub refused: u64,
+    /// Processes that were replaced and finish what they have in hand, the oldest first.
+    pub old: Vec<OldReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OldReport {
+    pub pid: u32,
+    pub version: String,
+    /// Since it was replaced.
+    #[serde(rename = "age_seconds", with = "seconds")]
+    pub age: Duration,
+    /// Open client connections; not among those of the status.
+    pub connections: u64,
+    /// It was told to end within `timeouts.drain`.
+    pub hurried: bool,
 }
 
 /// `/api/v1/servers`.
@@ -211,6 +235,21 @@ impl Status {
                 reloads_refused: view.reloads.refused,
                 // The clock may have been set back since.
                 loaded_ago: view.loaded.and_then(|at| at.elapsed().ok()).unwrap_or_default(),
+            },
+            upgrades: UpgradesReport {
+                done: view.upgrades.done,
+                refused: view.upgrades.refused,
+                old: view
+                    .old
+                    .iter()
+                    .map(|old| OldReport {
+                        pid: old.pid,
+                        version: old.version.clone(),
+                        age: old.age,
+                        connections: old.connections,
+                        hurried: old.hurried,
+                    })
+                    .collect(),
             },
         }
     }

@@ -5,9 +5,12 @@
 //! the kernel's queue.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,54 +43,83 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What to wait after an accept that failed: without descriptors it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The control socket, where one could be had and is ours to serve.
+pub type Control = Option<Arc<ControlSocket>>;
+
 /// The sockets of the metrics addresses, with the address as it is configured. Who is not among them any more is
 /// closed.
 pub type Metrics = Vec<(SocketAddr, Arc<TcpListener>)>;
 
-/// Serves until `stop` says true, or its sender is gone; then the control socket's name goes away. An
-/// error means that one of the listeners could not be used at all.
+/// One door, by what it is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Control(PathBuf),
+    Metrics(SocketAddr),
+}
+
+/// Serves at what `control` and `metrics` have now, until `stop` says true, or its sender is gone. An
+/// error means that one of the listeners could not be used at all. A door that is closed finishes its answers.
 pub async fn run(
     source: Source,
-    control: Option<ControlSocket>,
+    mut control: watch::Receiver<Control>,
     mut metrics: watch::Receiver<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let source = Arc::new(source);
     let mut doors = JoinSet::new();
-    if let Some(control) = &control {
-        let listener = Listener::Control(tokio::net::UnixListener::from_std(control.listener().try_clone()?)?);
-        doors.spawn(serve_door(Arc::clone(&source), listener, stop.clone()));
-    }
     // Each door has a word of its own by which it is closed.
-    let mut open: HashMap<SocketAddr, watch::Sender<bool>> = HashMap::new();
+    let mut open: HashMap<Name, watch::Sender<bool>> = HashMap::new();
     loop {
         let mut wanted = HashMap::new();
-        for (_, listener) in metrics.borrow_and_update().iter() {
-            wanted.insert(listener.local_addr()?, listener.clone());
+        let sockets: Vec<_> = metrics.borrow_and_update().iter().map(|(_, listener)| listener.clone()).collect();
+        for listener in sockets {
+            wanted.insert(Name::Metrics(listener.local_addr()?), Socket::Metrics(listener));
         }
-        open.retain(|address, _| wanted.contains_key(address));
-        for (address, listener) in wanted {
-            if open.contains_key(&address) {
-                continue;
+        if let Some(control) = control.borrow_and_update().clone() {
+            wanted.insert(Name::Control(control.path().to_owned()), Socket::Control(control));
+        }
+        open.retain(|name, _| wanted.contains_key(name));
+        for (name, socket) in wanted {
+            if let Entry::Vacant(entry) = open.entry(name) {
+                let (close, closed) = watch::channel(false);
+                doors.spawn(serve_door(Arc::clone(&source), socket.listener()?, closed, stop.clone()));
+                entry.insert(close);
             }
-            let listener = Listener::Metrics(tokio::net::TcpListener::from_std(listener.try_clone()?)?);
-            let (close, closed) = watch::channel(false);
-            doors.spawn(serve_door(Arc::clone(&source), listener, closed));
-            open.insert(address, close);
         }
         tokio::select! {
             () = stopped(&mut stop) => break,
-            changed = metrics.changed() => if changed.is_err() {
+            changed = async { tokio::select! {
+                changed = metrics.changed() => changed,
+                changed = control.changed() => changed,
+            } } => if changed.is_err() {
                 // Whoever could open another one is gone, but the doors are not.
                 stopped(&mut stop).await;
                 break;
             },
+            Some(_) = doors.join_next() => {}
         }
     }
     // The doors hear that nobody is left who could say it, and end by themselves.
     drop(open);
     while doors.join_next().await.is_some() {}
     Ok(())
+}
+
+/// What a door is made of.
+enum Socket {
+    Control(Arc<ControlSocket>),
+    Metrics(Arc<TcpListener>),
+}
+
+impl Socket {
+    fn listener(&self) -> io::Result<Listener> {
+        Ok(match self {
+            Socket::Control(control) => {
+                Listener::Control(tokio::net::UnixListener::from_std(control.listener().try_clone()?)?)
+            }
+            Socket::Metrics(listener) => Listener::Metrics(tokio::net::TcpListener::from_std(listener.try_clone()?)?),
+        })
+    }
 }
 
 /// What is listened on.
@@ -111,12 +143,18 @@ impl Listener {
     }
 }
 
-async fn serve_door(source: Arc<Source>, listener: Listener, mut stop: watch::Receiver<bool>) {
+async fn serve_door(
+    source: Arc<Source>,
+    listener: Listener,
+    mut closed: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut open = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept(), if open.len() < CONNECTIONS => accepted,
             Some(_) = open.join_next() => continue,
+            () = stopped(&mut closed) => break,
             () = stopped(&mut stop) => break,
         };
         match accepted {
@@ -134,7 +172,12 @@ async fn serve_door(source: Arc<Source>, listener: Listener, mut stop: watch::Re
             }
         }
     }
-    let all = async { while open.join_next().await.is_some() {} };
+    drop(listener);
+    let mut all = pin!(async { while open.join_next().await.is_some() {} });
+    tokio::select! {
+        () = &mut all => return,
+        () = stopped(&mut stop) => {}
+    }
     // What is still open then is cut off with the set.
     let _ = tokio::time::timeout(LAST_WORDS, all).await;
 }

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -44,9 +45,25 @@ pub struct ControlSocket {
     path: PathBuf,
     /// Device and inode, by which our own name is recognised.
     identity: (u64, u64),
+    /// Whether the name is ours to remove.
+    owned: AtomicBool,
 }
 
 impl ControlSocket {
+    /// One that another process has opened, and owns until [`ControlSocket::own`].
+    ///
+    /// # Errors
+    /// When there is nothing of that name any more.
+    pub fn lent(listener: UnixListener, path: PathBuf) -> io::Result<ControlSocket> {
+        let identity = identity(&std::fs::symlink_metadata(&path)?);
+        Ok(ControlSocket { listener, path, identity, owned: AtomicBool::new(false) })
+    }
+
+    /// From now on the name goes away with this, or it does not.
+    pub fn own(&self, owned: bool) {
+        self.owned.store(owned, Ordering::Relaxed);
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -59,7 +76,8 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
+        let owned = self.owned.load(Ordering::Relaxed);
+        if owned && std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity) {
             // Nothing is lost when this fails: the next start finds that nobody answers.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -123,7 +141,7 @@ pub fn bind_control(path: &Path) -> Result<ControlSocket, BindFault> {
     make_way(path)?;
     let listener = listen(path).map_err(|error| fault("open", path, error.into()))?;
     let found = std::fs::symlink_metadata(path).map_err(|error| fault("look at", path, error))?;
-    Ok(ControlSocket { listener, path: path.to_owned(), identity: identity(&found) })
+    Ok(ControlSocket { listener, path: path.to_owned(), identity: identity(&found), owned: AtomicBool::new(true) })
 }
 
 /// Removes the socket of a process that is gone.
@@ -187,7 +205,17 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
         UnixStream::connect(socket.path()).unwrap();
+        // Another process has it too, and leaves the name alone until it is told that it is its own.
+        let lent =
+            |socket: &ControlSocket| ControlSocket::lent(socket.listener().try_clone().unwrap(), path.clone()).unwrap();
+        drop(lent(&socket));
+        assert!(path.exists());
+        let heir = lent(&socket);
+        socket.own(false);
+        heir.own(true);
         drop(socket);
+        UnixStream::connect(heir.path()).unwrap();
+        drop(heir);
         assert!(!path.exists());
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::report::{Connections, Problem, Servers, Status};
-use super::view::{ListenerView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
+use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
@@ -21,7 +21,7 @@ use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
-use crate::state::orders::{Order, Reloaded, Service};
+use crate::state::orders::{Order, Reloaded, Service, Upgraded};
 use crate::state::rule_hits::{RuleMoves, RuleNames};
 use crate::state::tallies::Tallies;
 use crate::state::{Farm, Health, ProbeReport};
@@ -85,6 +85,14 @@ pub fn view() -> View {
         loaded: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_100)),
         log_dropped: 5,
         panics: 2,
+        upgrades: Reloads { done: 3, refused: 1 },
+        old: vec![OldView {
+            pid: 41,
+            version: "0.0.9".into(),
+            age: Duration::from_secs(7),
+            connections: 6,
+            hurried: true,
+        }],
         listeners: vec![
             ListenerView {
                 number: 0,
@@ -165,7 +173,7 @@ async fn worker(mut commands: Commands, number: u64) {
                 drop(reply.send(all));
             }
             ToWorker::Listen(_) | ToWorker::Close { .. } => {}
-            ToWorker::Drain => break,
+            ToWorker::Drain { .. } => break,
         }
     }
 }
@@ -188,6 +196,11 @@ async fn obey(mut orders: mpsc::Receiver<Order>) {
             Order::Reload { what, reply } => {
                 let error = (!done).then(|| format!("{what:?}"));
                 drop(reply.send(Reloaded { done, generation: 4, error, ..Reloaded::default() }));
+            }
+            Order::Upgrade { binary, within, reply } => {
+                let binary = binary.map(|path| path.display().to_string()).unwrap_or_default();
+                let done = within == Duration::from_secs(7);
+                drop(reply.send(Upgraded { done, binary, ..Upgraded::default() }));
             }
             Order::Service { drain, name, reply } => {
                 let service = Service { kind: "pool".to_owned(), name, draining: drain, changed: true };
@@ -218,8 +231,9 @@ impl Served {
                 tokio::spawn(obey(queue));
                 let source = Source { view: Box::new(view), workers: Arc::new(workers), orders };
                 let metrics = watch::Sender::new(vec![(listener.local_addr().unwrap(), Arc::new(listener))]);
-                run(source, Some(control), metrics.subscribe(), stopped).await.unwrap();
-                drop((held, metrics));
+                let control = watch::Sender::new(Some(Arc::new(control)));
+                run(source, control.subscribe(), metrics.subscribe(), stopped).await.unwrap();
+                drop((held, metrics, control));
             });
         });
         Served { _folder: folder, socket, metrics, stop, thread: Some(thread) }
@@ -412,6 +426,23 @@ fn orders_are_handed_on_and_their_answers_back() {
 }
 
 #[test]
+fn an_upgrade_is_ordered_with_what_to_start_and_how_long_it_may_take() {
+    let served = Served::start(0);
+    for (order, status, said) in [
+        ("POST /api/v1/upgrade?within=7&binary=/opt/a%20b", "200 ok", "\"binary\":\"/opt/a b\""),
+        ("POST /api/v1/upgrade", "409 conflict", "\"done\":false"),
+        ("POST /api/v1/upgrade?binary=reeve", "400 bad request", "must be an absolute path"),
+        ("POST /api/v1/upgrade?within=61", "400 bad request", "must be from 0.1 to 60 seconds"),
+        ("POST /api/v1/upgrade?within=-1", "400 bad request", "must be from 0.1 to 60 seconds"),
+        ("POST /api/v1/upgrade?now", "400 bad request", "there are binary=PATH and within=SECONDS"),
+        ("GET /api/v1/upgrade", "405 method not allowed", "use POST"),
+    ] {
+        let (head, body) = ask(served.unix(), order);
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains(said), "{order}: {head} {body}");
+    }
+}
+
+#[test]
 fn a_stuck_worker_is_named_and_the_rest_answered() {
     let served = Served::start(1);
     let (_, body) = ask(served.unix(), "GET /api/v1/status");
@@ -529,6 +560,9 @@ fn the_metrics_page_is_valid_line_by_line() {
     assert_eq!(value(&page, "reeve_rule_hits_total", &[("rule", "shop.rules:any")]), 0.0);
     assert_eq!(value(&page, "reeve_reloads_total", &[("result", "refused")]), 1.0);
     assert_eq!(value(&page, "reeve_log_dropped_total", &[]), 5.0);
+    assert_eq!(value(&page, "reeve_upgrades_total", &[("result", "ok")]), 3.0);
+    assert_eq!(value(&page, "reeve_old_generations", &[]), 1.0);
+    assert_eq!(value(&page, "reeve_old_generation_connections", &[]), 6.0);
     assert_eq!(value(&page, "reeve_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     let shaken = |listener| {
         page.iter()

@@ -29,6 +29,10 @@ pub struct View {
     pub log_dropped: u64,
     /// Faults of Reeve that ended a request, a connection or a probe.
     pub panics: u64,
+    /// Upgrades since the service was started.
+    pub upgrades: Reloads,
+    /// Processes that were replaced and finish what they have, the oldest first.
+    pub old: Vec<OldView>,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
 }
@@ -38,6 +42,18 @@ pub struct Reloads {
     pub done: u64,
     /// There was a fault in the texts: what ran before still runs.
     pub refused: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct OldView {
+    pub pid: u32,
+    pub version: String,
+    /// Since it was replaced.
+    pub age: Duration,
+    /// Open client connections.
+    pub connections: u64,
+    /// It ends within `timeouts.drain`.
+    pub hurried: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +139,14 @@ impl View {
         let now = SystemTime::now();
         let listeners = snapshot.config.listeners.iter().zip(&snapshot.listeners);
         let drained = farm.drains().listeners;
+        let upgrades = farm.generations().upgrades();
+        let old = farm.generations().old().into_iter().map(|old| OldView {
+            pid: old.pid,
+            age: now.duration_since(old.since).unwrap_or_default(),
+            connections: old.connections,
+            hurried: old.hurried,
+            version: old.version,
+        });
         View {
             pid: std::process::id(),
             started: farm.started_at(),
@@ -134,6 +158,8 @@ impl View {
             loaded: tallies.loaded(),
             log_dropped: tallies.log_dropped(),
             panics: tallies.panics(),
+            upgrades: Reloads { done: upgrades.0, refused: upgrades.1 },
+            old: old.collect(),
             listeners: listeners
                 .map(|(listener, number)| ListenerView {
                     number: number.0,

@@ -208,7 +208,7 @@ impl AsyncRead for Deferred {
             }
         }
         inner.heard += (into.filled().len() - before) as u64;
-        inner.watch.received(&into.filled()[before..]);
+        inner.watch.received(&mut into.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 }

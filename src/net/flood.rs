@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use crate::wire::http2::frames::{Frame, Frames, kind};
+use smallvec::SmallVec;
+
+use crate::wire::http2::frames::{self, Frame, Frames, kind};
 
 /// Which end of the connection we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,11 @@ pub struct Watch {
     last_stream: Option<u32>,
     /// A frame has come.
     begun: bool,
+    /// We have said GOAWAY.
+    leaving: bool,
+    /// The highest stream that was opened, and whether later ones are not looked at any more.
+    highest: u32,
+    ended: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,6 +117,9 @@ impl Watch {
             flood: None,
             last_stream: None,
             begun: false,
+            leaving: false,
+            highest: 0,
+            ended: false,
         }
     }
 
@@ -129,10 +139,22 @@ impl Watch {
         self.received.open_block()
     }
 
-    /// Bytes of the other side.
-    pub fn received(&mut self, bytes: &[u8]) {
-        let Watch { side, received, buckets, seconds, flood, last_stream, begun, .. } = self;
-        received.pass(bytes, |frame| {
+    /// Bytes of the other side. A frame that the `h2` crate would take for a fault, although it is none, is made one of a
+    /// type that nobody knows: WINDOW_UPDATE of a stream that came too late. A client may have opened it before it read
+    /// our GOAWAY, and sent it behind the answer to our PING (RFC 9113 §6.8).
+    pub fn received(&mut self, bytes: &mut [u8]) {
+        let Watch { side, received, buckets, seconds, flood, last_stream, begun, leaving, highest, ended, .. } = self;
+        let mut hidden = SmallVec::<[usize; 4]>::new();
+        received.pass(bytes, |frame, seen| {
+            match frame.kind {
+                kind::HEADERS if !*ended => *highest = frame.stream.max(*highest),
+                kind::PING if frame.is_ack() && *leaving => *ended = true,
+                kind::WINDOW_UPDATE if *ended && frame.stream > *highest => {
+                    // Where the type has come with the bytes before, it is too late for that.
+                    hidden.extend(seen.checked_sub(frames::HEAD - frames::KIND));
+                }
+                _ => {}
+            }
             if !std::mem::replace(begun, true) && frame.kind != kind::SETTINGS {
                 *flood = Some(Flood::NoSettings);
             }
@@ -143,12 +165,14 @@ impl Watch {
                 count(buckets, what, *seconds, flood);
             }
         });
+        hidden.into_iter().for_each(|at| bytes[at] = kind::UNKNOWN);
     }
 
     /// Bytes of ours.
     pub fn sent(&mut self, bytes: &[u8]) {
-        let Watch { sent, buckets, seconds, flood, .. } = self;
-        sent.pass(bytes, |frame| {
+        let Watch { side, sent, buckets, seconds, flood, leaving, .. } = self;
+        sent.pass(bytes, |frame, _| {
+            *leaving |= frame.kind == kind::GOAWAY && *side == Side::Server;
             if frame.kind == kind::RST_STREAM && ITS_FAULT.contains(&frame.value) {
                 count(buckets, Flood::Errors, *seconds, flood);
             }
@@ -198,19 +222,19 @@ mod tests {
     fn so_many_at_once_and_so_many_a_second() {
         let start = Instant::now();
         let mut watch = Watch::new(Side::Client, start);
-        watch.received(&[0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0]);
+        watch.received(&mut [0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0]);
         let (at_once, a_second) = Flood::Pings.allowed();
         for _ in 0..at_once {
-            watch.received(&ping(0));
-            watch.received(&ping(1));
+            watch.received(&mut ping(0));
+            watch.received(&mut ping(1));
         }
         assert_eq!(watch.flood(), None);
         watch.now(start + Duration::from_secs(2));
         for _ in 0..2 * a_second {
-            watch.received(&ping(0));
+            watch.received(&mut ping(0));
         }
         assert_eq!(watch.flood(), None);
-        watch.received(&ping(0));
+        watch.received(&mut ping(0));
         assert_eq!(watch.flood(), Some(Flood::Pings));
     }
 
@@ -232,8 +256,42 @@ mod tests {
     #[test]
     fn how_far_the_other_side_got() {
         let mut watch = Watch::new(Side::Client, Instant::now());
-        watch.received(&[0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
+        watch.received(&mut [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
         assert_eq!(watch.last_stream(), Some(7));
         assert_eq!(watch.flood(), Some(Flood::NoSettings), "it came first");
+    }
+
+    #[test]
+    fn what_came_too_late_for_a_goaway_is_no_fault() {
+        let update = |stream: u8| [0, 0, 4, kind::WINDOW_UPDATE, 0, 0, 0, 0, stream, 0, 0, 0, 9];
+        let headers = |stream: u8| [0, 0, 0, kind::HEADERS, 5, 0, 0, 0, stream];
+        let goaway = [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        let kinds = |watch: &mut Watch, pieces: &[&[u8]]| {
+            let mut bytes = pieces.concat();
+            watch.received(&mut bytes);
+            let mut kinds = Vec::new();
+            Frames::new(0).pass(&bytes, |frame, _| kinds.push(frame.kind));
+            kinds
+        };
+        let mut watch = Watch::new(Side::Server, Instant::now());
+        watch.received(&mut PREFACE.to_vec());
+        watch.received(&mut [0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0]);
+        let (ping, pong) = (ping(0), ping(1));
+        let whole: [&[u8]; 5] = [&pong, &headers(3), &update(3), &ping, &update(1)];
+        let plain = [kind::PING, kind::HEADERS, kind::WINDOW_UPDATE, kind::PING, kind::WINDOW_UPDATE];
+        assert_eq!(kinds(&mut watch, &[&headers(1)]), [kind::HEADERS]);
+        assert_eq!(kinds(&mut watch, &whole), plain, "before a GOAWAY");
+        watch.sent(&goaway);
+        assert_eq!(kinds(&mut watch, &[&headers(5), &update(5)]), plain[1..3], "before the answer to our PING");
+        let late: [&[u8]; 5] = [&pong, &headers(7), &update(7), &update(5), &update(0)];
+        let seen = [kind::PING, kind::HEADERS, kind::UNKNOWN, kind::WINDOW_UPDATE, kind::WINDOW_UPDATE];
+        assert_eq!(kinds(&mut watch, &late), seen);
+        // In pieces as far as its type is still in our hands.
+        let mut bytes = update(9);
+        let (head, rest) = bytes.split_at_mut(2);
+        watch.received(head);
+        watch.received(rest);
+        assert_eq!(rest[1], kind::UNKNOWN);
+        assert_eq!(watch.flood(), None);
     }
 }

@@ -23,7 +23,9 @@ use super::view::View;
 use super::worker::{Room, Worker};
 use crate::net::deadline::TICK;
 use crate::state::commands::{Commands, Socket, ToWorker};
+use crate::state::counters::Counters;
 use crate::state::{Farm, ListenerId};
+use crate::sys::socket::BACKLOG;
 use crate::sys::ticker::Ticker;
 
 /// What a worker starts with.
@@ -40,11 +42,11 @@ pub struct Start {
 /// How long nobody is accepted after descriptors ran out.
 const SHORT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 
-/// Runs a worker on this thread until it has drained.
+/// Runs a worker on this thread until it has drained; all that it counted.
 ///
 /// # Errors
 /// When the runtime cannot be made, or a socket not be handed to it.
-pub fn run(start: Start) -> io::Result<()> {
+pub fn run(start: Start) -> io::Result<Counters> {
     // Without timers of the runtime's own: see `sys::ticker`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let local = LocalSet::new();
@@ -57,7 +59,8 @@ pub fn run(start: Start) -> io::Result<()> {
         let ticked = ticking.await.map_err(io::Error::other)?;
         // The last lines go out with the last requests.
         worker.log.borrow_mut().take();
-        ticked
+        ticked?;
+        Ok(worker.counters.take())
     })
 }
 
@@ -73,7 +76,8 @@ async fn tick(worker: Rc<Worker>, ticker: Ticker) -> io::Result<()> {
 
 /// Does what the worker is told, until nobody is left to tell it anything.
 async fn obey(worker: Rc<Worker>, mut commands: Commands) {
-    let mut gates: HashMap<u64, Rc<Gate>> = HashMap::new();
+    // There may be several sockets for one address.
+    let mut gates: HashMap<u64, Vec<Rc<Gate>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             ToWorker::Counters(reply) => drop(reply.send(worker.counters.borrow().clone())),
@@ -86,23 +90,23 @@ async fn obey(worker: Rc<Worker>, mut commands: Commands) {
                         Ok(socket) => drop(spawn_local(accept(worker.clone(), gate.clone(), socket))),
                         Err(error) => tracing::error!(%address, %error, "a worker cannot listen"),
                     }
-                    gates.insert(key, gate);
+                    gates.entry(key).or_default().push(gate);
                 }
             }
             ToWorker::Close { keys, leaving, reply } => {
                 // Whoever of the sockets' tasks is the last to end sees to the rest.
                 let closing = Rc::new(Closing { worker: worker.clone(), leaving, reply: Cell::new(Some(reply)) });
-                for gate in keys.iter().filter_map(|key| gates.remove(key)) {
+                for gate in keys.iter().filter_map(|key| gates.remove(key)).flatten() {
                     gate.closing.replace(Some(closing.clone()));
                 }
                 drop(closing);
                 worker.tell_that_something_leaves();
             }
-            ToWorker::Drain => worker.begin_drain(),
+            ToWorker::Drain { deadline } => worker.begin_drain(deadline),
         }
     }
     // The process is ending.
-    worker.begin_drain();
+    worker.begin_drain(true);
 }
 
 /// A listening socket, from outside of its task.
@@ -184,12 +188,14 @@ async fn accept(worker: Rc<Worker>, gate: Rc<Gate>, socket: tokio::net::TcpListe
             }
         }
     }
-    while let Some(accepted) = poll_fn(|cx| match socket.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-    {
+    // Not with the runtime's share of turns, which is over before a long queue is; and no more than it may hold, for
+    // another process may listen at the same socket and the queue never be empty.
+    for _ in 0..BACKLOG {
+        let waiting = poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let Some(accepted) = tokio::task::unconstrained(waiting).await else { break };
         drop(caught(|| serve(accepted)));
     }
 }

@@ -87,7 +87,7 @@ fn a_panic_is_an_answer_of_500_to_that_request_alone() {
     assert!(ask(&mut other, "/").starts_with("HTTP/1.1 200 "), "the connection beside it");
     assert!(ask(&mut connect(), "/").starts_with("HTTP/1.1 200 "), "a new one");
     drop((one, other));
-    runtime.block_on(workers.drain());
+    runtime.block_on(workers.drain(true));
     drop(workers);
     thread.join().expect("the worker did not panic").expect("it ended as it should");
 }

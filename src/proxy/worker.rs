@@ -49,6 +49,8 @@ pub struct Worker {
     /// Somebody left: there is room for another connection.
     left: Notify,
     draining: Cell<Option<Instant>>,
+    /// Since when there is a deadline for what drains.
+    hurried: Cell<Option<Instant>>,
     /// The worker drains, a socket is closed, or connections are asked to leave: whoever waits for one of these
     /// looks whether it is meant.
     drain: Notify,
@@ -128,6 +130,7 @@ impl Worker {
             some_leave: Cell::new(false),
             left: Notify::new(),
             draining: Cell::new(None),
+            hurried: Cell::new(None),
             drain: Notify::new(),
             dice: Cell::new(seed | 1),
             ids: Cell::new(seed & 0xff_ffff_ffff),
@@ -257,7 +260,7 @@ impl Worker {
             self.channels.sweep(way);
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
-        if self.is_draining() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
+        if self.hurried.get().is_some() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
             self.show_out();
         }
     }

@@ -34,8 +34,9 @@ pub enum ToWorker {
     /// Accept what is in the queues of these sockets, by their keys, and close them. Then the connections of
     /// these listeners are asked to leave, and an answer given.
     Close { keys: Arc<[u64]>, leaving: Arc<[ListenerId]>, reply: oneshot::Sender<()> },
-    /// Accept what is in the queues, stop listening, close idle connections, finish the others.
-    Drain,
+    /// Accept what is in the queues, stop listening, finish the connections. With a deadline idle ones are closed
+    /// soon and all of them by `timeouts.drain`; without one each ends in its own time, until told again.
+    Drain { deadline: bool },
 }
 
 /// A listening socket, as one worker has it.
@@ -60,6 +61,8 @@ pub struct Workers {
     /// What each worker last counted: it stands in for one that is silent or has ended, because a
     /// counter that goes back looks like a restart to whoever scrapes it.
     last: Mutex<Vec<Counters>>,
+    /// What processes have counted that this one has taken over from.
+    inherited: Mutex<Counters>,
     patience: Duration,
 }
 
@@ -76,16 +79,29 @@ impl Workers {
     pub fn new(count: usize) -> (Workers, Vec<Commands>) {
         let (senders, receivers) = (0..count).map(|_| mpsc::channel(QUEUE)).unzip();
         let last = Mutex::new(vec![Counters::default(); count]);
-        (Workers { senders, last, patience: PATIENCE }, receivers)
+        (Workers { senders, last, inherited: Mutex::default(), patience: PATIENCE }, receivers)
     }
 
     pub fn count(&self) -> usize {
         self.senders.len()
     }
 
+    /// Adds this to whatever is counted from now on, in place of what was inherited before.
+    pub fn inherit(&self, counters: Counters) {
+        *self.inherited.lock().unwrap_or_else(PoisonError::into_inner) = counters;
+    }
+
+    /// What was counted here and by those before; see [`Workers::own_counters`].
+    pub async fn counters(&self) -> Answers<Counters> {
+        let Answers { merged: own, silent } = self.own_counters().await;
+        let mut merged = self.inherited.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        merged.merge(&own);
+        Answers { merged, silent }
+    }
+
     /// What all of them counted. A silent worker counts with its last answer; one that has ended has no
     /// connections any more.
-    pub async fn counters(&self) -> Answers<Counters> {
+    pub async fn own_counters(&self) -> Answers<Counters> {
         let answers = self.ask(ToWorker::Counters).await;
         let mut merged = Counters::default();
         let mut silent = Vec::new();
@@ -131,12 +147,12 @@ impl Workers {
         (0..).zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(number, _)| number).collect()
     }
 
-    /// Has all of them drain. A worker that has ended has nothing to drain.
-    pub async fn drain(&self) {
+    /// Has all of them drain, within `timeouts.drain` or in their own time. A worker that has ended has nothing to drain.
+    pub async fn drain(&self, with_deadline: bool) {
         let deadline = Instant::now() + self.patience;
         for sender in &self.senders {
             // A full queue is that of a stuck worker; the end of the grace period is its end, too.
-            let _ = timeout_at(deadline, sender.send(ToWorker::Drain)).await;
+            let _ = timeout_at(deadline, sender.send(ToWorker::Drain { deadline: with_deadline })).await;
         }
     }
 
@@ -199,7 +215,7 @@ mod tests {
                 }
                 ToWorker::Listen(_) => {}
                 ToWorker::Close { reply, .. } => drop(reply.send(())),
-                ToWorker::Drain => break,
+                ToWorker::Drain { .. } => break,
             }
         }
     }
@@ -226,7 +242,7 @@ mod tests {
         // The stuck one is let go at last; the others drain. What was counted stays counted, but
         // the connections are gone.
         drop(stuck);
-        workers.drain().await;
+        workers.drain(true).await;
         first.await.unwrap();
         let answers = workers.counters().await;
         assert_eq!((total(&answers.merged), answers.silent), (2, vec![0, 1, 2]));

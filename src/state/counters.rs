@@ -24,7 +24,7 @@ pub const OTHER_CODE: u16 = 0;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Requests {
     /// Answers by status code, in the order the codes were first seen.
-    codes: Vec<(u16, u64)>,
+    pub(super) codes: Vec<(u16, u64)>,
     /// From the first byte of the request to the last of its answer.
     pub total: Histogram,
     /// To the first byte of the answer, where a server gave one.
@@ -82,9 +82,9 @@ pub struct ListenerCounters {
     /// Bytes to clients.
     pub sent: u64,
     /// TLS handshakes: of 1.2 and 1.3, whole and resumed.
-    handshakes: [[u64; 2]; 2],
+    pub(super) handshakes: [[u64; 2]; 2],
     /// By `Rejected`.
-    rejected: [u64; Rejected::ALL.len()],
+    pub(super) rejected: [u64; Rejected::ALL.len()],
 }
 
 impl ListenerCounters {
@@ -104,7 +104,7 @@ impl ListenerCounters {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamCounters {
     /// By `ConnectResult`.
-    connects: [u64; ConnectResult::ALL.len()],
+    pub(super) connects: [u64; ConnectResult::ALL.len()],
     /// Requests sent on a connection that had served before.
     pub reuses: u64,
 }
@@ -119,10 +119,10 @@ impl UpstreamCounters {
 /// Everything one worker has counted. Adding is a few integer operations, one look-up at most.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
-    requests: Map<RequestLabels, Requests>,
-    upstreams: Map<ServerLabels, UpstreamCounters>,
+    pub(super) requests: Map<RequestLabels, Requests>,
+    pub(super) upstreams: Map<ServerLabels, UpstreamCounters>,
     /// By pool.
-    retries: Map<u32, [u64; RetryReason::ALL.len()]>,
+    pub(super) retries: Map<u32, [u64; RetryReason::ALL.len()]>,
     /// By the listener's number; the numbers are dense.
     listeners: Vec<ListenerCounters>,
     pub rules: RuleHits,
@@ -304,7 +304,7 @@ impl Counters {
 
     /// Where a listener counts; `None` for `NONE`.
     #[inline]
-    fn listener(&mut self, listener: u32) -> Option<&mut ListenerCounters> {
+    pub(super) fn listener(&mut self, listener: u32) -> Option<&mut ListenerCounters> {
         let at = listener as usize;
         if at >= self.listeners.len() {
             if listener == NONE {
@@ -332,7 +332,7 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fold>>;
 /// A hash for keys of a few small integers of our own making (nobody can choose them to collide):
 /// a multiplication to 128 bits a word, its halves folded.
 #[derive(Debug, Clone, Copy, Default)]
-struct Fold(u64);
+pub(super) struct Fold(u64);
 
 impl Hasher for Fold {
     #[inline]

@@ -4,13 +4,14 @@
 //! every server of the same identity with its health, its requests in flight and its number.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
+use super::generations::Generations;
 use super::names::Names;
 use super::pool::LivePool;
 use super::rule_hits::{RuleMoves, rule_names};
@@ -36,7 +37,10 @@ pub struct Farm {
     retired: Mutex<Vec<Arc<Snapshot>>>,
     /// Ways of speaking to servers so far.
     manners: AtomicU32,
+    generations: Generations,
     generation: watch::Sender<u64>,
+    /// The generation that another process has come to before this one.
+    follows: AtomicU64,
     started: Instant,
     started_at: SystemTime,
 }
@@ -67,7 +71,9 @@ impl Farm {
             drains: Mutex::default(),
             retired: Mutex::default(),
             manners: AtomicU32::new(0),
+            generations: Generations::default(),
             generation: watch::Sender::new(0),
+            follows: AtomicU64::new(0),
             started: Instant::now(),
             started_at: SystemTime::now(),
         })
@@ -100,7 +106,7 @@ impl Farm {
         let pools = config.pools.iter().zip(clients);
         let pools = pools.map(|(pool, tls)| self.live_pool(pool, tls, &twins, &drains, &mut servers)).collect();
         drop(twins);
-        let generation = before.generation + 1;
+        let generation = before.generation.max(self.follows.load(Ordering::Relaxed)) + 1;
         let (rule_names, rule_offsets) = rule_names(&config);
         let rule_moves = Arc::new(RuleMoves::new(&before.rule_names, &rule_names));
         let snapshot =
@@ -195,9 +201,19 @@ impl Farm {
         self.generation.subscribe()
     }
 
+    /// The next configuration follows on one of this number, which another process had in force.
+    pub fn follow(&self, generation: u64) {
+        self.follows.store(generation, Ordering::Relaxed);
+    }
+
     /// A server by its identity, `pool/name`.
     pub fn server(&self, identity: &str) -> Option<Arc<LiveServer>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).get(identity)?.upgrade()
+    }
+
+    /// The processes before this one.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
     }
 
     pub fn listener_names(&self) -> &Names {

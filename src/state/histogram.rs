@@ -67,6 +67,16 @@ impl Histogram {
         self.sum += other.sum;
     }
 
+    /// How many fell into each bucket, and their sum in nanoseconds.
+    pub(super) fn parts(&self) -> ([u64; BOUNDS.len() + 1], u128) {
+        (self.counts, self.sum)
+    }
+
+    /// The inverse of [`Histogram::parts`]; `None` when the buckets are not ours.
+    pub(super) fn of(counts: &[u64], sum: u128) -> Option<Histogram> {
+        Some(Histogram { counts: counts.try_into().ok()?, sum })
+    }
+
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }

@@ -7,8 +7,10 @@
 
 pub mod commands;
 pub mod connections;
+pub mod counted;
 pub mod counters;
 pub mod farm;
+pub mod generations;
 pub mod histogram;
 pub mod labels;
 pub mod names;

@@ -3,6 +3,9 @@
 //! The monitor and signals give orders, `app` carries them out, one after another. The answers are those of
 //! `/api/v1`: fields may be added, none is renamed or removed within `v1`.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +20,14 @@ pub enum Order {
     Reload {
         what: Texts,
         reply: oneshot::Sender<Reloaded>,
+    },
+    /// Have another process take over.
+    Upgrade {
+        /// What to start; `None`: what this one was started from, as it is now.
+        binary: Option<PathBuf>,
+        /// How long that one may take until it is ready.
+        within: Duration,
+        reply: oneshot::Sender<Upgraded>,
     },
     /// Take a server, a pool or a listener out of service (`drain`), or back in.
     Service {
@@ -91,6 +102,26 @@ pub struct Rules {
     pub total: usize,
     pub added: usize,
     pub removed: usize,
+}
+
+/// What came of an upgrade.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// False: this process goes on as if nothing had been asked; `error` and `said` say why.
+    pub done: bool,
+    /// What was started.
+    pub binary: String,
+    pub pid_before: u32,
+    /// Of the process that serves now, or was to; 0 where none could be started.
+    pub pid: u32,
+    pub version_before: String,
+    /// Empty where it did not come to say it.
+    pub version: String,
+    /// From the order to its end.
+    pub seconds: f64,
+    pub error: Option<String>,
+    /// What the new process wrote to stderr before it was ready, its last lines.
+    pub said: Vec<String>,
 }
 
 /// What was taken out of service, or back in.

@@ -116,6 +116,16 @@ impl LivePool {
         }
     }
 
+    /// How many picks were made.
+    pub fn position(&self) -> u64 {
+        self.position.0.load(Ordering::Relaxed)
+    }
+
+    /// Goes on where another process was.
+    pub fn set_position(&self, position: u64) {
+        self.position.0.store(position, Ordering::Relaxed);
+    }
+
     /// Makes the plan anew from what the servers are now.
     pub(super) fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);

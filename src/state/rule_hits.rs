@@ -119,6 +119,12 @@ impl RuleHits {
         self.names = names.into();
     }
 
+    /// Hits that were counted elsewhere, by the rules' names.
+    pub(super) fn of(counted: impl Iterator<Item = (Arc<str>, u64)>) -> RuleHits {
+        let (names, hits): (Vec<_>, _) = counted.unzip();
+        RuleHits { names: names.into(), hits }
+    }
+
     /// How many rules the table has.
     pub fn len(&self) -> usize {
         self.names.len()

@@ -287,6 +287,22 @@ impl LiveServer {
         self.settle_and_plan(slow);
     }
 
+    /// What another process has found, for this same address: its verdict, and where the name led. The pool's plan
+    /// is rebuilt.
+    pub fn inherit(&self, verdict: Option<Standing>, address: Option<SocketAddr>) {
+        let mut slow = self.slow();
+        if let Some(address) = address.filter(|_| matches!(slow.configured, Address::Name { .. })) {
+            slow.address = Ok(address);
+        }
+        let checked = slow.pool.upgrade().is_some_and(|pool| !pool.config().checks.is_empty());
+        if let Some(verdict) = verdict.filter(|_| checked) {
+            slow.standing = verdict;
+            slow.checked = true;
+        }
+        self.settle(&slow);
+        plan(slow);
+    }
+
     /// Forgets what the checks found: up until the next result. For checks that are gone, or an address
     /// that changed.
     pub fn forget_health(&self) {

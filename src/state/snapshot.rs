@@ -1,7 +1,9 @@
 //! What one reload put in place, all of it at once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::counters::{NONE, ServerLabels};
 use super::pool::LivePool;
 use super::rule_hits::{RuleMoves, RuleNames};
 use super::secured::ServerSlot;
@@ -33,6 +35,16 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn pool(&self, name: &str) -> Option<&Arc<LivePool>> {
         self.pools.iter().find(|pool| **pool.name() == *name)
+    }
+
+    /// What counters are kept by: every pool alone, and with each of its servers.
+    pub fn labels(&self) -> HashSet<ServerLabels> {
+        let of_pool = |pool: &Arc<LivePool>| {
+            let servers: Vec<u32> = pool.servers().iter().map(|server| server.id()).chain([NONE]).collect();
+            let pool = pool.id();
+            servers.into_iter().map(move |server| ServerLabels { pool, server })
+        };
+        self.pools.iter().flat_map(of_pool).collect()
     }
 
     /// One with nothing in it but the name of a rule.

@@ -60,6 +60,12 @@ impl Tallies {
         self.reloads_refused.load(Relaxed)
     }
 
+    /// What a process before this one has counted.
+    pub fn inherit(&self, reloads_refused: u64, log_dropped: u64) {
+        self.reloads_refused.fetch_add(reloads_refused, Relaxed);
+        self.log_dropped.fetch_add(log_dropped, Relaxed);
+    }
+
     pub fn log_dropped(&self) -> u64 {
         self.log_dropped.load(Relaxed)
     }

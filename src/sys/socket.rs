@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// A listening socket that shares its address with those of the other workers; the kernel spreads
 /// connections over them. Accepted sockets inherit TCP_NODELAY, which saves a call on each.

@@ -84,6 +84,16 @@ impl Ring {
         result
     }
 
+    /// The secrets as lines of text, for a process that goes on with them.
+    pub fn handed_on(&self) -> Vec<String> {
+        self.secrets.load().iter().map(|secret| secret.line().trim_end().to_owned()).collect()
+    }
+
+    /// Goes on with another process's secrets, where any of them is good.
+    pub fn go_on_with(&self, lines: &[String], now: SystemTime) {
+        self.put(lines.iter().filter_map(|line| Secret::read(line)).collect(), now);
+    }
+
     /// Makes a new secret when its time has come. Called every second or so.
     ///
     /// # Errors
@@ -115,21 +125,34 @@ impl Ring {
     /// Puts what the file has in place of the own secrets, where it has any that are not too old.
     fn take_up(&self, kept: &mut Kept, now: SystemTime) -> io::Result<()> {
         kept.seen = written(&kept.path);
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         match File::open(&kept.path) {
-            Ok(file) => drop(file.take(4096).read_to_string(&mut text)?),
+            Ok(file) => drop(file.take(4096).read_to_end(&mut bytes)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         }
+        // Whatever a broken disk or hand has left there: lines that are whole are good, and the file is written anew.
+        let text = String::from_utf8_lossy(&bytes);
+        let found: Vec<Secret> = text.lines().filter_map(Secret::read).collect();
+        if found.is_empty() || found.len() < text.lines().count() {
+            tracing::warn!(
+                file = %kept.path.display(), good = found.len(),
+                "the file of session keys is damaged: what is whole in it is used, and it is written anew"
+            );
+        }
+        self.put(found, now);
+        Ok(())
+    }
+
+    /// Puts these in place of the own ones, where any is not too old.
+    fn put(&self, mut found: Vec<Secret>, now: SystemTime) {
         let oldest = unix(now).saturating_sub(KEPT as i64 * TURN.as_secs() as i64);
-        let mut found: Vec<Secret> = text.lines().filter_map(Secret::read).collect();
         found.retain(|secret| (oldest..=unix(now)).contains(&secret.made));
         found.sort_by_key(|secret| std::cmp::Reverse(secret.made));
         found.truncate(KEPT);
         if !found.is_empty() {
             self.secrets.store(Arc::new(found));
         }
-        Ok(())
     }
 
     /// Writes a new file and puts it in the place of the old one: never half of it is there.
@@ -357,10 +380,29 @@ mod tests {
         assert_eq!(second.secrets.load().len(), 2);
 
         // A damaged line is left out, what is too old forgotten.
-        std::fs::write(&file, format!("nonsense\n{}", std::fs::read_to_string(&file).unwrap())).unwrap();
-        let third = Arc::new(Ring::new(at(20)));
-        third.keep_in(&folder, at(20)).unwrap();
-        assert_eq!(third.secrets.load().len(), 2);
+        let good = std::fs::read(&file).unwrap();
+        for (text, left) in [
+            ([b"nonsense\n", &good[..]].concat(), 2),
+            (good[..good.len() - 9].to_vec(), 1),
+            (good[..9].to_vec(), 1),
+            (Vec::new(), 1),
+            (vec![0xff; 9000], 1),
+        ] {
+            std::fs::write(&file, &text).unwrap();
+            let third = Arc::new(Ring::new(at(20)));
+            third.keep_in(&folder, at(20)).unwrap();
+            assert_eq!(third.secrets.load().len(), left);
+            let whole = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(whole.lines().filter_map(Secret::read).count(), left, "it is written anew");
+        }
+        std::fs::write(&file, &good).unwrap();
+
+        // Another process can go on with it without a file.
+        let heir = Arc::new(Ring::new(at(13)));
+        heir.go_on_with(&first.handed_on(), at(13));
+        assert_eq!(ticketer(&heir, 1).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        heir.go_on_with(&["nonsense".to_owned()], at(13));
+        assert_eq!(heir.secrets.load().len(), 2);
         let late = Arc::new(Ring::new(at(60)));
         late.keep_in(&folder, at(60)).unwrap();
         assert_eq!(ticketer(&late, 1).decrypt(&ticket), None);

@@ -41,3 +41,5 @@ mod stop;
 mod switching;
 mod tls;
 mod tls_out;
+mod upgrade;
+mod upgrade_load;

@@ -320,7 +320,7 @@ fn a_listener_that_speaks_another_language_lets_the_old_ones_finish() {
     echo(&mut websocket);
 }
 
-pub fn upgrade(client: &mut Client) {
+pub fn upgrade<S: Read + Write>(client: &mut Client<S>) {
     let fields = [
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
@@ -330,7 +330,7 @@ pub fn upgrade(client: &mut Client) {
     assert_eq!(client.request("GET", "/ws", &fields).expect("an answer").status, 101);
 }
 
-pub fn echo(client: &mut Client) {
+pub fn echo<S: Read + Write>(client: &mut Client<S>) {
     client.send(b"\x81\x05hello").expect("sent");
     let mut back = [0; 7];
     client.read_exact(&mut back).expect("an echo");

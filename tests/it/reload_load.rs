@@ -19,22 +19,22 @@ use crate::reload::{echo, upgrade};
 const ROUNDS: usize = 20;
 const LONG: usize = 100;
 
-const GIB: u64 = 1 << 30;
+pub const GIB: u64 = 1 << 30;
 
 /// What is counted over all clients.
 #[derive(Default)]
-struct Seen {
-    over: AtomicBool,
-    requests: AtomicUsize,
-    faults: std::sync::Mutex<Vec<String>>,
+pub struct Seen {
+    pub over: AtomicBool,
+    pub requests: AtomicUsize,
+    pub faults: std::sync::Mutex<Vec<String>>,
 }
 
 impl Seen {
-    fn goes_on(&self) -> bool {
+    pub fn goes_on(&self) -> bool {
         !self.over.load(Ordering::Relaxed)
     }
 
-    fn take(&self, what: &str, result: Result<u16, String>) {
+    pub fn take(&self, what: &str, result: Result<u16, String>) {
         match result {
             Ok(200) => drop(self.requests.fetch_add(1, Ordering::Relaxed)),
             Ok(status) => self.fault(format!("{what}: {status}")),
@@ -42,7 +42,7 @@ impl Seen {
         }
     }
 
-    fn fault(&self, fault: String) {
+    pub fn fault(&self, fault: String) {
         self.faults.lock().expect("the faults").push(fault);
     }
 }
@@ -118,7 +118,7 @@ fn nothing_is_dropped_by_reloads_under_load() {
         }
         scope.spawn(|| by_turns(&seen, &address));
         scope.spawn(|| streams(&seen, &address));
-        let download = scope.spawn(|| download(&seen, &address));
+        let download = scope.spawn(|| download(&seen, &address, Duration::from_millis(10)));
         let upload = scope.spawn(|| upload(&seen, &address));
         scope.spawn(|| websocket(&seen, &address));
         scope.spawn(|| {
@@ -194,7 +194,7 @@ fn rounds_of(reeve: &Reeve, texts: &Texts<'_>, rounds: usize) {
 }
 
 /// The server and the client of gRPC, and the file that ends the client; without Python none.
-fn grpc_peers(port: &Port, reeve: &Reeve) -> Option<(Process, Process, std::path::PathBuf)> {
+pub fn grpc_peers(port: &Port, reeve: &Reeve) -> Option<(Process, Process, std::path::PathBuf)> {
     let (Some(mut server), Some(mut client)) = (python_with_packages(), python_with_packages()) else {
         skip("no Python of ours; ./check makes one");
         return None;
@@ -222,7 +222,7 @@ fn keep_alive(seen: &Seen, address: &str) {
 }
 
 /// A connection for each request.
-fn by_turns(seen: &Seen, address: &str) {
+pub fn by_turns(seen: &Seen, address: &str) {
     while seen.goes_on() {
         let answer = Client::try_connect(address).and_then(|mut client| client.request("GET", "/sized/10", &[]));
         seen.take("a new connection", answer.map(|answer| answer.status).map_err(|error| error.to_string()));
@@ -241,8 +241,8 @@ fn streams(seen: &Seen, address: &str) {
     }
 }
 
-/// A GiB, slowly while there are reloads and then at once; how much came, and whether it is right.
-fn download(seen: &Seen, address: &str) -> (u64, bool) {
+/// A GiB, with pauses while there are reloads and then at once; how much came, and whether it is right.
+pub fn download(seen: &Seen, address: &str, pause: Duration) -> (u64, bool) {
     let mut client = Client::connect(address);
     client.send(format!("GET /sized/{GIB} HTTP/1.1\r\nHost: a\r\n\r\n")).expect("sent");
     assert_eq!(client.head().expect("a head").status, 200);
@@ -256,14 +256,14 @@ fn download(seen: &Seen, address: &str) -> (u64, bool) {
             _ => break,
         }
         if seen.goes_on() {
-            thread::park_timeout(Duration::from_millis(10));
+            thread::park_timeout(pause);
         }
     }
     (got, good)
 }
 
 /// A body that ends with the reloads.
-fn upload(seen: &Seen, address: &str) -> bool {
+pub fn upload(seen: &Seen, address: &str) -> bool {
     let mut client = Client::connect(address);
     client.send("POST /measure HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").expect("sent");
     let mut sent = 0;
@@ -278,7 +278,7 @@ fn upload(seen: &Seen, address: &str) -> bool {
     client.answer("POST").expect("an answer").text() == format!("{sent} as sent")
 }
 
-fn websocket(seen: &Seen, address: &str) {
+pub fn websocket(seen: &Seen, address: &str) {
     let mut client = Client::connect(address);
     upgrade(&mut client);
     while seen.goes_on() {

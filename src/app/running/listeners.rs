@@ -5,6 +5,7 @@
 //! so that all of them can be counted, closed and handed on in one place.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::StartError;
@@ -29,33 +30,31 @@ pub struct Open {
     /// Where it is: `place.address` with its port.
     pub bound: SocketAddr,
     key: u64,
-    /// In the order of the workers.
+    /// One for each worker of the process that opened them.
     sockets: Vec<TcpListener>,
+    /// The workers' own descriptors, until they are handed out.
+    waiting: Vec<Vec<TcpListener>>,
 }
 
 impl Open {
-    /// A descriptor of each socket for somebody else.
-    fn duplicates(&self) -> std::io::Result<Vec<TcpListener>> {
-        self.sockets.iter().map(TcpListener::try_clone).collect()
+    fn new(place: Place, key: u64, sockets: Vec<TcpListener>, workers: usize) -> std::io::Result<Open> {
+        let bound = sockets.first().map_or(Ok(place.address), TcpListener::local_addr)?;
+        let waiting = spread(sockets.len(), workers)
+            .into_iter()
+            .map(|own| own.into_iter().map(|at| sockets[at].try_clone()).collect())
+            .collect::<std::io::Result<_>>()?;
+        Ok(Open { place, bound, key, sockets, waiting })
     }
 }
 
-/// What has been opened and is not accepted on yet.
-#[derive(Debug)]
-pub struct Opened {
-    open: Open,
-    /// The workers' own descriptors.
-    handed: Vec<TcpListener>,
-}
-
-impl Opened {
-    pub fn name(&self) -> &Arc<str> {
-        &self.open.place.name
+/// Which of so many sockets each worker accepts on. None is left out, and where there are fewer sockets than workers some
+/// share one: to open another would put clients into a queue that is lost if this process does not come to serve.
+fn spread(sockets: usize, workers: usize) -> Vec<Vec<usize>> {
+    let mut own: Vec<Vec<usize>> = vec![Vec::new(); workers];
+    for turn in 0..if sockets == 0 { 0 } else { sockets.max(workers) } {
+        own[turn % workers].push(turn % sockets);
     }
-
-    pub fn bound(&self) -> SocketAddr {
-        self.open.bound
-    }
+    own
 }
 
 /// What the workers have to do.
@@ -129,7 +128,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The first address that cannot be listened on; then none of them is.
-    pub fn open(&mut self, places: Vec<Place>, workers: usize) -> Result<Vec<Opened>, StartError> {
+    pub fn open(&mut self, places: Vec<Place>, workers: usize) -> Result<Vec<Open>, StartError> {
         let mut opened = Vec::with_capacity(places.len());
         for place in places {
             self.keys += 1;
@@ -139,7 +138,7 @@ impl Listeners {
     }
 
     /// Each worker gets a socket of its own for every address: the kernel spreads connections over them.
-    fn open_one(&self, place: Place, workers: usize) -> Result<Opened, StartError> {
+    fn open_one(&self, place: Place, workers: usize) -> Result<Open, StartError> {
         let what = format!("listen.{}", place.name);
         let fail = |address, error| StartError::Listen { what: what.clone(), address, error };
         // Shared sockets of one user share an address without a word; another Reeve must not.
@@ -154,15 +153,40 @@ impl Listeners {
             bound = socket.local_addr().map_err(|error| fail(bound, error))?;
             sockets.push(socket);
         }
-        let open = Open { place, bound, key: self.keys, sockets };
-        let handed = open.duplicates().map_err(|error| fail(bound, error))?;
-        Ok(Opened { open, handed })
+        Open::new(place, self.keys, sockets, workers).map_err(|error| fail(bound, error))
+    }
+
+    /// Takes sockets over that another process has opened.
+    ///
+    /// # Errors
+    /// When one is no listening socket, or descriptors run out.
+    pub fn take_over(&mut self, place: Place, sockets: Vec<TcpListener>, workers: usize) -> std::io::Result<()> {
+        self.keys += 1;
+        self.open.push(Open::new(place, self.keys, sockets, workers)?);
+        Ok(())
+    }
+
+    /// Gives all of them up: the workers' own descriptors, by these keys, are the last ones here.
+    pub fn give_up(&mut self) -> Vec<u64> {
+        self.open.drain(..).map(|open| open.key).collect()
+    }
+
+    /// What is open, with a descriptor of each socket for another process.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn hand_on(&self) -> std::io::Result<Vec<(Place, Vec<OwnedFd>)>> {
+        let all = self.open.iter().map(|open| {
+            let sockets = open.sockets.iter().map(|socket| Ok(socket.try_clone()?.into()));
+            Ok((open.place.clone(), sockets.collect::<std::io::Result<_>>()?))
+        });
+        all.collect()
     }
 
     /// Does what [`plan`] says, as far as it is done here; the rest is the workers'. `number` is that of a listener.
     pub fn commit(
         &mut self,
-        opened: Vec<Opened>,
+        opened: Vec<Open>,
         stay: Vec<(usize, Place)>,
         mut close: Vec<usize>,
         number: impl Fn(&Arc<str>) -> ListenerId,
@@ -172,14 +196,14 @@ impl Listeners {
         }
         close.sort_unstable();
         let close = close.into_iter().rev().map(|at| self.open.remove(at).key).collect();
-        let workers = opened.iter().map(|opened| opened.handed.len()).max().unwrap_or(0);
+        self.open.extend(opened);
+        let workers = self.open.iter().map(|open| open.waiting.len()).max().unwrap_or(0);
         let mut listen: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
-        for Opened { open, handed } in opened {
+        for open in &mut self.open {
             let (key, address, listener) = (open.key, open.place.address, number(&open.place.name));
-            for (sockets, socket) in listen.iter_mut().zip(handed) {
-                sockets.push(Socket { key, listener, address, socket });
+            for (sockets, own) in listen.iter_mut().zip(std::mem::take(&mut open.waiting)) {
+                sockets.extend(own.into_iter().map(|socket| Socket { key, listener, address, socket }));
             }
-            self.open.push(open);
         }
         Handover { close, listen }
     }
@@ -221,6 +245,28 @@ mod tests {
         assert_eq!(plan.open, [place("b", "127.0.0.1:0")]);
         assert_eq!(plan.stay, [(0, place("a", "127.0.0.1:0"))]);
         assert_eq!(plan.close, [1]);
+    }
+
+    #[test]
+    fn sockets_of_another_process_are_served_by_any_number_of_workers() {
+        assert_eq!(spread(2, 2), [[0], [1]]);
+        assert_eq!(spread(5, 2), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(spread(2, 3), [[0], [1], [0]]);
+        assert!(spread(0, 2).iter().all(Vec::is_empty));
+
+        let mut first = Listeners::default();
+        let opened = first.open(vec![place("web", "127.0.0.1:0")], 3).unwrap();
+        first.commit(opened, Vec::new(), Vec::new(), |_| ListenerId(1));
+        let mut second = Listeners::default();
+        for (place, sockets) in first.hand_on().unwrap() {
+            second.take_over(place, sockets.into_iter().map(TcpListener::from).collect(), 2).unwrap();
+        }
+        assert!(second.bound().eq(first.bound()));
+        let plan = plan(&second.places(), vec![place("web", "127.0.0.1:0")]);
+        assert!(plan.open.is_empty() && plan.close.is_empty());
+        let listen = second.commit(Vec::new(), plan.stay, plan.close, |_| ListenerId(1)).listen;
+        assert_eq!(listen.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        assert!(second.commit(Vec::new(), Vec::new(), Vec::new(), |_| ListenerId(1)).listen.is_empty());
     }
 
     #[test]

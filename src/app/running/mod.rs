@@ -23,13 +23,14 @@ use tokio::sync::watch;
 use self::listeners::Listeners;
 use super::check::Prepared;
 use super::state_folder;
+use super::upgrade::{Before, Origin};
 use crate::config;
 use crate::config::source::Sources;
 use crate::model::config::{AccessLog, Config, LogTarget};
 use crate::model::{Fault, Severity};
-use crate::monitor::Metrics;
+use crate::monitor::{Control, Metrics};
 use crate::proxy::access_log::{Log, Logs};
-use crate::state::commands::Workers;
+use crate::state::commands::{Socket, Workers};
 use crate::state::orders::Changes;
 use crate::state::tallies::Tallies;
 use crate::state::{Farm, ListenerId, Secured};
@@ -85,6 +86,7 @@ pub struct Running {
     pub workers: Arc<Workers>,
     pub tallies: Arc<Tallies>,
     pub listeners: Listeners,
+    pub control: watch::Sender<Control>,
     pub metrics: watch::Sender<Metrics>,
     pub logs: Logs,
     pub log: Option<Log>,
@@ -96,6 +98,10 @@ pub struct Running {
     pub started_with: Arc<Config>,
     /// The keys of TLS sessions are kept in the state folder.
     pub keeps_keys: bool,
+    /// What a process that is to take over is started from; `None` where none can.
+    pub origin: Option<Origin>,
+    /// Processes before this one.
+    pub before: Before,
 }
 
 /// Texts without a fault, and what was made of them.
@@ -134,6 +140,16 @@ impl Running {
     /// # Errors
     /// When something that they ask for cannot be had. Then nothing has changed.
     pub async fn apply(&mut self, ready: Ready) -> Result<Changes, StartError> {
+        let (changes, sockets) = self.put_in_force(ready).await?;
+        self.workers.listen(sockets).await;
+        Ok(changes)
+    }
+
+    /// As [`Running::apply`], but for the new sockets: those are the workers' when they are to begin to accept.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn put_in_force(&mut self, ready: Ready) -> Result<(Changes, Vec<Vec<Socket>>), StartError> {
         let Ready { config, tables, tls, sources, notes, mut changes } = ready;
         let before = self.config();
         let drains = self.farm.drains();
@@ -146,7 +162,7 @@ impl Running {
         let other_log = config.log.access != before.log.access;
         let log = config.log.access.as_ref().filter(|_| other_log).map(|log| self.start_log(log)).transpose()?;
         // From here on nothing can fail.
-        changes.opened = opened.iter().map(|opened| format!("{} ({})", opened.bound(), opened.name())).collect();
+        changes.opened = opened.iter().map(|opened| format!("{} ({})", opened.bound, opened.place.name)).collect();
         let places = self.listeners.places();
         changes.closed =
             plan.close.iter().map(|at| format!("{} ({})", places[*at].address, places[*at].name)).collect();
@@ -164,14 +180,14 @@ impl Running {
             self.log = log;
         }
         self.install(config.clone(), tables, &tls).await;
-        self.workers.listen(handover.listen).await;
+        self.workers.inherit(self.farm.generations().inherited(&self.farm));
         self.metrics.send_replace(metrics);
         self.force.send_replace(Arc::new((config, tls)));
         self.sources = sources.clone();
         self.lists.send_replace(sources);
         self.tallies.set_notes(notes);
         self.tallies.set_loaded(SystemTime::now());
-        Ok(changes)
+        Ok((changes, handover.listen))
     }
 
     /// On a thread of its own: to plan thousands of pools takes a while, and the control thread has others to serve.
@@ -182,6 +198,13 @@ impl Running {
         if let Err(error) = installed.await {
             tracing::error!(%error, "a configuration could not be installed by a fault of Reeve");
         }
+    }
+
+    /// Accepts nobody any more: what is in the queues of sockets that nobody else has is served. When this returns, every
+    /// worker has seen to it.
+    pub async fn give_up_listening(&mut self) {
+        let keys = self.listeners.give_up();
+        self.close(keys, Vec::new()).await;
     }
 
     /// Has the workers close sockets, and asks the connections of these listeners to leave.

@@ -12,9 +12,10 @@ use super::changes::need_a_restart;
 use super::{Ready, Running};
 use crate::app::check;
 use crate::app::reload;
+use crate::app::upgrade::{self, Replaced};
 use crate::config::fault;
 use crate::state::orders::{Order, Reloaded, Texts};
-use crate::sys;
+use crate::sys::{self, notify};
 
 /// Regexes of one rule set that are compiled without being asked for: a few KiB each.
 pub const REGEXES_COMPILED: usize = 100_000;
@@ -23,11 +24,17 @@ pub const REGEXES_COMPILED: usize = 100_000;
 const SWEEP: Duration = Duration::from_secs(1);
 
 const STOPPING: &str = "the process is about to end: nothing is changed any more";
+const REPLACED: &str = "another process has just taken over: ask again";
 
-/// Carries orders out until `stop` says so, and gives the process's pieces back. An order that is under way is
-/// finished, but for texts that are still being compiled.
-pub async fn obey(mut running: Running, mut orders: mpsc::Receiver<Order>, mut stop: watch::Receiver<bool>) -> Running {
-    loop {
+/// Carries orders out until `stop` says so or another process has taken over, and gives the process's pieces back. An
+/// order that is under way is finished, but for texts that are still being compiled.
+pub async fn obey(
+    mut running: Running,
+    mut orders: mpsc::Receiver<Order>,
+    mut stop: watch::Receiver<bool>,
+) -> (Running, Option<Replaced>) {
+    let mut replaced = None;
+    while replaced.is_none() {
         let order = tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
@@ -43,9 +50,11 @@ pub async fn obey(mut running: Running, mut orders: mpsc::Receiver<Order>, mut s
             break;
         }
         let mut reloads = Reloads::default();
+        let mut upgrades = Vec::new();
         while let Some(order) = next {
             match order {
                 Order::Reload { what, reply } => reloads.add(what, reply),
+                Order::Upgrade { binary, within, reply } => upgrades.push((binary, within, reply)),
                 Order::Service { drain, name, reply } => {
                     // Whoever asked may have given up.
                     let _ = reply.send(running.set_service(drain, &name).await);
@@ -54,27 +63,47 @@ pub async fn obey(mut running: Running, mut orders: mpsc::Receiver<Order>, mut s
             next = orders.try_recv().ok();
         }
         if let Some(what) = reloads.what {
+            notify::tell(&["RELOADING=1", &notify::monotonic()]);
             let reloaded = running.reload(what, &mut stop).await;
+            notify::tell(&["READY=1"]);
             for reply in reloads.replies {
                 let _ = reply.send(reloaded.clone());
             }
             // Those who reload again and again must not pile them up.
             sweep(&running).await;
         }
+        for (binary, within, reply) in upgrades {
+            let upgraded = if replaced.is_some() {
+                upgrade::refused(&running, REPLACED.to_owned())
+            } else {
+                notify::tell(&["RELOADING=1", &notify::monotonic()]);
+                let (upgraded, by) = upgrade::upgrade(&mut running, binary, within, &mut stop).await;
+                replaced = by;
+                if replaced.is_none() {
+                    notify::tell(&["READY=1"]);
+                }
+                upgraded
+            };
+            let _ = reply.send(upgraded);
+        }
     }
+    let why = if replaced.is_some() { REPLACED } else { STOPPING };
     // Nobody waits for an answer that never comes.
     orders.close();
     while let Ok(order) = orders.try_recv() {
         match order {
             Order::Reload { reply, .. } => {
-                let _ = reply.send(running.refused(Instant::now(), STOPPING.to_owned()));
+                let _ = reply.send(running.refused(Instant::now(), why.to_owned()));
             }
             Order::Service { reply, .. } => {
-                let _ = reply.send(Err(STOPPING.to_owned()));
+                let _ = reply.send(Err(why.to_owned()));
+            }
+            Order::Upgrade { reply, .. } => {
+                let _ = reply.send(upgrade::refused(&running, why.to_owned()));
             }
         }
     }
-    running
+    (running, replaced)
 }
 
 /// Frees snapshots that nobody has any more: of ten thousand rules that takes a while.
@@ -83,7 +112,8 @@ async fn sweep(running: &Running) {
     let _ = tokio::task::spawn_blocking(move || farm.sweep()).await;
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+/// Waits until `stop` says so.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that nobody is left who could say it.
     let _ = stop.wait_for(|stop| *stop).await;
 }

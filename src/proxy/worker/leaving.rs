@@ -63,8 +63,12 @@ impl Worker {
         }
     }
 
-    /// From now on no connection is accepted, and answers say that they are the last.
-    pub(in crate::proxy) fn begin_drain(&self) {
+    /// From now on no connection is accepted, and answers say that they are the last. Without a deadline, idle connections
+    /// stay until their next request or their own time: whoever is just sending one is not cut.
+    pub(in crate::proxy) fn begin_drain(&self, deadline: bool) {
+        if deadline && self.hurried.get().is_none() {
+            self.hurried.set(Some(Instant::now()));
+        }
         if !self.is_draining() {
             self.draining.set(Some(Instant::now()));
             self.drain.notify_waiters();
@@ -83,10 +87,9 @@ impl Worker {
 
     /// Whether a drain has begun and is over: all connections have ended, or their time has.
     pub(in crate::proxy) fn is_drained(&self) -> bool {
-        self.draining.get().is_some_and(|since| {
-            let (open, passed) = (self.connections.borrow().count(), since.elapsed());
-            (open == 0 && passed > TICK) || passed > self.view().snapshot.config.timeouts.drain
-        })
+        let patience = || self.view().snapshot.config.timeouts.drain;
+        let empty = |since: Instant| self.connections.borrow().count() == 0 && since.elapsed() > TICK;
+        self.draining.get().is_some_and(empty) || self.hurried.get().is_some_and(|since| since.elapsed() > patience())
     }
 
     /// Whether a tunnel's time is over: that of the worker's drain, or of its listener's, is about to be. It ends
@@ -97,7 +100,7 @@ impl Worker {
         };
         // Not borrowed while it is asked for the time: a new snapshot writes there.
         let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
-        self.draining.get().is_some_and(over) || leaving.is_some_and(over)
+        self.hurried.get().is_some_and(over) || leaving.is_some_and(over)
     }
 
     /// Ends connections that are leaving and have nothing under way.
@@ -106,7 +109,7 @@ impl Worker {
         for connection in self.connections.borrow().iter() {
             let leaving = connection.leaving.borrow().as_ref().map(|leaving| leaving.since);
             some |= leaving.is_some();
-            let Some(since) = self.draining.get().or(leaving) else { continue };
+            let Some(since) = self.hurried.get().or(leaving) else { continue };
             match connection.doing.get() {
                 Doing::Idle if since.elapsed() > IDLE_GRACE => connection.timer.expire(),
                 Doing::Tunnel if self.tunnel_ends(connection) => connection.timer.expire(),

@@ -1,6 +1,6 @@
 //! The snapshot in force as a worker follows it, and what it does when there is another one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,8 +9,8 @@ use super::super::registry::{Connection, Leaving};
 use super::super::view::View;
 use super::Worker;
 use crate::model::Limits;
-use crate::state::counters::{NONE, ServerLabels};
-use crate::state::{LivePool, Snapshot, Way};
+use crate::state::Way;
+use crate::state::counters::NONE;
 
 /// What client connections take of the process, by which each worker's share of `limits.connections` is found.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,7 @@ impl Worker {
         {
             let mut counters = self.counters.borrow_mut();
             counters.rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
-            let known = labels(snapshot);
+            let known = snapshot.labels();
             counters.retain(|labels| labels.pool == NONE || known.contains(&labels));
         }
         self.most_connections.set(self.room.connections(&snapshot.config.limits));
@@ -91,16 +91,6 @@ impl Worker {
             *self.log.borrow_mut() = self.logs.sink();
         }
     }
-}
-
-/// What counters are kept by: every pool alone, and with each of its servers.
-fn labels(snapshot: &Snapshot) -> HashSet<ServerLabels> {
-    let of_pool = |pool: &Arc<LivePool>| {
-        let servers: Vec<u32> = pool.servers().iter().map(|server| server.id()).chain([NONE]).collect();
-        let pool = pool.id();
-        servers.into_iter().map(move |server| ServerLabels { pool, server })
-    };
-    snapshot.pools.iter().flat_map(of_pool).collect()
 }
 
 /// How each server is spoken to now, by its number; `None` for one that is gone or drained.

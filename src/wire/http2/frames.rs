@@ -12,7 +12,10 @@ pub mod kind {
     pub const SETTINGS: u8 = 4;
     pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
+    /// One that nobody has given a meaning to: ignored by whoever gets it (§5.5).
+    pub const UNKNOWN: u8 = 0xfa;
 }
 
 /// A flag of SETTINGS and PING: an answer to ours.
@@ -20,7 +23,9 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// Bytes of a frame's head, and of the payload that is looked at.
-const HEAD: usize = 9;
+pub const HEAD: usize = 9;
+/// Where in the head the type is.
+pub const KIND: usize = 3;
 const PEEK: usize = 4;
 
 /// One frame, as far as it is looked at.
@@ -74,8 +79,10 @@ impl Frames {
         usize::from(self.head[0]) << 16 | usize::from(self.head[1]) << 8 | usize::from(self.head[2])
     }
 
-    /// Looks through bytes as they came, and calls `seen` for each frame that begins in them.
-    pub fn pass(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
+    /// Looks through bytes as they came, and calls `seen` for each frame whose head ends in them, with how many of the bytes
+    /// have been looked at by then.
+    pub fn pass(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame, usize)) {
+        let whole = bytes.len();
         loop {
             let stepped = self.skip.min(bytes.len());
             self.skip -= stepped;
@@ -97,7 +104,7 @@ impl Frames {
             self.skip = self.length() - (self.have - HEAD);
             self.have = 0;
             self.follow(frame);
-            seen(frame);
+            seen(frame, whole - bytes.len());
         }
     }
 
@@ -151,7 +158,7 @@ mod tests {
         for step in [1, 2, 3, 7, 9, 13, 100, bytes.len()] {
             let mut frames = Frames::new(24);
             let mut seen = Vec::new();
-            bytes.chunks(step).for_each(|piece| frames.pass(piece, |frame| seen.push(frame)));
+            bytes.chunks(step).for_each(|piece| frames.pass(piece, |frame, _| seen.push(frame)));
             let short: Vec<_> =
                 seen.iter().map(|frame| (frame.kind, frame.stream, frame.length, frame.value)).collect();
             assert_eq!(
@@ -167,14 +174,14 @@ mod tests {
     fn a_header_block_is_open_until_its_end() {
         let mut frames = Frames::new(0);
         assert_eq!(frames.open_block(), None);
-        frames.pass(&frame(kind::HEADERS, 0, 1, b"ab"), |_| {});
+        frames.pass(&frame(kind::HEADERS, 0, 1, b"ab"), |_, _| {});
         let first = frames.open_block();
         assert!(first.is_some());
-        frames.pass(&frame(kind::CONTINUATION, 0, 1, b"ab"), |_| {});
+        frames.pass(&frame(kind::CONTINUATION, 0, 1, b"ab"), |_, _| {});
         assert_eq!(frames.open_block(), first);
-        frames.pass(&frame(kind::CONTINUATION, 4, 1, b"ab"), |_| {});
+        frames.pass(&frame(kind::CONTINUATION, 4, 1, b"ab"), |_, _| {});
         assert_eq!(frames.open_block(), None);
-        frames.pass(&frame(kind::HEADERS, 4, 3, b"ab")[..6], |_| {});
+        frames.pass(&frame(kind::HEADERS, 4, 3, b"ab")[..6], |_, _| {});
         assert!(frames.open_block().is_some(), "its own head counts");
     }
 }

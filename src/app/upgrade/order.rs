@@ -1,0 +1,277 @@
+//! An upgrade on the old side: it starts the new process, hands everything over, and goes on as before if that
+//! fails in any way.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::child::Started;
+use super::link::Link;
+use super::parcel::{Known, Parcel, Section, TalliesPart, millis};
+use super::{FORMAT, SETTLE, STEP, ToNew, ToOld};
+use crate::app::running::Running;
+use crate::app::running::orders::stopped;
+use crate::monitor;
+use crate::state::counted::Counted;
+use crate::state::generations::Old;
+use crate::state::orders::Upgraded;
+use crate::sys::notify;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Another process serves now.
+#[derive(Debug)]
+pub struct Replaced {
+    pub link: Link,
+    /// What it was told had been counted.
+    pub counted: Counted,
+}
+
+/// Has another process take over. Without `Replaced` this one goes on.
+pub async fn upgrade(
+    running: &mut Running,
+    binary: Option<PathBuf>,
+    within: Duration,
+    stop: &mut watch::Receiver<bool>,
+) -> (Upgraded, Option<Replaced>) {
+    let began = Instant::now();
+    let mut upgraded =
+        Upgraded { pid_before: std::process::id(), version_before: VERSION.to_owned(), ..Upgraded::default() };
+    let result = steps(running, binary.as_deref(), within, stop, &mut upgraded).await;
+    upgraded.seconds = began.elapsed().as_secs_f64();
+    match result {
+        Ok(replaced) => {
+            running.give_up_listening().await;
+            upgraded.done = true;
+            let Upgraded { pid, version, version_before, seconds, .. } = &upgraded;
+            tracing::info!(
+                pid,
+                version,
+                version_before,
+                took = format!("{seconds:.3} s"),
+                "another process serves: this one finishes what it has"
+            );
+            (upgraded, Some(replaced))
+        }
+        Err(error) => {
+            running.farm.generations().add_upgrades(0, 1);
+            for line in error.lines() {
+                tracing::warn!("{line}");
+            }
+            tracing::warn!(binary = upgraded.binary, "not upgraded: this process goes on");
+            upgraded.error = Some(error);
+            (upgraded, None)
+        }
+    }
+}
+
+/// An order that is not tried.
+pub fn refused(running: &Running, error: String) -> Upgraded {
+    running.farm.generations().add_upgrades(0, 1);
+    Upgraded {
+        pid_before: std::process::id(),
+        version_before: VERSION.to_owned(),
+        error: Some(error),
+        ..Upgraded::default()
+    }
+}
+
+/// Why it failed, and whether the new process is ending by itself.
+struct Failed {
+    why: String,
+    ending: bool,
+}
+
+impl Failed {
+    fn late(what: &str, within: Duration) -> Failed {
+        let why = format!("the new process was not {what} within {} s", within.as_secs_f64());
+        Failed { why, ending: false }
+    }
+
+    fn said(message: &ToOld, what: &str) -> Failed {
+        match message {
+            ToOld::Refused { why } => Failed { why: format!("the new process refused: {why}"), ending: true },
+            _ => Failed { why: format!("the new process said {message:?} where '{what}' was expected"), ending: false },
+        }
+    }
+
+    fn broken(error: &io::Error, what: &str) -> Failed {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match error.kind() {
+            UnexpectedEof | ConnectionReset | BrokenPipe => {
+                Failed { why: format!("the new process broke off before it was {what}"), ending: true }
+            }
+            _ => Failed {
+                why: format!("the new process was not understood before it was {what}: {error}"),
+                ending: false,
+            },
+        }
+    }
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Failed {
+        Failed { why, ending: false }
+    }
+}
+
+async fn steps(
+    running: &mut Running,
+    binary: Option<&Path>,
+    within: Duration,
+    stop: &mut watch::Receiver<bool>,
+    upgraded: &mut Upgraded,
+) -> Result<Replaced, String> {
+    let origin = running.origin.clone().ok_or("only `reeve run` can be upgraded")?;
+    let program = binary.unwrap_or(origin.program());
+    upgraded.binary = program.display().to_string();
+    let cannot = |error: io::Error| format!("{} cannot be started: {error}", program.display());
+    let (link, other) = Link::pair().map_err(cannot)?;
+    let mut started = Started::start(&origin, binary, other).map_err(cannot)?;
+    upgraded.pid = started.pid();
+    let prepared = tokio::select! {
+        prepared = prepare(running, &link, within, upgraded) => prepared,
+        () = stopped(stop) => Err("this process is about to end".to_owned().into()),
+    };
+    let handed = match prepared {
+        Ok(control) => commit(running, &link, control, started.pid()).await,
+        Err(error) => Err(error),
+    };
+    match handed {
+        Ok(counted) => {
+            started.let_go();
+            Ok(Replaced { link, counted })
+        }
+        Err(Failed { why, ending }) => {
+            // The link stays open until it has ended: else it would take the service for its own.
+            let ended = tokio::task::spawn_blocking(move || started.end(ending));
+            let (how, said) = ended.await.unwrap_or_default();
+            drop(link);
+            upgraded.said = said;
+            Err(format!("{why}; process {} {how}", upgraded.pid))
+        }
+    }
+}
+
+/// As far as nothing is given up yet; whether the new process goes on with the control socket.
+async fn prepare(running: &Running, link: &Link, within: Duration, upgraded: &mut Upgraded) -> Result<bool, Failed> {
+    let failed = |error: io::Error| format!("what is handed over cannot be gathered: {error}");
+    let sections = parcel(running).map_err(failed)?;
+    let ready = async {
+        // It may refuse before it has read everything: what it says is worth more than that it does not read.
+        let (sent, heard) = tokio::join!(send(link, sections), async {
+            loop {
+                match link.receive().await.map(|(message, _)| message) {
+                    Ok(ToOld::Ready { control }) => return Ok(control),
+                    Ok(ToOld::Hello { version }) => upgraded.version = version,
+                    Ok(other) => return Err(Failed::said(&other, "ready")),
+                    Err(error) => return Err(Failed::broken(&error, "ready")),
+                }
+            }
+        });
+        let control = heard?;
+        sent.map(|()| control).map_err(|error| Failed::broken(&error, "ready"))
+    };
+    let control = timeout(within, ready).await.map_err(|_| Failed::late("ready", within))??;
+    let within = within.min(STEP);
+    let go = timeout(within, link.send(&ToNew::Go, &[])).await.map_err(|_| Failed::late("serving", within))?;
+    go.map_err(|error| Failed::broken(&error, "serving"))?;
+    hear(link, "serving", within, |message| matches!(message, ToOld::Serving)).await?;
+    hear(link, "settled", within + SETTLE, |message| matches!(message, ToOld::Settled)).await?;
+    Ok(control)
+}
+
+async fn hear(link: &Link, what: &str, within: Duration, is: fn(&ToOld) -> bool) -> Result<(), Failed> {
+    match timeout(within, link.receive()).await {
+        Ok(Ok((message, _))) if is(&message) => Ok(()),
+        Ok(Ok((other, _))) => Err(Failed::said(&other, what)),
+        Ok(Err(error)) => Err(Failed::broken(&error, what)),
+        Err(_) => Err(Failed::late(what, within)),
+    }
+}
+
+async fn send(link: &Link, sections: Vec<Section>) -> io::Result<()> {
+    let hello = ToNew::Hello { format: FORMAT, version: VERSION.to_owned(), pid: std::process::id() };
+    link.send(&hello, &[]).await?;
+    for Section { name, data, descriptors } in sections {
+        let beside: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        link.send(&ToNew::Section { name, data }, &beside).await?;
+    }
+    link.send(&ToNew::Whole, &[]).await
+}
+
+fn parcel(running: &Running) -> io::Result<Vec<Section>> {
+    let farm = &running.farm;
+    let (upgrades, upgrades_refused) = farm.generations().upgrades();
+    let metrics = running.metrics.borrow().clone();
+    let control = running.control.borrow().clone();
+    let parcel = Parcel {
+        listeners: running.listeners.hand_on()?,
+        metrics: metrics
+            .iter()
+            .map(|(address, socket)| Ok((*address, socket.try_clone()?.into())))
+            .collect::<io::Result<_>>()?,
+        control: control
+            .map(|control| io::Result::Ok((control.path().to_owned(), control.listener().try_clone()?.into())))
+            .transpose()?,
+        stderr: Some(io::stderr().as_fd().try_clone_to_owned()?),
+        known: Known {
+            keys: running.force.borrow().1.ring.handed_on(),
+            tallies: TalliesPart {
+                generation: farm.snapshot().generation,
+                reloads_refused: running.tallies.reloads_refused(),
+                log_dropped: running.tallies.log_dropped(),
+                upgrades,
+                upgrades_refused,
+            },
+            ..Known::of(farm)
+        },
+    };
+    Ok(parcel.sections()?)
+}
+
+/// Gives the service away; what had been counted. When the new process is gone at the last moment, all is as it was.
+async fn commit(running: &Running, link: &Link, control: bool, pid: u32) -> Result<Counted, Failed> {
+    let doors = (running.control.send_replace(monitor::Control::None), running.metrics.send_replace(Vec::new()));
+    let older = running.before.pause().await;
+    // The supervisor hears it from the one it knows, and before that one may end.
+    notify::tell(&[&format!("MAINPID={pid}")]);
+    match timeout(STEP, give(running, link, &older)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(counted) => {
+            if let Some(socket) = &doors.0 {
+                socket.own(!control);
+            }
+            Ok(counted)
+        }
+        Err(error) => {
+            running.control.send_replace(doors.0);
+            running.metrics.send_replace(doors.1);
+            running.before.resume(older);
+            notify::tell(&[&format!("MAINPID={}", std::process::id()), "READY=1"]);
+            Err(Failed::broken(&error, "given the service"))
+        }
+    }
+}
+
+async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)]) -> io::Result<Counted> {
+    for (old, own) in older {
+        let old = old.clone();
+        let message = ToNew::Older {
+            pid: old.pid,
+            version: old.version,
+            since: millis(old.since),
+            connections: old.connections,
+            hurried: old.hurried,
+            counted: old.counted,
+        };
+        link.send(&message, &[own.duplicate()?.as_fd()]).await?;
+    }
+    let (connections, counted) = super::leave::counted(&running.farm, &running.workers).await;
+    link.send(&ToNew::Yours { connections, counted: counted.clone() }, &[]).await?;
+    Ok(counted)
+}

@@ -1,0 +1,323 @@
+//! What one process hands to the next: named sections, some with descriptors. Who does not know a section leaves it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::app::running::listeners::Place;
+use crate::state::{Drains, Farm, Health, Standing};
+use crate::sys::descriptors::AT_ONCE;
+
+/// Sections at most: each has up to 200 sockets.
+pub const SECTIONS: usize = 10_000;
+
+/// One part of a parcel.
+#[derive(Debug)]
+pub struct Section {
+    pub name: String,
+    pub data: Value,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// All that is handed on.
+#[derive(Debug, Default)]
+pub struct Parcel {
+    pub listeners: Vec<(Place, Vec<OwnedFd>)>,
+    /// With the address as it is configured.
+    pub metrics: Vec<(SocketAddr, OwnedFd)>,
+    pub control: Option<(PathBuf, OwnedFd)>,
+    /// Where the process before writes what it logs.
+    pub stderr: Option<OwnedFd>,
+    pub known: Known,
+}
+
+/// What is known of servers and of the service.
+#[derive(Debug, Default, PartialEq)]
+pub struct Known {
+    pub servers: Vec<ServerPart>,
+    pub drains: DrainsPart,
+    /// Pools, and how many picks were made in each.
+    pub positions: Vec<(String, u64)>,
+    /// Secrets of TLS sessions, as lines.
+    pub keys: Vec<String>,
+    pub tallies: TalliesPart,
+}
+
+/// What is known of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerPart {
+    pub identity: String,
+    /// As it is configured: at another address it is another machine.
+    pub configured: String,
+    /// Where its name led.
+    pub address: Option<SocketAddr>,
+    pub verdict: Option<VerdictPart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerdictPart {
+    pub up: bool,
+    pub why: String,
+    /// Milliseconds since 1970.
+    pub since: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainsPart {
+    pub listeners: BTreeSet<String>,
+    pub pools: BTreeSet<String>,
+    pub servers: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TalliesPart {
+    /// Of the configuration in force.
+    pub generation: u64,
+    pub reloads_refused: u64,
+    pub log_dropped: u64,
+    pub upgrades: u64,
+    pub upgrades_refused: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SocketsPart {
+    listener: String,
+    address: SocketAddr,
+    /// There are more of the same address in the section before.
+    goes_on: bool,
+}
+
+const SOCKETS: &str = "sockets";
+const METRICS: &str = "metrics";
+const CONTROL: &str = "control";
+const STDERR: &str = "stderr";
+const SERVERS: &str = "servers";
+const DRAINS: &str = "drains";
+const POSITIONS: &str = "positions";
+const KEYS: &str = "ticket-keys";
+const TALLIES: &str = "tallies";
+
+impl Parcel {
+    /// In the order in which they are sent.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn sections(self) -> serde_json::Result<Vec<Section>> {
+        let mut sections = Vec::new();
+        let mut add = |name: &str, data: serde_json::Result<Value>, descriptors: Vec<OwnedFd>| {
+            sections.push(Section { name: name.to_owned(), data: data?, descriptors });
+            serde_json::Result::Ok(())
+        };
+        for (place, mut sockets) in self.listeners {
+            let mut goes_on = false;
+            while !sockets.is_empty() || !goes_on {
+                let rest = sockets.split_off(sockets.len().min(AT_ONCE));
+                let part = SocketsPart { listener: place.name.to_string(), address: place.address, goes_on };
+                add(SOCKETS, serde_json::to_value(part), std::mem::replace(&mut sockets, rest))?;
+                goes_on = true;
+            }
+        }
+        for (address, socket) in self.metrics {
+            add(METRICS, serde_json::to_value(address), vec![socket])?;
+        }
+        if let Some((path, socket)) = self.control {
+            add(CONTROL, serde_json::to_value(path), vec![socket])?;
+        }
+        if let Some(stderr) = self.stderr {
+            add(STDERR, Ok(Value::Null), vec![stderr])?;
+        }
+        let Known { servers, drains, positions, keys, tallies } = self.known;
+        add(SERVERS, serde_json::to_value(servers), Vec::new())?;
+        add(DRAINS, serde_json::to_value(drains), Vec::new())?;
+        add(POSITIONS, serde_json::to_value(positions), Vec::new())?;
+        add(KEYS, serde_json::to_value(keys), Vec::new())?;
+        add(TALLIES, serde_json::to_value(tallies), Vec::new())?;
+        Ok(sections)
+    }
+
+    /// Puts a section where it belongs.
+    ///
+    /// # Errors
+    /// In words, when it is not as it has to be.
+    pub fn take(&mut self, section: Section) -> Result<(), String> {
+        let Section { name, data, mut descriptors } = section;
+        let wrong = |error: serde_json::Error| format!("section '{name}' is not understood: {error}");
+        let mut one = || descriptors.pop().ok_or_else(|| format!("section '{name}' came without its descriptor"));
+        match &*name {
+            SOCKETS => {
+                let part: SocketsPart = serde_json::from_value(data).map_err(wrong)?;
+                match self.listeners.last_mut().filter(|_| part.goes_on) {
+                    Some((_, sockets)) => sockets.extend(descriptors),
+                    None => {
+                        let place = Place { name: part.listener.into(), address: part.address };
+                        self.listeners.push((place, descriptors));
+                    }
+                }
+            }
+            METRICS => self.metrics.push((serde_json::from_value(data).map_err(wrong)?, one()?)),
+            CONTROL => self.control = Some((serde_json::from_value(data).map_err(wrong)?, one()?)),
+            STDERR => self.stderr = Some(one()?),
+            SERVERS => self.known.servers = serde_json::from_value(data).map_err(wrong)?,
+            DRAINS => self.known.drains = serde_json::from_value(data).map_err(wrong)?,
+            POSITIONS => self.known.positions = serde_json::from_value(data).map_err(wrong)?,
+            KEYS => self.known.keys = serde_json::from_value(data).map_err(wrong)?,
+            TALLIES => self.known.tallies = serde_json::from_value(data).map_err(wrong)?,
+            _ => tracing::debug!(section = name, "a section of the process before is not known here"),
+        }
+        Ok(())
+    }
+}
+
+impl Known {
+    /// What a farm knows; the rest is the caller's.
+    pub fn of(farm: &Farm) -> Known {
+        let snapshot = farm.snapshot();
+        let servers = snapshot.pools.iter().flat_map(|pool| pool.servers()).map(|server| ServerPart {
+            identity: server.identity().to_string(),
+            configured: server.configured_address().to_string(),
+            address: server.address(),
+            verdict: server.verdict().map(|Standing { health, why, since }| VerdictPart {
+                up: health == Health::Up,
+                why,
+                since: millis(since),
+            }),
+        });
+        let Drains { listeners, pools, servers: drained } = farm.drains();
+        let words = |names: BTreeSet<Arc<str>>| names.iter().map(ToString::to_string).collect();
+        Known {
+            servers: servers.collect(),
+            drains: DrainsPart { listeners: words(listeners), pools: words(pools), servers: words(drained) },
+            positions: snapshot.pools.iter().map(|pool| (pool.name().to_string(), pool.position())).collect(),
+            ..Known::default()
+        }
+    }
+
+    /// What has to be so before a configuration is put in force.
+    pub fn before_install(&self, farm: &Farm) {
+        let DrainsPart { listeners, pools, servers } = self.drains.clone();
+        let names = |words: BTreeSet<String>| words.into_iter().map(Arc::from).collect();
+        let handed = Drains { listeners: names(listeners), pools: names(pools), servers: names(servers) };
+        farm.set_drains(|drains| *drains = handed);
+        farm.follow(self.tallies.generation);
+    }
+
+    /// What is kept of servers and pools that the configuration in force has.
+    pub fn after_install(&self, farm: &Farm) {
+        for part in &self.servers {
+            let Some(server) = farm.server(&part.identity) else { continue };
+            if server.configured_address().to_string() != part.configured {
+                continue;
+            }
+            let verdict = part.verdict.as_ref().map(|verdict| Standing {
+                health: if verdict.up { Health::Up } else { Health::Down },
+                why: verdict.why.clone(),
+                since: time(verdict.since),
+            });
+            server.inherit(verdict, part.address);
+        }
+        let snapshot = farm.snapshot();
+        for (name, position) in &self.positions {
+            if let Some(pool) = snapshot.pool(name) {
+                pool.set_position(*position);
+            }
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn millis(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// The inverse of [`millis`].
+pub fn time(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_text;
+
+    fn descriptor() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn a_parcel_comes_over_whole_and_what_is_unknown_is_left() {
+        let place = |name: &str| Place { name: name.into(), address: "127.0.0.1:80".parse().unwrap() };
+        let parcel = Parcel {
+            listeners: vec![
+                (place("many"), (0..AT_ONCE + 3).map(|_| descriptor()).collect()),
+                (place("one"), vec![descriptor()]),
+            ],
+            metrics: vec![("127.0.0.1:9901".parse().unwrap(), descriptor())],
+            control: Some(("/run/reeve.sock".into(), descriptor())),
+            stderr: Some(descriptor()),
+            known: Known { keys: vec!["1 ab".into()], positions: vec![("web".into(), 7)], ..Known::default() },
+        };
+        let mut sections = parcel.sections().unwrap();
+        assert!(sections.iter().all(|section| section.descriptors.len() <= AT_ONCE));
+        sections.push(Section { name: "cookies".into(), data: Value::from(3), descriptors: vec![descriptor()] });
+        let mut taken = Parcel::default();
+        sections.into_iter().for_each(|section| taken.take(section).unwrap());
+        let counts: Vec<_> = taken.listeners.iter().map(|(place, sockets)| (&*place.name, sockets.len())).collect();
+        assert_eq!(counts, [("many", AT_ONCE + 3), ("one", 1)]);
+        assert_eq!((taken.metrics.len(), taken.control.is_some(), taken.stderr.is_some()), (1, true, true));
+        assert_eq!(taken.known.positions, [("web".to_owned(), 7)]);
+        assert_eq!(taken.known.keys, ["1 ab"]);
+        for (name, data) in [(METRICS, "\"127.0.0.1:1\""), (CONTROL, "1"), (SERVERS, "{}"), (STDERR, "null")] {
+            let data = serde_json::from_str(data).unwrap();
+            let section = Section { name: name.into(), data, descriptors: Vec::new() };
+            let error = taken.take(section).unwrap_err();
+            assert!(error.contains(&format!("'{name}'")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_servers_is_kept_by_identity_and_address() {
+        let text = |moved: &str| {
+            format!(
+                "[listen.web]\naddress = [\"127.0.0.1:1\"]\npool = \"shop\"\n[pool.shop]\nservers = [\n\
+                 {{ name = \"a\", address = \"127.0.0.1:11\" }}, {{ name = \"b\", address = \"{moved}\" }},\n\
+                 {{ name = \"c\", address = \"a.example:80\" }}]\ncheck = {{ tcp = true }}\n"
+            )
+        };
+        let farm = |moved: &str| {
+            let load = load_text("reeve.toml", &text(moved));
+            Farm::new(Arc::new(load.config.unwrap_or_else(|| panic!("{:?}", load.faults))), Vec::new())
+        };
+        let (before, since) = (farm("127.0.0.1:12"), time(1_000_000));
+        for name in ["a", "b"] {
+            before.server(&format!("shop/{name}")).unwrap().set_health(Health::Down, "refused", since);
+        }
+        before.server("shop/c").unwrap().set_address(Ok("10.0.0.1:80".parse().unwrap()));
+        before.set_drains(|drains| {
+            drains.servers.insert("shop/c".into());
+        });
+        before.snapshot().pools[0].set_position(9);
+        let known = Known::of(&before);
+
+        let after = Farm::empty();
+        known.before_install(&after);
+        after.install(Arc::new(load_text("reeve.toml", &text("127.0.0.1:99")).config.unwrap()), Vec::new());
+        known.after_install(&after);
+        let a = after.server("shop/a").unwrap();
+        let standing = Standing { health: Health::Down, why: "refused".into(), since };
+        assert_eq!((a.health(), a.verdict()), (Health::Down, Some(standing)));
+        let b = after.server("shop/b").unwrap();
+        assert_eq!((b.health(), b.verdict()), (Health::Up, None), "another machine");
+        let c = after.server("shop/c").unwrap();
+        assert_eq!((c.address(), c.health(), c.is_drained()), (Some("10.0.0.1:80".parse().unwrap()), Health::Up, true));
+        assert_eq!(after.snapshot().pools[0].position(), 9);
+        assert_eq!(after.snapshot().generation, 1);
+    }
+}
