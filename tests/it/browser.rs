@@ -1,5 +1,6 @@
 //! A browser: a page with fifty things to fetch, and a WebSocket from it, through HTTP/2 by TLS.
 
+use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -55,13 +56,15 @@ fn a_page_with_fifty_parts_and_a_websocket() {
     assert_eq!(found["echo"], serde_json::json!(["hello", true]), "{found}");
 
     let lines = until("all of it in the log", || Some(reeve.log()).filter(|lines| lines.len() == 54));
-    // One connection for everything. In HTTP/2 a WebSocket can only be an extended CONNECT (RFC 8441 §4), which
-    // is logged as the GET that it stands for.
+    // In HTTP/2 a WebSocket can only be an extended CONNECT (RFC 8441 §4), which is logged as the GET that it stands for.
     for line in &lines {
-        assert_eq!((&line["proto"], &line["client"]), (&"HTTP/2.0".into(), &lines[0]["client"]), "{line}");
+        assert_eq!(line["proto"], "HTTP/2.0", "{line}");
         assert_eq!((&line["status"], &line["sni"]), (&200.into(), &"localhost".into()), "{line}");
     }
     assert_eq!(lines.iter().filter(|line| line["path"] == "/ws").count(), 2);
+    // A browser may make a second connection ahead of its need, and then use both.
+    let clients: HashSet<&str> = lines.iter().filter_map(|line| line["client"].as_str()).collect();
+    assert!(clients.len() <= 2, "{clients:?}");
 }
 
 /// SHA-256 of a certificate's public key in Base64, as the browser is told which key to believe.

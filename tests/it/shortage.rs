@@ -32,6 +32,9 @@ fn without_descriptors_some_are_told_to_come_again_and_no_server_is_blamed() {
 
     const CLIENTS: usize = 300;
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(&reeve.address())).collect();
+    // All are let in before any asks, so that it is servers that cannot be reached.
+    let idle = || reeve.metric("reeve_connections{listener=\"web\",state=\"idle\"}").unwrap_or(0.0) as usize;
+    until("all clients are let in", || (idle() == CLIENTS).then_some(()));
     for client in &mut clients {
         client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     }
