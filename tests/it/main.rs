@@ -18,6 +18,7 @@ mod http2_floods;
 mod http2_frames;
 mod http2_servers;
 mod idle;
+mod import;
 mod opaque;
 mod proxy_header;
 mod reload;
