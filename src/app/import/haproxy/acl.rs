@@ -84,6 +84,10 @@ impl<'a> Acls<'a> {
                         if of_field && matches!(&atom, Atom::Test(test) if test.word.ends_with('=')) {
                             account.differs(line.item, "a field is compared as a whole; HAProxy also looks at each of the values that commas part");
                         }
+                        if matches!(&atom, Atom::Test(test) if test.word.starts_with("query ") && test.patterns == [""])
+                        {
+                            account.differs(line.item, "a parameter without a `=` counts here too");
+                        }
                         ways.extend(of(atom));
                     }
                 }
