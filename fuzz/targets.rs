@@ -83,3 +83,26 @@ fn lies_in(text: &str, fault: &Fault) {
 pub fn certificate(bytes: &[u8]) {
     reeve::wire::certificate::fuzz(bytes);
 }
+
+/// A configuration of another program; the first byte says whose. What comes of it loads.
+pub fn import(data: &[u8]) {
+    use reeve::app::import::{Dialect, import};
+    let Some((first, rest)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(rest) else { return };
+    let dialect = match first {
+        b'n' => Dialect::Nginx,
+        b'h' => Dialect::Haproxy,
+        b'k' => Dialect::Keepalived,
+        _ => Dialect::Ktcpvs,
+    };
+    match import(dialect, "fuzz.conf", text) {
+        Ok(imported) => {
+            let fates = imported.translated + imported.differing + imported.unequalled;
+            assert_eq!(imported.statements, fates, "every statement has a fate");
+            let load = reeve::config::load_text("fuzz.toml", &imported.texts[0].1);
+            let wrong: Vec<_> = load.faults.iter().filter(|fault| fault.severity == Severity::Error).collect();
+            assert!(wrong.is_empty(), "{wrong:?}");
+        }
+        Err(fault) => lies_in(text, &fault),
+    }
+}

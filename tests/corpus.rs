@@ -62,3 +62,8 @@ fn config() {
 fn certificate() {
     replay("certificate", targets::certificate);
 }
+
+#[test]
+fn import() {
+    replay("import", targets::import);
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::import::Dialect;
 use crate::config;
 use crate::wire::http1;
 
@@ -68,6 +69,12 @@ pub enum Command {
                             -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n\nExits with 1 when no rule takes the request."
     )]
     Explain(ExplainArguments),
+    /// Print another program's configuration as reeve.toml and rules, with a note at what has no equal here.
+    #[command(
+        after_help = "Examples:\n  reeve import nginx /etc/nginx/nginx.conf\n  reeve import haproxy haproxy.cfg --out new\n\nExits with 0 \
+                            also when there are notes, 2 when the file cannot be read at all. Nothing is overwritten."
+    )]
+    Import(ImportArguments),
     /// What the running process is doing: since when, how much, how well.
     #[command(after_help = concat!("Example: reeve status --format json", not_reached!()))]
     Status(ClientArguments),
@@ -220,6 +227,20 @@ pub struct ExplainArguments {
     pub roll: Roll,
     #[command(flatten)]
     pub texts: TextArguments,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// Whose configuration it is.
+    #[arg(value_enum)]
+    pub from: Dialect,
+    /// The file to read.
+    pub file: PathBuf,
+    /// Write config/reeve.toml and rules/ below this folder instead of printing them.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -7,6 +7,7 @@ mod connections;
 mod demo;
 mod drain;
 mod explain;
+pub mod import;
 mod output;
 mod reload;
 mod running;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(arguments)) => demo::main(arguments),
         Some(Command::Check(arguments)) => check::main(&arguments),
         Some(Command::Explain(arguments)) => explain::main(&arguments),
+        Some(Command::Import(arguments)) => import::main(&arguments),
         Some(Command::Status(arguments)) => status::status(&asked(arguments)),
         Some(Command::Servers(arguments)) => servers::servers(&asked(arguments)),
         Some(Command::Connections(arguments)) => {

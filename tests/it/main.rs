@@ -29,6 +29,8 @@ mod http2_floods;
 mod http2_frames;
 mod http2_servers;
 mod idle;
+mod import;
+mod import_peers;
 mod opaque;
 mod proxy_header;
 mod reload;
