@@ -37,7 +37,7 @@ pub fn main(arguments: &ExplainArguments) -> ExitCode {
                 Format::Json => format!("{}\n", report::json(&report)),
             });
             match report.outcome {
-                Outcome::NoRoute | Outcome::Refused { .. } => ExitCode::from(UNEXPECTED),
+                Outcome::NoRoute | Outcome::NotInMap { .. } | Outcome::Refused { .. } => ExitCode::from(UNEXPECTED),
                 _ => ExitCode::SUCCESS,
             }
         }
@@ -198,7 +198,7 @@ fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome 
     match rule.action() {
         Action::Use { target, .. } => match route::pool(target, head, rule, &mut || roll) {
             Some(pool) => to_pool(config, pool, Some(rule), head),
-            None => Outcome::NoRoute,
+            None => Outcome::NotInMap { rule: winner(config, rule, head) },
         },
         Action::Redirect { code, to } => {
             let location = String::from_utf8_lossy(&route::location(to, rule, head)).into_owned();
@@ -250,10 +250,18 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
         }
         Change::Remove { name } => format!("remove header {name}"),
     };
+    let looked_up = match rule.action() {
+        Action::Use { target: Target::Map { key, .. }, .. } => {
+            let value = route::key_text(key, Some(rule), head);
+            Some(format!("{key} = {}", value.as_deref().unwrap_or("none: the request has none")))
+        }
+        _ => None,
+    };
     Winner {
         id: rule.id().to_string(),
         place,
         action: written(rule.action(), config),
+        looked_up,
         changes: rule.changes().iter().map(change).collect(),
     }
 }
@@ -282,7 +290,7 @@ fn target_text(target: &Target, config: &Config) -> String {
                 shares.iter().map(|(pool, share)| format!("{} {}%", name(*pool), report::percent(*share))).collect();
             format!("{} else {}", shares.join(" "), name(*otherwise))
         }
-        Target::Map { name: map, key, otherwise } => {
+        Target::Map { name: map, key, otherwise, .. } => {
             let otherwise = otherwise.map(|pool| format!(" else {}", name(pool))).unwrap_or_default();
             format!("map {map} {key}{otherwise}")
         }

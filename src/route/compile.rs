@@ -10,6 +10,7 @@ use super::glob::Glob;
 use super::hash::Map;
 use super::index::Index;
 use super::list::{self, Nets, Words};
+use super::map::{Form, Pools};
 use super::regex::{Pool, Regex};
 use super::text::Pair;
 use super::{Change, Hosts, Rest, Rule, Section, Table, path, shadow};
@@ -26,6 +27,7 @@ struct Compiler<'s> {
     values: Map<usize, Arc<Values>>,
     hosts: Map<usize, Arc<list::Hosts>>,
     nets: Map<usize, Arc<Nets>>,
+    maps: Map<(usize, Form), Arc<Pools>>,
 }
 
 pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
@@ -40,6 +42,7 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
         values: Map::default(),
         hosts: Map::default(),
         nets: Map::default(),
+        maps: Map::default(),
     };
     let mut hosts: [Hosts; 3] = Default::default();
     let mut sections = Vec::with_capacity(set.sections.len());
@@ -114,6 +117,7 @@ impl Compiler<'_> {
             changes: changes.collect(),
             condition: rule.condition.clone(),
             patterns,
+            map: self.map(&rule.action, policy),
         };
         Rule { number, first, action, rest: Box::new(rest) }
     }
@@ -231,6 +235,12 @@ impl Compiler<'_> {
         }
     }
 
+    fn map(&mut self, action: &rule::Action, policy: PathPolicy) -> Option<Arc<Pools>> {
+        let rule::Action::Use { target: rule::Target::Map { map, key, .. }, .. } = action else { return None };
+        let (form, own) = (Form::of(key, policy), self.set.maps.get(*map)?);
+        Some(self.maps.entry((*map, form)).or_insert_with(|| Arc::new(Pools::new(own, form))).clone())
+    }
+
     fn host_list(&mut self, list: usize) -> Arc<list::Hosts> {
         let set = self.set;
         self.hosts.entry(list).or_insert_with(|| Arc::new(list::Hosts::new(entries(set, list)))).clone()
@@ -296,6 +306,7 @@ fn capturing(terms: &[Term]) -> Box<[PathPattern]> {
 fn uses_groups(rule: &rule::Rule) -> bool {
     let template = |template: &rule::Template| template.parts.iter().any(|part| matches!(part, TemplatePart::Group(_)));
     let by_action = match &rule.action {
+        rule::Action::Use { target: rule::Target::Map { key: Key::Group(_), .. }, .. } => true,
         rule::Action::Use { by, .. } => matches!(by, Some(Key::Group(_))),
         rule::Action::Redirect { to, .. } => template(to),
         rule::Action::Answer { .. } | rule::Action::Deny | rule::Action::Drop => false,

@@ -1,5 +1,6 @@
 //! Values of a message by name: the keys of consistent hashing, and the holes of templates.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 
 use crate::model::rule::{Key, Target, Template, TemplatePart};
@@ -9,9 +10,9 @@ use super::condition::PathPattern;
 use super::hash::hash;
 use super::head::{Head, Scratch};
 
-/// Which pool a target names, by its position in `Config::pools`. `dice` gives 0 to 9,999 and is
+/// Which pool the target of `rule` names, by its position in `Config::pools`. `dice` gives 0 to 9,999 and is
 /// only called for a split. `None` for a map that has no answer.
-pub fn pool(target: &Target, _head: &Head<'_>, _rule: &Rule, dice: &mut dyn FnMut() -> u32) -> Option<usize> {
+pub fn pool(target: &Target, head: &Head<'_>, rule: &Rule, dice: &mut dyn FnMut() -> u32) -> Option<usize> {
     match target {
         Target::Pool(pool) => Some(*pool),
         Target::Split { shares, otherwise } => {
@@ -24,7 +25,10 @@ pub fn pool(target: &Target, _head: &Head<'_>, _rule: &Rule, dice: &mut dyn FnMu
             }
             Some(*otherwise)
         }
-        Target::Map { otherwise, .. } => *otherwise,
+        Target::Map { key, otherwise, .. } => {
+            let map = rule.rest.map.as_ref()?;
+            value(key, Some(rule), head, |value| map.find(value)).flatten().or(*otherwise)
+        }
     }
 }
 
@@ -42,10 +46,28 @@ pub fn key_hash(key: &Key, rule: Option<&Rule>, head: &Head<'_>) -> Option<u64> 
 
 /// A key's value as text.
 pub fn key_text(key: &Key, rule: Option<&Rule>, head: &Head<'_>) -> Option<String> {
+    value(key, rule, head, |value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Calls `then` with a key's value, an address in its usual form. `None` if the message has no such value.
+pub fn value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
     if let Key::Source = key {
-        return Some(head.source.to_canonical().to_string());
+        let mut text = Line(Scratch::new());
+        // Writing to it cannot fail.
+        let _ = write!(text, "{}", head.source.to_canonical());
+        return Some(then(&text.0));
     }
-    with_value(key, rule, head, |value| String::from_utf8_lossy(value).into_owned())
+    with_value(key, rule, head, then)
+}
+
+/// Takes what is formatted without allocating.
+struct Line(Scratch);
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 fn with_value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
@@ -72,7 +94,7 @@ fn with_value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnO
             });
             result
         }
-        // Both callers have answered it.
+        // The callers have answered it.
         Key::Source => None,
     }
 }

@@ -17,6 +17,7 @@ mod head;
 mod index;
 mod key;
 mod list;
+mod map;
 pub mod path;
 mod print;
 mod regex;
@@ -93,6 +94,8 @@ struct Rest {
     condition: Vec<rule::Term>,
     /// Path patterns that captures and groups can come from, in the order they are tried.
     patterns: Box<[PathPattern]>,
+    /// Of `use map`.
+    map: Option<Arc<map::Pools>>,
 }
 
 /// `set header`, `remove header`.

@@ -43,6 +43,8 @@ http shop.example *.shop.example
   office : path /admin/** & from 10.0.0.0/8       use web
   secret : path /admin/**                         deny
   gone   : path /gone                             drop
+  tenant : path /t/{who}/**                       use map tenants {who}
+map tenants from "lists/tenants.map"
 tcp
   acme   : alpn acme-tls/1                        use beta
   sealed : sni *.shop.example                     use images by host
@@ -55,6 +57,7 @@ fn explained(words: &[&str]) -> Result<Report, String> {
     let folder = Folder::new().unwrap();
     folder.write("config/reeve.toml", CONFIGURATION).unwrap();
     folder.write("rules/shop.rules", RULES).unwrap();
+    folder.write("lists/tenants.map", "ann images\n").unwrap();
     let file = folder.path().join("config/reeve.toml");
     let line = ["reeve", "explain"].iter().chain(words).copied().chain(["-c", file.to_str().unwrap()]);
     let Some(Command::Explain(arguments)) = Arguments::parse_from(line).command else { panic!("another command") };
@@ -117,6 +120,18 @@ fn keys_and_changes_have_their_values() {
 }
 
 #[test]
+fn a_map_says_what_was_looked_up() {
+    let ann = report(&["GET", "http://shop.example/t/ann/x"]);
+    assert_eq!(pool_of(&ann).0, "images");
+    let text = super::report::text(&ann);
+    assert!(text.contains("action    use map tenants {who}\n  map       {who} = ann\n"), "{text}");
+    let bob = report(&["GET", "http://shop.example/t/bob"]);
+    assert!(matches!(bob.outcome, Outcome::NotInMap { .. }), "{bob:?}");
+    assert!(super::report::text(&bob).contains("answer    404: the map has no pool for it"));
+    assert_eq!(super::report::json(&bob)["status"], 404);
+}
+
+#[test]
 fn answers_of_reeves_own() {
     let redirect = report(&["GET", "http://shop.example/p/42?a=b"]);
     let Outcome::Redirect { code: 301, location, rule } = &redirect.outcome else { panic!("{redirect:?}") };
@@ -144,7 +159,7 @@ fn the_section_says_why_it_is_the_one() {
 fn no_route_and_bad_paths() {
     let none = report(&["GET", "http://shop.example/"]);
     assert!(matches!(none.outcome, Outcome::NoRoute));
-    assert_eq!(none.steps.len(), 9, "all rules were asked");
+    assert_eq!(none.steps.len(), 10, "all rules were asked");
     assert!(matches!(report(&["GET", "http://other.example/"]).outcome, Outcome::NoRoute));
     assert!(matches!(report(&["GET", "http://shop.example/a%00"]).outcome, Outcome::Refused { status: 400, .. }));
     assert!(matches!(report(&["TRACE", "http://shop.example/a"]).outcome, Outcome::Refused { status: 405, .. }));

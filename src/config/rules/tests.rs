@@ -50,6 +50,7 @@ fn read(name: &str) -> std::io::Result<String> {
         "lists/bots.txt" => Ok("# bad ones\nevilbot/1.0\n\ncurl/7.0 # old\n  a#b  \n".to_owned()),
         "lists/nets.txt" => Ok("10.0.0.0/8\n2001:db8::/32\n".to_owned()),
         "lists/tenants.map" => Ok("joe web\nann images\n".to_owned()),
+        "lists/twice.map" => Ok("joe web\n# and\njoe images\nann nobody\n".to_owned()),
         _ => Err(std::io::ErrorKind::NotFound.into()),
     }
 }
@@ -278,7 +279,7 @@ fn the_whole_grammar_loads() {
     )]);
     let notes: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     assert!(faults.iter().all(|fault| fault.severity == Severity::Note), "{faults:#?}");
-    assert_eq!(notes.len(), 14, "{notes:#?}");
+    assert_eq!(notes.len(), 13, "{notes:#?}");
     let section = &set.sections[0];
     assert_eq!(section.paths, PathPolicy::Strict);
     let hosts: Vec<_> = section.hosts.iter().map(|(host, _)| host.clone()).collect();
@@ -292,7 +293,7 @@ fn the_whole_grammar_loads() {
         ]
     );
     assert_eq!(section.rules.len(), 11);
-    assert_eq!(set.maps[0].entries.len(), 2);
+    assert_eq!((set.maps[0].entries.len(), &*set.maps[0].pools), (2, &[0, 1][..]));
     let Refinement::SetHeader { name, value } = &section.rules[9].refinements[2] else { panic!("not a header") };
     assert_eq!(&**name, "x-new");
     assert_eq!(
@@ -301,6 +302,19 @@ fn the_whole_grammar_loads() {
             TemplatePart::Text("a ".into()),
             TemplatePart::Capture("tenant".into()),
             TemplatePart::Text(" {not a hole} $x".into())
+        ]
+    );
+}
+
+#[test]
+fn maps_are_judged_line_by_line() {
+    let (_, faults) = parse_all(&["map t from \"lists/twice.map\"\nhttp *\n  a : any use map t source\n"]);
+    let told: Vec<_> = faults.iter().map(|f| (f.code, &*f.place.file, f.place.line, f.message.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("R0273", "lists/twice.map", 3, "the key `joe` stands twice in this map"),
+            ("R0272", "lists/twice.map", 4, "there is no pool `nobody`, and `use map` uses this map"),
         ]
     );
 }

@@ -413,3 +413,45 @@ fn client_certificates_are_told_apart() {
         assert_eq!(taker(&table, &head).as_deref(), Some(expected), "{certificate:?}");
     }
 }
+
+fn tenants(key: Key, otherwise: Option<usize>) -> Table {
+    let entries = [("Shop.Example", 1), ("/caf\u{e9}", 2), ("192.0.2.1", 3), ("2001:DB8::0:1", 4), ("Ann", 5)];
+    let mut set = set(vec![rule(
+        "tenant",
+        vec![path("/t/{who}/** /**")],
+        Action::Use { target: Target::Map { name: "m".into(), map: 0, key, otherwise }, by: None },
+    )]);
+    set.maps = vec![Map {
+        name: "m".into(),
+        entries: entries.iter().map(|(key, pool)| ((*key).into(), format!("p{pool}").into())).collect(),
+        pools: entries.iter().map(|(_, pool)| *pool).collect(),
+        file: "lists/m.map".into(),
+        place: place(),
+    }];
+    compile(&set).0
+}
+
+#[test]
+fn a_map_has_its_keys_as_they_arrive() {
+    let found = |key: Key, otherwise: Option<usize>, head: &Head<'_>| {
+        let table = tenants(key, otherwise);
+        let rule = table.section(Kind::Http, head.host).unwrap().decide(head, &mut || 0).unwrap();
+        let Action::Use { target, .. } = rule.action() else { panic!("another action") };
+        pool(target, head, rule, &mut || 0)
+    };
+    assert_eq!(found(Key::Host, None, &get("/")), Some(1));
+    assert_eq!(found(Key::Path, None, &get("/caf%C3%A9")), Some(2));
+    assert_eq!(found(Key::Source, None, &get("/")), Some(3));
+    let mapped = Head { source: "::ffff:192.0.2.1".parse().unwrap(), ..get("/") };
+    assert_eq!(found(Key::Source, None, &mapped), Some(3));
+    let six = Head { source: "2001:db8::1".parse().unwrap(), ..get("/") };
+    assert_eq!(found(Key::Source, None, &six), Some(4));
+    assert_eq!(found(Key::Capture("who".into()), None, &get("/t/Ann/x")), Some(5));
+    assert_eq!(found(Key::Capture("who".into()), None, &get("/t/ann/x")), None, "case counts");
+    assert_eq!(found(Key::Capture("who".into()), Some(0), &get("/t/ann/x")), Some(0));
+    let fields = [field("x-tenant", "Ann")];
+    let tenant = Head { fields: &fields, ..get("/") };
+    assert_eq!(found(Key::Header("x-tenant".into()), None, &tenant), Some(5));
+    assert_eq!(found(Key::Header("x-tenant".into()), None, &get("/")), None, "there is no such field");
+    assert_eq!(found(Key::Header("x-tenant".into()), Some(7), &get("/")), Some(7));
+}
