@@ -250,6 +250,16 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
         }
         Change::Remove { name } => format!("remove header {name}"),
     };
+    let mut changes: Vec<String> = rule.changes().iter().map(change).collect();
+    if let Some(refined) = rule.refined().filter(|refined| refined.rewrites()) {
+        let mut target = Vec::new();
+        changes.push(match refined.target(rule, head, &mut target) {
+            true => format!("rewrite {}", String::from_utf8_lossy(&target)),
+            false => {
+                "rewrite: what was captured would lead out of the rewritten path, which is answered 400".to_owned()
+            }
+        });
+    }
     let looked_up = match rule.action() {
         Action::Use { target: Target::Map { key, .. }, .. } => {
             let value = route::key_text(key, Some(rule), head);
@@ -257,13 +267,7 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
         }
         _ => None,
     };
-    Winner {
-        id: rule.id().to_string(),
-        place,
-        action: written(rule.action(), config),
-        looked_up,
-        changes: rule.changes().iter().map(change).collect(),
-    }
+    Winner { id: rule.id().to_string(), place, action: written(rule.action(), config), looked_up, changes }
 }
 
 /// An action in the words of the rule language.

@@ -15,7 +15,7 @@ use super::worker::Worker;
 use crate::model::rule::Kind;
 use crate::route;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
-use crate::wire::http1::{Framing, Known, host};
+use crate::wire::http1::{Framing, Known, Refusal, host};
 
 /// What a client asked for, as far as it has to be known after its head is gone.
 #[derive(Debug)]
@@ -248,8 +248,18 @@ fn forward_to(
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
     };
+    let target = match rule.and_then(|rule| Some((rule, rule.refined()?))) {
+        Some((rule, refined)) => match rewritten(worker, view, rule, refined, incoming) {
+            Ok(target) => target,
+            Err(failure) => return Step::Fail(failure),
+        },
+        None => None,
+    };
     let mut head = worker.buffers.text();
-    let host_at = forward::write(incoming, rule, &mut head);
+    let host_at = forward::write(incoming, rule, target.as_deref(), &mut head);
+    if let Some(target) = target {
+        worker.buffers.keep_text(target);
+    }
     let method = incoming.head.method;
     Step::Forward(Forward {
         pool,
@@ -259,6 +269,31 @@ fn forward_to(
         idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
         websocket: incoming.head.websocket,
     })
+}
+
+/// The path and query that go on to the server in the place of the client's.
+fn rewritten(
+    worker: &Worker,
+    view: &View,
+    rule: &route::Rule,
+    refined: &route::Refined,
+    incoming: &Incoming<'_, '_>,
+) -> Result<Option<Vec<u8>>, Failure> {
+    // `OPTIONS *` asks about the server, not about a path.
+    if !refined.rewrites() || incoming.head.target == Target::Asterisk {
+        return Ok(None);
+    }
+    let mut target = worker.buffers.text();
+    if !refined.target(rule, &incoming.routed, &mut target) {
+        return Err(Failure::new(
+            FailureKind::Path,
+            "what was captured of the path would lead out of the rewritten one",
+        ));
+    }
+    if target.len() > view.snapshot.config.limits.target_bytes {
+        return Err(Failure::head(Refusal::TargetTooLong));
+    }
+    Ok(Some(target))
 }
 
 /// Where what the log quotes is; `at` says so of one part.

@@ -11,6 +11,7 @@ use super::hash::Map;
 use super::index::Index;
 use super::list::{self, Nets, Words};
 use super::map::{Form, Pools};
+use super::refined::Refined;
 use super::regex::{Pool, Regex};
 use super::text::Pair;
 use super::{Change, Hosts, Rest, Rule, Section, Table, path, shadow};
@@ -118,6 +119,7 @@ impl Compiler<'_> {
             condition: rule.condition.clone(),
             patterns,
             map: self.map(&rule.action, policy),
+            refined: Refined::new(rule, policy),
         };
         Rule { number, first, action, rest: Box::new(rest) }
     }
@@ -302,7 +304,7 @@ fn capturing(terms: &[Term]) -> Box<[PathPattern]> {
     patterns.filter(can).cloned().collect()
 }
 
-/// Whether the action or the changes of a rule use `$1` and the like.
+/// Whether the action or the refinements of a rule use `$1` and the like.
 fn uses_groups(rule: &rule::Rule) -> bool {
     let template = |template: &rule::Template| template.parts.iter().any(|part| matches!(part, TemplatePart::Group(_)));
     let by_action = match &rule.action {
@@ -311,6 +313,10 @@ fn uses_groups(rule: &rule::Rule) -> bool {
         rule::Action::Redirect { to, .. } => template(to),
         rule::Action::Answer { .. } | rule::Action::Deny | rule::Action::Drop => false,
     };
-    let in_header = |refinement: &rule::Refinement| matches!(refinement, rule::Refinement::SetHeader { value, .. } if template(value));
-    by_action || rule.refinements.iter().any(in_header)
+    let by_refinement = |refinement: &rule::Refinement| match refinement {
+        rule::Refinement::SetHeader { value, .. } | rule::Refinement::Rewrite(value) => template(value),
+        rule::Refinement::RateLimit { key, .. } => matches!(key, Key::Group(_)),
+        _ => false,
+    };
+    by_action || rule.refinements.iter().any(by_refinement)
 }

@@ -9,6 +9,8 @@ use super::Rule;
 use super::condition::PathPattern;
 use super::hash::hash;
 use super::head::{Head, Scratch};
+use super::path;
+use super::refined::IN_PATH;
 
 /// Which pool the target of `rule` names, by its position in `Config::pools`. `dice` gives 0 to 9,999 and is
 /// only called for a split. `None` for a map that has no answer.
@@ -118,7 +120,7 @@ pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, o
             out.extend_from_slice(value.as_bytes());
             continue;
         }
-        encode_into(value.as_bytes(), out);
+        path::encode(value.as_bytes(), IN_PATH, &mut |byte| out.push(byte));
     }
     let meant = matches!(template.parts.first(), Some(TemplatePart::Text(text)) if text.starts_with("//"));
     if encode && !meant && out[start..].starts_with(b"//") {
@@ -137,24 +139,9 @@ pub fn location(to: &Template, rule: &Rule, head: &Head<'_>) -> Vec<u8> {
     location
 }
 
-/// RFC 3986 §3.3: what may stand in a path stays, escapes that are there included.
-fn encode_into(value: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for (at, &byte) in value.iter().enumerate() {
-        let stays = byte.is_ascii_alphanumeric()
-            || b"-._~!$&'()*+,;=:@/".contains(&byte)
-            || byte == b'%' && super::path::hex_pair(&value[at + 1..]).is_some();
-        if stays {
-            out.push(byte);
-        } else {
-            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
-}
-
 impl Rule {
     /// What `{name}` of the path glob that matched stands for.
-    fn capture<'h>(&self, name: &str, head: &Head<'h>) -> Option<&'h str> {
+    pub(super) fn capture<'h>(&self, name: &str, head: &Head<'h>) -> Option<&'h str> {
         self.rest.patterns.iter().find_map(|pattern| match pattern {
             PathPattern::Glob(glob) => glob.capture(name, head.path).and_then(|range| head.path.get(range)),
             PathPattern::Regex(_) => None,
@@ -162,7 +149,7 @@ impl Rule {
     }
 
     /// What group `$number` of the path regex that matched stands for.
-    fn group<'h>(&self, number: u8, head: &Head<'h>) -> Option<&'h str> {
+    pub(super) fn group<'h>(&self, number: u8, head: &Head<'h>) -> Option<&'h str> {
         self.rest.patterns.iter().find_map(|pattern| match pattern {
             PathPattern::Regex(regex) => {
                 regex.group(number, head.path.as_bytes()).and_then(|range| head.path.get(range))

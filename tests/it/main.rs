@@ -20,6 +20,7 @@ mod http2_servers;
 mod idle;
 mod opaque;
 mod proxy_header;
+mod refinements;
 mod reload;
 mod reload_load;
 mod sealed;

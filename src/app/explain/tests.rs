@@ -37,6 +37,7 @@ http shop.example *.shop.example
   beta   : path /api/** & header x-beta = "1"     use beta 10% else web
   user   : path /users/{who}/**                   use web by {who}
              set header x-user: {who}
+             rewrite /u/{who}?new
              remove header cookie
   old    : path ~"^/p/(\d+)$"                     redirect 301 /product/$1
   tea    : path /tea                              answer 418 "short and stout"
@@ -115,7 +116,7 @@ fn keys_and_changes_have_their_values() {
     let user = report(&["GET", "http://shop.example/users/ann/basket?x=1"]);
     assert_eq!(pool_of(&user), ("web", Some("ann")));
     let Outcome::Pool { rule: Some(winner), servers, .. } = &user.outcome else { panic!("no winner") };
-    assert_eq!(winner.changes, ["set header x-user: ann", "remove header cookie"]);
+    assert_eq!(winner.changes, ["set header x-user: ann", "remove header cookie", "rewrite /u/ann?new"]);
     assert_eq!(servers[1], "old 127.0.0.1:9002 (drains)");
 }
 

@@ -455,3 +455,36 @@ fn a_map_has_its_keys_as_they_arrive() {
     assert_eq!(found(Key::Header("x-tenant".into()), None, &get("/")), None, "there is no such field");
     assert_eq!(found(Key::Header("x-tenant".into()), Some(7), &get("/")), Some(7));
 }
+
+#[test]
+fn rewritten_paths_are_valid_and_stay_where_they_point() {
+    let rewritten = |pattern: &str, parts: &[&str], policy: PathPolicy, head: &Head<'_>| {
+        let mut own = rule("a", vec![path(pattern)], to_pool(0));
+        own.refinements = vec![Refinement::Rewrite(template(parts))];
+        let mut set = set(vec![own]);
+        set.sections[0].paths = policy;
+        let table = compile(&set).0;
+        let rule = table.section(Kind::Http, head.host).unwrap().decide(head, &mut || 0).unwrap();
+        let mut out = Vec::new();
+        let good = rule.refined().unwrap().target(rule, head, &mut out);
+        good.then(|| String::from_utf8(out).unwrap())
+    };
+    let safe = |pattern: &str, parts: &[&str], path: &'static str, query: &'static str| {
+        rewritten(pattern, parts, PathPolicy::Safe, &Head { query, ..get(path) })
+    };
+    assert_eq!(safe("/old/{x}", &["/new/", "{x}"], "/old/a%2Fb", "q=1").as_deref(), Some("/new/a%2Fb?q=1"));
+    assert_eq!(safe("/old/{x}", &["/new?id=", "{x}", "&b"], "/old/a", "q=1").as_deref(), Some("/new?id=a&b"));
+    assert_eq!(safe("/old/{x}", &["/new?"], "/old/a", "q=1").as_deref(), Some("/new"), "a query may be dropped");
+    // One parameter stays one, and a path no query.
+    assert_eq!(safe("/old/{x}", &["/new?id=", "{x}"], "/old/a&b=1+2", "").as_deref(), Some("/new?id=a%26b%3D1%2B2"));
+    assert_eq!(safe("/old/{x}", &["/", "{x}"], "/old/a%3Fb", "").as_deref(), Some("/a%3Fb"));
+    assert_eq!(safe("~^/x(.*)$", &["/%7ey/", "$1"], "/xa/b", "").as_deref(), Some("/~y/a/b"), "normalised");
+    // Segments that the pattern has cut out of longer ones.
+    for path in ["/x../secret", "/x.", "/x./a", "/x../"] {
+        assert_eq!(safe("~^/x(.*)$", &["/y/", "$1"], path, ""), None, "{path}");
+    }
+    let as_is = |path: &'static str| rewritten("~^/x(.*)$", &["/y", "$1"], PathPolicy::AsIs, &get(path));
+    assert_eq!(as_is("/x/%7e%zz").as_deref(), Some("/y/%7e%25zz"));
+    assert_eq!((as_is("/x/../a"), as_is("/x/%2e%2E/a"), as_is("/x/.%2e")), (None, None, None));
+    assert_eq!(as_is("/x/...").as_deref(), Some("/y/..."));
+}
