@@ -4,6 +4,7 @@
 //! running process: which servers are up is `reeve servers`' to say.
 
 mod asked;
+mod refined;
 mod report;
 mod sealed;
 
@@ -260,6 +261,7 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
             }
         });
     }
+    changes.extend(rule.refined().map(refined::lines).unwrap_or_default());
     let looked_up = match rule.action() {
         Action::Use { target: Target::Map { key, .. }, .. } => {
             let value = route::key_text(key, Some(rule), head);

@@ -36,7 +36,7 @@ use super::worker::Worker;
 use crate::model::Timeouts;
 use crate::model::pool::Protocol;
 use crate::net::stream::Writer;
-use crate::net::{Buffer, Stream, Timer, idle};
+use crate::net::{Buffer, Elapsed, Stream, Timer, idle};
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
 use crate::wire::http1::{Framing, Refusal};
@@ -87,14 +87,15 @@ pub async fn forward(
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
+    let total = forward.tuned.as_ref().and_then(|tuned| tuned.total);
     let mut exchange = Exchange {
         worker,
         plan,
+        tries: Tries::of(forward.tuned.clone()),
         forward,
         progress,
         pool,
         upload,
-        tries: Tries::default(),
         sent: Cell::new(false),
         body_begun: false,
         trailers,
@@ -105,13 +106,16 @@ pub async fn forward(
         connect: Duration::ZERO,
     };
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
-    let result = Box::pin(exchange.run(client)).await;
+    let result = match total {
+        None => Box::pin(exchange.run(client)).await,
+        Some(total) => Box::pin(within(total, worker, progress, exchange.run(client))).await,
+    };
     let Exchange { pool, tries, connect, .. } = exchange;
     let result = match result {
         Ok(Ran::Done(after)) => Ok(after),
         Ok(Ran::Switched(switched)) => {
             plan.let_go(client.connection.listener);
-            Box::pin(switched.join(worker, client, plan, &pool.config().timeouts, progress)).await
+            Box::pin(switched.join(worker, client, plan, tries.timeouts(&pool), progress)).await
         }
         Err(failure) => Err(failure),
     };
@@ -136,6 +140,20 @@ pub async fn forward(
         }
     }
     outcome
+}
+
+/// Gives a request up when its rule's time for all of it is over.
+async fn within(
+    total: Duration,
+    worker: &Worker,
+    progress: &Progress,
+    run: impl Future<Output = Result<Ran, Failure>>,
+) -> Result<Ran, Failure> {
+    let left = total.saturating_sub(progress.started.elapsed());
+    let timer = worker.wheel.timer();
+    timer.wait(left, pin!(run)).await.unwrap_or_else(|Elapsed| {
+        Err(Failure::new(FailureKind::TotalTimeout, "the rule's time for the whole request is over"))
+    })
 }
 
 /// How far a request came.
@@ -238,8 +256,8 @@ impl Exchange<'_> {
     fn may_ask_again(&self, failure: &Failure) -> bool {
         failure.kind == FailureKind::Unprocessed
             && !self.body_begun
-            && self.pool.config().retry.on_refused
-            && self.unprocessed <= self.pool.config().retry.attempts
+            && self.tries.retry(&self.pool).on_refused
+            && self.unprocessed <= self.tries.retry(&self.pool).attempts
     }
 
     /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
@@ -289,7 +307,7 @@ impl Exchange<'_> {
     /// Sends the request to one server and passes its answer back.
     async fn attempt(&mut self, client: &mut Client<'_, '_>, stream: &mut Stream) -> Result<Received, Failure> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
-        let timeouts = &self.pool.config().timeouts;
+        let timeouts = self.tries.timeouts(&self.pool);
         let (mut from_server, mut to_server) = stream.split();
         progress.begin();
         // A server may answer without reading all of the request, and close: its answer counts, so a
@@ -319,7 +337,8 @@ impl Exchange<'_> {
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
                 let limits = &plan.view.snapshot.config.limits;
-                let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, limits };
+                let way =
+                    Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
                 let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
                 let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
@@ -341,7 +360,7 @@ impl Exchange<'_> {
     /// The same over a stream of HTTP/2.
     async fn attempt_stream(&mut self, client: &mut Client<'_, '_>, place: &Place) -> Result<Received, Failure> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
-        let timeouts = &self.pool.config().timeouts;
+        let timeouts = self.tries.timeouts(&self.pool);
         progress.begin();
         let (head, early) = self.forward.head.split_at(self.head);
         let request = http2::response::request_of_text(head)
@@ -384,7 +403,7 @@ impl Exchange<'_> {
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
             let limits = &plan.view.snapshot.config.limits;
-            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, limits };
+            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
             let early = Bytes::copy_from_slice(early);
             let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
             let (from, upload) = (&mut client.from, &mut self.upload);

@@ -97,7 +97,8 @@ async fn tell(
     }
     let retry_after = match kind {
         FailureKind::NoServer => Some(5),
-        FailureKind::Full => Some(1),
+        FailureKind::Full | FailureKind::RuleFull => Some(1),
+        FailureKind::Rate(seconds) => Some(seconds),
         _ => None,
     };
     let reply = Reply {

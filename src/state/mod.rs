@@ -8,12 +8,14 @@
 pub mod commands;
 pub mod connections;
 pub mod counters;
+pub mod crowd;
 pub mod farm;
 pub mod histogram;
 pub mod labels;
 pub mod names;
 pub mod orders;
 pub mod pool;
+pub mod rates;
 pub mod rule_hits;
 pub mod secured;
 pub mod server;

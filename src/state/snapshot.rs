@@ -1,7 +1,9 @@
 //! What one reload put in place, all of it at once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::crowd::Crowd;
 use super::pool::LivePool;
 use super::rule_hits::{RuleMoves, RuleNames};
 use super::secured::ServerSlot;
@@ -28,6 +30,8 @@ pub struct Snapshot {
     pub rule_offsets: Vec<usize>,
     /// Where the rules of the snapshot before are now.
     pub rule_moves: Arc<RuleMoves>,
+    /// By a rule's place in `rule_names`: of those that limit how many requests they have under way.
+    pub crowds: HashMap<usize, Arc<Crowd>>,
 }
 
 impl Snapshot {

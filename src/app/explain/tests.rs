@@ -38,6 +38,12 @@ http shop.example *.shop.example
   user   : path /users/{who}/**                   use web by {who}
              set header x-user: {who}
              rewrite /u/{who}?new
+             limit body 10MiB
+             limit 20/m per source
+             limit connections 7
+             timeout total 1m
+             timeout connect 500ms
+             retry 1 on connect
              remove header cookie
   old    : path ~"^/p/(\d+)$"                     redirect 301 /product/$1
   tea    : path /tea                              answer 418 "short and stout"
@@ -116,7 +122,18 @@ fn keys_and_changes_have_their_values() {
     let user = report(&["GET", "http://shop.example/users/ann/basket?x=1"]);
     assert_eq!(pool_of(&user), ("web", Some("ann")));
     let Outcome::Pool { rule: Some(winner), servers, .. } = &user.outcome else { panic!("no winner") };
-    assert_eq!(winner.changes, ["set header x-user: ann", "remove header cookie", "rewrite /u/ann?new"]);
+    assert_eq!(winner.changes[..3], ["set header x-user: ann", "remove header cookie", "rewrite /u/ann?new"]);
+    assert_eq!(
+        winner.changes[3..],
+        [
+            "limit body 10MiB",
+            "limit 20/m per source",
+            "limit connections 7",
+            "timeout connect 500ms",
+            "timeout total 60s",
+            "retry 1 on connect",
+        ]
+    );
     assert_eq!(servers[1], "old 127.0.0.1:9002 (drains)");
 }
 

@@ -21,6 +21,8 @@ pub(super) const REFINEMENTS: [&str; 10] =
 /// The first words of them.
 pub(super) const FIRST_WORDS: [&str; 10] =
     ["set", "remove", "rewrite", "limit", "timeout", "retry", "mirror", "auth", "priority", "paths"];
+/// What of it is done yet.
+const RETRIED: [&str; 2] = ["connect", "refused-stream"];
 const RETRY_ON: [&str; 5] = ["connect", "refused-stream", "timeout", "502", "503"];
 
 /// Reads one refinement; the cursor stands on its first word, which is one of `FIRST_WORDS` other than `paths`.
@@ -55,6 +57,11 @@ pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: 
         draft.failed = true;
     } else if !built {
         scope.tell(Fault::not_built(place.clone(), text));
+    } else if let Refinement::Retry { on, .. } = &refinement {
+        let unbuilt: Vec<&str> = on.iter().map(|on| &**on).filter(|on| !RETRIED.contains(on)).collect();
+        if !unbuilt.is_empty() {
+            scope.tell(Fault::not_built(place.clone(), format!("retry on {}", unbuilt.join(", "))));
+        }
     }
     draft.refinements.push((refinement, place));
     Ok(())
@@ -64,8 +71,16 @@ pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: 
 fn is_built(refinement: &Refinement, kind: Kind) -> bool {
     match refinement {
         Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } => true,
-        Refinement::Rewrite(_) => kind == Kind::Http,
-        _ => false,
+        Refinement::Rewrite(_)
+        | Refinement::RateLimit { .. }
+        | Refinement::BodyLimit { .. }
+        | Refinement::ConnectionLimit { .. }
+        | Refinement::Timeout { .. }
+        | Refinement::Retry { .. } => kind == Kind::Http,
+        Refinement::Mirror { .. }
+        | Refinement::AuthBasic { .. }
+        | Refinement::AuthForward { .. }
+        | Refinement::Priority(_) => false,
     }
 }
 

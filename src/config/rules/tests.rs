@@ -107,8 +107,7 @@ fn the_worked_example_loads() {
     let (set, faults) = parse_all(&[SHOP]);
     let told: Vec<String> =
         faults.iter().map(|f| format!("{}:{} {}", f.place.line, f.place.column, f.message)).collect();
-    assert_eq!(told, ["5:14 not built yet: limit 20/s per source", "6:14 not built yet: timeout response 5s"]);
-    assert!(faults.iter().all(|fault| fault.severity == Severity::Note));
+    assert_eq!(told, [""; 0]);
 
     assert_eq!(set.sections.len(), 3);
     assert_eq!(set.sections.iter().map(|s| s.rules.len()).collect::<Vec<_>>(), [9, 2, 2]);
@@ -279,7 +278,8 @@ fn the_whole_grammar_loads() {
     )]);
     let notes: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     assert!(faults.iter().all(|fault| fault.severity == Severity::Note), "{faults:#?}");
-    assert_eq!(notes.len(), 12, "{notes:#?}");
+    assert_eq!(notes.len(), 8, "{notes:#?}");
+    assert!(notes.contains(&"not built yet: retry on 502, 503"), "{notes:#?}");
     let section = &set.sections[0];
     assert_eq!(section.paths, PathPolicy::Strict);
     let hosts: Vec<_> = section.hosts.iter().map(|(host, _)| host.clone()).collect();
