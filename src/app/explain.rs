@@ -4,6 +4,7 @@
 //! running process: which servers are up is `reeve servers`' to say.
 
 mod asked;
+mod refined;
 mod report;
 mod sealed;
 
@@ -37,7 +38,7 @@ pub fn main(arguments: &ExplainArguments) -> ExitCode {
                 Format::Json => format!("{}\n", report::json(&report)),
             });
             match report.outcome {
-                Outcome::NoRoute | Outcome::Refused { .. } => ExitCode::from(UNEXPECTED),
+                Outcome::NoRoute | Outcome::NotInMap { .. } | Outcome::Refused { .. } => ExitCode::from(UNEXPECTED),
                 _ => ExitCode::SUCCESS,
             }
         }
@@ -198,7 +199,7 @@ fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome 
     match rule.action() {
         Action::Use { target, .. } => match route::pool(target, head, rule, &mut || roll) {
             Some(pool) => to_pool(config, pool, Some(rule), head),
-            None => Outcome::NoRoute,
+            None => Outcome::NotInMap { rule: winner(config, rule, head) },
         },
         Action::Redirect { code, to } => {
             let location = String::from_utf8_lossy(&route::location(to, rule, head)).into_owned();
@@ -250,12 +251,25 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
         }
         Change::Remove { name } => format!("remove header {name}"),
     };
-    Winner {
-        id: rule.id().to_string(),
-        place,
-        action: written(rule.action(), config),
-        changes: rule.changes().iter().map(change).collect(),
+    let mut changes: Vec<String> = rule.changes().iter().map(change).collect();
+    if let Some(refined) = rule.refined().filter(|refined| refined.rewrites()) {
+        let mut target = Vec::new();
+        changes.push(match refined.target(rule, head, &mut target) {
+            true => format!("rewrite {}", String::from_utf8_lossy(&target)),
+            false => {
+                "rewrite: what was captured would lead out of the rewritten path, which is answered 400".to_owned()
+            }
+        });
     }
+    changes.extend(rule.refined().map(refined::lines).unwrap_or_default());
+    let looked_up = match rule.action() {
+        Action::Use { target: Target::Map { key, .. }, .. } => {
+            let value = route::key_text(key, Some(rule), head);
+            Some(format!("{key} = {}", value.as_deref().unwrap_or("none: the request has none")))
+        }
+        _ => None,
+    };
+    Winner { id: rule.id().to_string(), place, action: written(rule.action(), config), looked_up, changes }
 }
 
 /// An action in the words of the rule language.
@@ -282,7 +296,7 @@ fn target_text(target: &Target, config: &Config) -> String {
                 shares.iter().map(|(pool, share)| format!("{} {}%", name(*pool), report::percent(*share))).collect();
             format!("{} else {}", shares.join(" "), name(*otherwise))
         }
-        Target::Map { name: map, key, otherwise } => {
+        Target::Map { name: map, key, otherwise, .. } => {
             let otherwise = otherwise.map(|pool| format!(" else {}", name(pool))).unwrap_or_default();
             format!("map {map} {key}{otherwise}")
         }

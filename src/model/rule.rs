@@ -60,7 +60,7 @@ pub enum HostPattern {
 }
 
 /// What is done to a path before it is matched and forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PathPolicy {
     /// Unreserved characters decoded, dot segments removed; `%00`, `%0D`, `%0A` refused.
     #[default]
@@ -210,8 +210,8 @@ pub enum Target {
     Pool(usize),
     /// Shares in hundredths of a percent, at most 10,000 together; `otherwise` has the rest.
     Split { shares: Vec<(usize, u32)>, otherwise: usize },
-    /// `use map NAME key [else POOL]`.
-    Map { name: Arc<str>, key: Key, otherwise: Option<usize> },
+    /// `use map NAME key [else POOL]`; `map` is its position in `RuleSet::maps`.
+    Map { name: Arc<str>, map: usize, key: Key, otherwise: Option<usize> },
 }
 
 /// What a value is taken from.
@@ -304,8 +304,10 @@ pub struct List {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Map {
     pub name: Arc<str>,
-    /// Key and value of each line.
+    /// Key and value of each line; no key stands twice.
     pub entries: Vec<(Arc<str>, Arc<str>)>,
+    /// The positions of the values in `Config::pools`, entry by entry, where a rule says `use map`; else empty.
+    pub pools: Vec<usize>,
     /// The map's own file, as it was named.
     pub file: Arc<str>,
     pub place: Place,

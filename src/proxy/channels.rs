@@ -130,13 +130,19 @@ impl Drop for Dialing<'_> {
     }
 }
 
-/// A place on a new connection, or on one that somebody else has made meanwhile.
+/// A place on a new connection, to be made within `connect`, or on one that somebody else has made meanwhile.
 ///
 /// # Errors
 /// When the server was not reached.
-pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &Timer) -> Result<Place, DialError> {
-    let (server, timeouts) = (lease.id(), &pool.config().timeouts);
-    let limit = timeouts.connect + timeouts.tls_handshake;
+pub async fn open(
+    worker: &Rc<Worker>,
+    pool: &LivePool,
+    lease: &Lease,
+    connect: Duration,
+    timer: &Timer,
+) -> Result<Place, DialError> {
+    let server = lease.id();
+    let limit = connect + pool.config().timeouts.tls_handshake;
     let start = Instant::now();
     loop {
         let waiting = worker.channels.with(server, |server| match &server.dialing {
@@ -148,7 +154,7 @@ pub async fn open(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, timer: &T
         });
         let Some(waiting) = waiting else {
             let dialing = Dialing { worker, server };
-            let reached = pick::reach(pool, lease, &[], pick::Take::New, timer).await?;
+            let reached = pick::reach(pool, lease, &[], pick::Take::New, connect, timer).await?;
             let place = add(worker, pool, lease, reached.stream).await;
             drop(dialing);
             return place;

@@ -31,6 +31,10 @@ pub enum FailureKind {
     ClientStalled,
     /// No rule took the request.
     NoRoute,
+    /// The rule's rate is used up; seconds until it is not.
+    Rate(u32),
+    /// The rule has as many requests under way as it may.
+    RuleFull,
     /// No server of the pool is up.
     NoServer,
     /// All servers of the pool are at their limit.
@@ -45,6 +49,8 @@ pub enum FailureKind {
     Unprocessed,
     /// The server did not begin its answer in time.
     ResponseTimeout,
+    /// The rule's time for the whole request is over.
+    TotalTimeout,
     /// The answer is not valid.
     Response(ResponseFault),
     /// The answer's body is not validly chunked.
@@ -104,11 +110,13 @@ impl FailureKind {
     pub fn status(self) -> u16 {
         match self {
             FailureKind::Head(refusal) => refusal.status(),
+            FailureKind::Body(ChunkFault::BodyTooLarge) => 413,
             FailureKind::Path | FailureKind::Body(_) => 400,
             FailureKind::HeadTimeout | FailureKind::BodyTimeout => 408,
             FailureKind::ClientGone | FailureKind::ClientStalled => 0,
             FailureKind::NoRoute => 404,
-            FailureKind::NoServer | FailureKind::Full | FailureKind::Shortage => 503,
+            FailureKind::Rate(_) => 429,
+            FailureKind::NoServer | FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => 503,
             FailureKind::Panicked => 500,
             FailureKind::Connect
             | FailureKind::ServerClosed
@@ -116,7 +124,10 @@ impl FailureKind {
             | FailureKind::Response(_)
             | FailureKind::ResponseBody(_)
             | FailureKind::ResponseCut => 502,
-            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => 504,
+            FailureKind::ConnectTimeout
+            | FailureKind::ResponseTimeout
+            | FailureKind::TotalTimeout
+            | FailureKind::ResponseStalled => 504,
         }
     }
 
@@ -130,7 +141,9 @@ impl FailureKind {
             | FailureKind::BodyTimeout
             | FailureKind::ClientGone
             | FailureKind::ClientStalled
-            | FailureKind::NoRoute => Some(Side::Downstream),
+            | FailureKind::NoRoute
+            | FailureKind::Rate(_)
+            | FailureKind::RuleFull => Some(Side::Downstream),
             FailureKind::Panicked | FailureKind::Shortage => None,
             _ => Some(Side::Upstream),
         }
@@ -143,11 +156,14 @@ impl FailureKind {
             FailureKind::Head(Refusal::TargetTooLong) => "target-too-long",
             FailureKind::Head(_) | FailureKind::Path => "bad-request",
             FailureKind::HeadTimeout => "request-timeout",
+            FailureKind::Body(ChunkFault::BodyTooLarge) => "body-too-large",
             FailureKind::Body(_) => "bad-body",
             FailureKind::BodyTimeout => "body-timeout",
             FailureKind::ClientGone => "client-gone",
             FailureKind::ClientStalled => "client-stalled",
             FailureKind::NoRoute => "no-route",
+            FailureKind::Rate(_) => "rate",
+            FailureKind::RuleFull => "rule-full",
             FailureKind::NoServer => "no-server",
             FailureKind::Full => "full",
             FailureKind::Connect => "connect",
@@ -155,6 +171,7 @@ impl FailureKind {
             FailureKind::ServerClosed => "server-closed",
             FailureKind::Unprocessed => "refused-stream",
             FailureKind::ResponseTimeout => "response-timeout",
+            FailureKind::TotalTimeout => "total-timeout",
             FailureKind::Response(_) | FailureKind::ResponseBody(_) => "bad-response",
             FailureKind::ResponseCut => "response-cut",
             FailureKind::ResponseStalled => "response-stalled",
@@ -171,13 +188,15 @@ impl FailureKind {
             FailureKind::HeadTimeout | FailureKind::BodyTimeout => "the request took too long to arrive",
             FailureKind::Body(fault) => fault.detail(),
             FailureKind::NoRoute => "there is nothing at this address",
-            FailureKind::NoServer | FailureKind::Full | FailureKind::Shortage => {
+            FailureKind::Rate(_) => "there were too many requests",
+            FailureKind::Panicked => "something went wrong here; it has been written down",
+            FailureKind::NoServer | FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => {
                 "the service is not available at the moment"
             }
-            FailureKind::Panicked => "something went wrong here; it has been written down",
-            FailureKind::ConnectTimeout | FailureKind::ResponseTimeout | FailureKind::ResponseStalled => {
-                "the service did not answer in time"
-            }
+            FailureKind::ConnectTimeout
+            | FailureKind::ResponseTimeout
+            | FailureKind::TotalTimeout
+            | FailureKind::ResponseStalled => "the service did not answer in time",
             _ => "the service could not be reached or gave an invalid answer",
         }
     }
@@ -195,8 +214,11 @@ impl FailureKind {
             },
             FailureKind::Path => Rejected::BadRequest,
             FailureKind::HeadTimeout => Rejected::Timeout,
+            FailureKind::Body(ChunkFault::BodyTooLarge) => Rejected::BodyTooLarge,
             FailureKind::NoRoute => Rejected::NoRoute,
             FailureKind::Shortage => Rejected::Shortage,
+            FailureKind::Rate(_) => Rejected::Rate,
+            FailureKind::RuleFull => Rejected::RuleFull,
             _ => return None,
         })
     }

@@ -24,16 +24,26 @@ pub struct Incoming<'a, 'h> {
     pub routed: route::Head<'a>,
 }
 
-/// Appends the head to `out`. Returns where the server's own address has to be put in, when the client
+/// Appends the head to `out`; `target` is the path and query that a rule has put in the place of the client's. Returns where the server's own address has to be put in, when the client
 /// named no host.
-pub fn write(incoming: &Incoming<'_, '_>, rule: Option<&route::Rule>, out: &mut Vec<u8>) -> Option<usize> {
+pub fn write(
+    incoming: &Incoming<'_, '_>,
+    rule: Option<&route::Rule>,
+    target: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Option<usize> {
     let head = incoming.head;
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
-    out.extend_from_slice(incoming.routed.path.as_bytes());
-    if let Some(query) = head.query() {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
+    match target {
+        Some(target) => out.extend_from_slice(target),
+        None => {
+            out.extend_from_slice(incoming.routed.path.as_bytes());
+            if let Some(query) = head.query() {
+                out.push(b'?');
+                out.extend_from_slice(query.as_bytes());
+            }
+        }
     }
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     let changes = rule.map(route::Rule::changes).unwrap_or_default();

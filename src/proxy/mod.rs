@@ -6,6 +6,7 @@
 //! `finish` writes it down.
 
 pub mod access_log;
+mod admit;
 mod announced;
 mod answer;
 mod channels;
@@ -30,6 +31,7 @@ mod reply;
 mod request;
 mod run;
 mod serve;
+mod tuned;
 mod tunnel;
 mod upload;
 mod view;

@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 
 use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
+use super::tuned::Tuned;
 use super::worker::Worker;
-use crate::model::pool::Protocol;
+use crate::model::Timeouts;
+use crate::model::pool::{Protocol, Retry};
 use crate::net::dial::{DialError, dial};
 use crate::net::{Elapsed, Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
@@ -45,6 +47,22 @@ pub struct Tries {
     pub count: u32,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
+    /// Times and tries of the rule's own.
+    tuned: Option<Rc<Tuned>>,
+}
+
+impl Tries {
+    pub fn of(tuned: Option<Rc<Tuned>>) -> Tries {
+        Tries { tuned, ..Tries::default() }
+    }
+
+    pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
+        self.tuned.as_ref().map_or(&pool.config().timeouts, |tuned| &tuned.timeouts)
+    }
+
+    pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {
+        self.tuned.as_ref().map_or(&pool.config().retry, |tuned| &tuned.retry)
+    }
 }
 
 /// Whether an idle connection will do.
@@ -107,23 +125,26 @@ async fn new(
     lease: &Lease,
     greeting: &[u8],
     take: Take,
+    limit: Duration,
     timer: &Timer,
 ) -> Result<Upstream, DialError> {
     match pool.config().protocol {
         _ if take == Take::Opaque => {
-            reach(pool, lease, greeting, take, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Http1 => {
-            reach(pool, lease, greeting, take, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Auto => {
-            let reached = reach(pool, lease, greeting, take, timer).await?;
+            let reached = reach(pool, lease, greeting, take, limit, timer).await?;
             if !reached.http2 {
                 return Ok(Upstream::Http1(reached.stream));
             }
             Box::pin(channels::add(worker, pool, lease, reached.stream)).await.map(Upstream::Http2)
         }
-        Protocol::H2c | Protocol::H2 => Box::pin(channels::open(worker, pool, lease, timer)).await.map(Upstream::Http2),
+        Protocol::H2c | Protocol::H2 => {
+            Box::pin(channels::open(worker, pool, lease, limit, timer)).await.map(Upstream::Http2)
+        }
     }
 }
 
@@ -146,7 +167,8 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let error = match new(worker, pool, &lease, greeting, take, timer).await {
+        let limit = tries.timeouts(pool).connect;
+        let error = match new(worker, pool, &lease, greeting, take, limit, timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
@@ -169,7 +191,7 @@ pub async fn connect(
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
-        let retry = &pool.config().retry;
+        let retry = tries.retry(pool);
         if kind == FailureKind::Shortage || !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
             return Err(failure);
         }
@@ -196,16 +218,17 @@ pub struct Reached {
     pub http2: bool,
 }
 
-/// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
+/// Connects within `limit`, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
 pub async fn reach(
     pool: &LivePool,
     lease: &Lease,
     greeting: &[u8],
     take: Take,
+    limit: Duration,
     timer: &Timer,
 ) -> Result<Reached, DialError> {
     let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
-    let tcp = dial(lease.address(), greeting, timer, timeouts.connect).await?;
+    let tcp = dial(lease.address(), greeting, timer, limit).await?;
     let Some(tls) = &pool.config().tls else {
         return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
     };

@@ -49,6 +49,8 @@ pub struct Way<'p> {
     pub patience: Patience,
     /// Bytes passed on.
     pub moved: &'p Cell<u64>,
+    /// How many there may be of a body in frames; one in chunks knows by itself.
+    pub most: u64,
     pub limits: &'p Limits,
 }
 
@@ -71,6 +73,9 @@ pub async fn pass(mut from: Source<'_, '_>, mut to: Sink<'_, '_>, way: Way<'_>) 
             Piece::Data(bytes, last) => {
                 let length = bytes.len();
                 way.moved.set(way.moved.get() + length as u64);
+                if way.moved.get() > way.most {
+                    return Err(RelayError::Chunked(ChunkFault::BodyTooLarge));
+                }
                 to.data(bytes, last, way).await?;
                 from.passed_on(length);
                 if last {

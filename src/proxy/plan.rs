@@ -7,15 +7,18 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::admit::admit;
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
+use super::tuned::Tuned;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
 use crate::model::rule::Kind;
 use crate::route;
+use crate::state::crowd;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
-use crate::wire::http1::{Framing, Known, host};
+use crate::wire::http1::{Framing, Known, Refusal, host};
 
 /// What a client asked for, as far as it has to be known after its head is gone.
 #[derive(Debug)]
@@ -33,6 +36,10 @@ pub struct Plan {
     pub head_only: bool,
     /// A rule turned it away.
     pub denied: bool,
+    /// Bytes of its body at most.
+    pub most_body: u64,
+    /// Among the requests that its rule has under way, where those are limited.
+    pub place: Option<crowd::Place>,
     pub seen: Seen,
 }
 
@@ -91,6 +98,8 @@ pub struct Forward {
     /// May be sent again after it may have been seen (RFC 9110 §9.2.2).
     pub idempotent: bool,
     pub websocket: bool,
+    /// Times and tries, where its rule has its own.
+    pub tuned: Option<Rc<Tuned>>,
 }
 
 /// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
@@ -150,9 +159,11 @@ fn of_head(
         head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
         denied: false,
+        most_body: u64::MAX,
+        place: None,
         seen,
     };
-    plan.step = decide(worker, listener, connection, head, &mut plan);
+    plan.step = decide(worker, listener, view, connection, head, &mut plan);
     plan
 }
 
@@ -168,6 +179,8 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
         head_bytes: 0,
         head_only: false,
         denied: false,
+        most_body: u64::MAX,
+        place: None,
         seen: Seen::default(),
     }
 }
@@ -175,6 +188,7 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
 fn decide(
     worker: &Worker,
     listener: &ListenerView,
+    view: &View,
     connection: &Connection,
     head: &RequestHead<'_>,
     plan: &mut Plan,
@@ -190,7 +204,7 @@ fn decide(
     };
     let mut host_scratch = String::new();
     let host = head.authority.map_or("", |authority| host::canonical(authority.host, &mut host_scratch));
-    let table = &plan.view.snapshot.tables[listener.table];
+    let table = &view.snapshot.tables[listener.table];
     let section = table.section(Kind::Http, host);
     let policy = section.map(route::Section::policy).unwrap_or_default();
     let mut path_scratch = String::new();
@@ -214,15 +228,20 @@ fn decide(
     let incoming = Incoming { listener, peer, tls, head, routed };
     let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
         return match listener.pool {
-            Some(pool) => forward_to(worker, &plan.view, pool, None, &incoming),
+            Some(pool) => forward_to(worker, plan, pool, None, &incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
         };
     };
-    plan.rule = Some(plan.view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
+    plan.rule = Some(view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
     plan.denied = matches!(rule.action(), route::Action::Deny | route::Action::Drop);
+    if let Some(refined) = rule.refined()
+        && let Err(failure) = admit(worker, plan, rule, refined, &incoming.routed)
+    {
+        return Step::Fail(failure);
+    }
     match rule.action() {
         route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-            Some(pool) => forward_to(worker, &plan.view, pool, Some(rule), &incoming),
+            Some(pool) => forward_to(worker, plan, pool, Some(rule), &incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
@@ -239,17 +258,30 @@ fn decide(
 
 fn forward_to(
     worker: &Worker,
-    view: &View,
+    plan: &Plan,
     pool: usize,
     rule: Option<&route::Rule>,
     incoming: &Incoming<'_, '_>,
 ) -> Step {
+    let view = &plan.view;
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
     };
+    let (mut target, mut tuned) = (None, None);
+    if let Some((rule, refined)) = rule.and_then(|rule| Some((rule, rule.refined()?))) {
+        match rewritten(worker, view, rule, refined, incoming) {
+            Ok(rewritten) => target = rewritten,
+            Err(failure) => return Step::Fail(failure),
+        }
+        let tuning = plan.rule.zip(refined.tuning.as_ref());
+        tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
+    }
     let mut head = worker.buffers.text();
-    let host_at = forward::write(incoming, rule, &mut head);
+    let host_at = forward::write(incoming, rule, target.as_deref(), &mut head);
+    if let Some(target) = target {
+        worker.buffers.keep_text(target);
+    }
     let method = incoming.head.method;
     Step::Forward(Forward {
         pool,
@@ -258,7 +290,33 @@ fn forward_to(
         host_at,
         idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
         websocket: incoming.head.websocket,
+        tuned,
     })
+}
+
+/// The path and query that go on to the server in the place of the client's.
+fn rewritten(
+    worker: &Worker,
+    view: &View,
+    rule: &route::Rule,
+    refined: &route::Refined,
+    incoming: &Incoming<'_, '_>,
+) -> Result<Option<Vec<u8>>, Failure> {
+    // `OPTIONS *` asks about the server, not about a path.
+    if !refined.rewrites() || incoming.head.target == Target::Asterisk {
+        return Ok(None);
+    }
+    let mut target = worker.buffers.text();
+    if !refined.target(rule, &incoming.routed, &mut target) {
+        return Err(Failure::new(
+            FailureKind::Path,
+            "what was captured of the path would lead out of the rewritten one",
+        ));
+    }
+    if target.len() > view.snapshot.config.limits.target_bytes {
+        return Err(Failure::head(Refusal::TargetTooLong));
+    }
+    Ok(Some(target))
 }
 
 /// Where what the log quotes is; `at` says so of one part.

@@ -544,7 +544,7 @@ async fn finish(r: &mut Receive<'_, '_, '_, '_>, mut begun: Begun, mut buffer: B
                     Sink::Frames(stream)
                 }
             };
-            let way = Way { worker: r.worker, timer: r.timer, patience, moved, limits };
+            let way = Way { worker: r.worker, timer: r.timer, patience, moved, most: u64::MAX, limits };
             Box::pin(pieces::pass(source, sink, way)).await.map_err(upstream)?;
             return Ok(done(r, begun, &buffer));
         }

@@ -37,7 +37,7 @@ use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
 use crate::model::pool::Protocol;
 use crate::net::stream::Writer;
-use crate::net::{Buffer, Stream, Timer, idle};
+use crate::net::{Buffer, Elapsed, Stream, Timer, idle};
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
 use crate::wire::http1::{Framing, Refusal};
@@ -88,14 +88,15 @@ pub async fn forward(
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
+    let total = forward.tuned.as_ref().and_then(|tuned| tuned.total);
     let mut exchange = Exchange {
         worker,
         plan,
+        tries: Tries::of(forward.tuned.clone()),
         forward,
         progress,
         pool,
         upload,
-        tries: Tries::default(),
         sent: Cell::new(false),
         body_begun: false,
         trailers,
@@ -106,11 +107,14 @@ pub async fn forward(
         connect: Duration::ZERO,
     };
     // Two small boxes are cheaper than a large one: they come from the allocator's fast lists.
-    let result = guarded(Box::pin(exchange.run(client))).await.flatten();
+    let result = match total {
+        None => guarded(Box::pin(exchange.run(client))).await,
+        Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
+    };
     let Exchange { pool, tries, connect, .. } = exchange;
     let mut outcome =
         Outcome { server: tries.last, pool: Some(pool), tries: tries.count, connect, ..Outcome::of(After::Close) };
-    match result {
+    match result.flatten() {
         Ok(Ran::Done(after)) => conclude(&mut outcome, progress, Ok(after)),
         Ok(Ran::Switched(switched)) => outcome.switched = Some(switched),
         Err(failure) => conclude(&mut outcome, progress, Err(failure)),
@@ -128,8 +132,8 @@ pub async fn tunnel(
     outcome: &mut Outcome,
 ) {
     plan.let_go(client.connection.listener);
-    let Switched { _lease, pool, mut stream, from_server } = *switched;
-    let timeouts = &pool.config().timeouts;
+    let Switched { _lease, pool, tries, mut stream, from_server } = *switched;
+    let timeouts = tries.timeouts(&pool);
     let result = tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await;
     conclude(outcome, progress, result);
 }
@@ -150,6 +154,20 @@ fn conclude(outcome: &mut Outcome, progress: &Progress, result: Result<After, Fa
     }
 }
 
+/// Gives a request up when its rule's time for all of it is over.
+async fn within(
+    total: Duration,
+    worker: &Worker,
+    progress: &Progress,
+    run: impl Future<Output = Result<Ran, Failure>>,
+) -> Result<Ran, Failure> {
+    let left = total.saturating_sub(progress.started.elapsed());
+    let timer = worker.wheel.timer();
+    timer.wait(left, pin!(run)).await.unwrap_or_else(|Elapsed| {
+        Err(Failure::new(FailureKind::TotalTimeout, "the rule's time for the whole request is over"))
+    })
+}
+
 /// How far a request came.
 enum Ran {
     Done(After),
@@ -163,6 +181,8 @@ pub struct Switched {
     /// It has the connection in hand.
     _lease: Lease,
     pool: Arc<LivePool>,
+    /// For the times of the rule's own.
+    tries: Tries,
     stream: Stream,
     from_server: Buffer,
 }
@@ -227,6 +247,7 @@ impl Exchange<'_> {
                     return Ok(Ran::Switched(Box::new(Switched {
                         _lease: lease,
                         pool: self.pool.clone(),
+                        tries: Tries::of(self.forward.tuned.clone()),
                         stream,
                         from_server,
                     })));
@@ -250,8 +271,8 @@ impl Exchange<'_> {
     fn may_ask_again(&self, failure: &Failure) -> bool {
         failure.kind == FailureKind::Unprocessed
             && !self.body_begun
-            && self.pool.config().retry.on_refused
-            && self.unprocessed <= self.pool.config().retry.attempts
+            && self.tries.retry(&self.pool).on_refused
+            && self.unprocessed <= self.tries.retry(&self.pool).attempts
     }
 
     /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
@@ -307,7 +328,7 @@ impl Exchange<'_> {
     /// Sends the request to one server and passes its answer back.
     async fn attempt(&mut self, client: &mut Client<'_, '_>, stream: &mut Stream) -> Result<Received, Failure> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
-        let timeouts = &self.pool.config().timeouts;
+        let timeouts = self.tries.timeouts(&self.pool);
         let (mut from_server, mut to_server) = stream.split();
         progress.begin();
         // A server may answer without reading all of the request, and close: its answer counts, so a
@@ -337,7 +358,8 @@ impl Exchange<'_> {
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
                 let limits = &plan.view.snapshot.config.limits;
-                let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, limits };
+                let way =
+                    Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
                 let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
                 let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
@@ -359,7 +381,7 @@ impl Exchange<'_> {
     /// The same over a stream of HTTP/2.
     async fn attempt_stream(&mut self, client: &mut Client<'_, '_>, place: &Place) -> Result<Received, Failure> {
         let (worker, plan, progress) = (self.worker, self.plan, self.progress);
-        let timeouts = &self.pool.config().timeouts;
+        let timeouts = self.tries.timeouts(&self.pool);
         progress.begin();
         let (head, early) = self.forward.head.split_at(self.head);
         let request = http2::response::request_of_text(head)
@@ -402,7 +424,7 @@ impl Exchange<'_> {
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
             let limits = &plan.view.snapshot.config.limits;
-            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, limits };
+            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
             let early = Bytes::copy_from_slice(early);
             let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
             let (from, upload) = (&mut client.from, &mut self.upload);

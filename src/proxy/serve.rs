@@ -100,7 +100,8 @@ async fn tell(
     }
     let retry_after = match kind {
         FailureKind::NoServer => Some(5),
-        FailureKind::Full | FailureKind::Shortage => Some(1),
+        FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => Some(1),
+        FailureKind::Rate(seconds) => Some(seconds),
         _ => None,
     };
     let reply = Reply {

@@ -13,7 +13,7 @@ use super::relay::{Path, RelayError};
 use super::worker::Worker;
 use crate::net::Buffer;
 use crate::net::stream::Writer;
-use crate::wire::http1::{ChunkedBody, Framing, Keep};
+use crate::wire::http1::{ChunkFault, ChunkedBody, Framing, Keep};
 
 /// What of the request's body is still to come.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ pub fn take_body(
             Ok(if part == length { Upload::Done } else { Upload::Length(length - part) })
         }
         Framing::Chunked => {
-            let mut body = ChunkedBody::new(if framed == Framed::Chunks { Keep::Framed } else { Keep::Data });
+            let keep = if framed == Framed::Chunks { Keep::Framed } else { Keep::Data };
+            let mut body = ChunkedBody::limited(keep, plan.most_body);
             let limits = &plan.view.snapshot.config.limits;
             let mut buffer = worker.buffers.holding(here);
             let taken = buffer.len();
@@ -117,6 +118,9 @@ fn take_frames(
     })
     .map_err(|error| body_failure(&error))?;
     progress.body_in.set(taken as u64);
+    if taken as u64 > plan.most_body {
+        return Err(body_failure(&RelayError::Chunked(ChunkFault::BodyTooLarge)));
+    }
     match ended {
         Some(late) => {
             if in_chunks {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::tuned::TunedPools;
 use crate::model::listener::{AcceptProxy, Protocol};
 use crate::model::pool::Scheduler;
 use crate::model::rule::Key;
@@ -24,6 +25,8 @@ pub struct View {
     pub keys: Vec<Option<Key>>,
     /// Some pool's servers are told whose connection it is.
     pub announces: bool,
+    /// For rules that have times and tries of their own.
+    pub tuned: TunedPools,
 }
 
 /// A listener's settings, with names resolved.
@@ -82,7 +85,7 @@ impl View {
             })
             .collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        View { listeners, addresses, keys, announces, snapshot }
+        View { listeners, addresses, keys, announces, tuned: TunedPools::default(), snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
@@ -104,7 +107,8 @@ impl View {
                 Some(ListenerView { protocol: own.protocol, ..ListenerView::plain(&own.name) });
         }
         let snapshot = self.snapshot.remains(rule);
-        View { snapshot, listeners, addresses: HashMap::new(), keys: Vec::new(), announces: false }
+        let tuned = TunedPools::default();
+        View { snapshot, listeners, addresses: HashMap::new(), keys: Vec::new(), announces: false, tuned }
     }
 
     /// Whether a connection of this listener that was accepted under `before` may go on under this view: its

@@ -30,7 +30,7 @@ use crate::state::{Farm, SnapshotCache};
 /// Everything the connections of one worker share.
 pub struct Worker {
     number: u64,
-    farm: Arc<Farm>,
+    pub(super) farm: Arc<Farm>,
     snapshots: RefCell<SnapshotCache>,
     view: RefCell<Rc<View>>,
     pub(super) buffers: Rc<Buffers>,

@@ -10,6 +10,8 @@ use super::glob::Glob;
 use super::hash::Map;
 use super::index::Index;
 use super::list::{self, Nets, Words};
+use super::map::{Form, Pools};
+use super::refined::Refined;
 use super::regex::{Pool, Regex};
 use super::text::Pair;
 use super::{Change, Hosts, Rest, Rule, Section, Table, path, shadow};
@@ -26,6 +28,7 @@ struct Compiler<'s> {
     values: Map<usize, Arc<Values>>,
     hosts: Map<usize, Arc<list::Hosts>>,
     nets: Map<usize, Arc<Nets>>,
+    maps: Map<(usize, Form), Arc<Pools>>,
 }
 
 pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
@@ -40,6 +43,7 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
         values: Map::default(),
         hosts: Map::default(),
         nets: Map::default(),
+        maps: Map::default(),
     };
     let mut hosts: [Hosts; 3] = Default::default();
     let mut sections = Vec::with_capacity(set.sections.len());
@@ -114,6 +118,8 @@ impl Compiler<'_> {
             changes: changes.collect(),
             condition: rule.condition.clone(),
             patterns,
+            map: self.map(&rule.action, policy),
+            refined: Refined::new(rule, policy),
         };
         Rule { number, first, action, rest: Box::new(rest) }
     }
@@ -231,6 +237,12 @@ impl Compiler<'_> {
         }
     }
 
+    fn map(&mut self, action: &rule::Action, policy: PathPolicy) -> Option<Arc<Pools>> {
+        let rule::Action::Use { target: rule::Target::Map { map, key, .. }, .. } = action else { return None };
+        let (form, own) = (Form::of(key, policy), self.set.maps.get(*map)?);
+        Some(self.maps.entry((*map, form)).or_insert_with(|| Arc::new(Pools::new(own, form))).clone())
+    }
+
     fn host_list(&mut self, list: usize) -> Arc<list::Hosts> {
         let set = self.set;
         self.hosts.entry(list).or_insert_with(|| Arc::new(list::Hosts::new(entries(set, list)))).clone()
@@ -292,14 +304,19 @@ fn capturing(terms: &[Term]) -> Box<[PathPattern]> {
     patterns.filter(can).cloned().collect()
 }
 
-/// Whether the action or the changes of a rule use `$1` and the like.
+/// Whether the action or the refinements of a rule use `$1` and the like.
 fn uses_groups(rule: &rule::Rule) -> bool {
     let template = |template: &rule::Template| template.parts.iter().any(|part| matches!(part, TemplatePart::Group(_)));
     let by_action = match &rule.action {
+        rule::Action::Use { target: rule::Target::Map { key: Key::Group(_), .. }, .. } => true,
         rule::Action::Use { by, .. } => matches!(by, Some(Key::Group(_))),
         rule::Action::Redirect { to, .. } => template(to),
         rule::Action::Answer { .. } | rule::Action::Deny | rule::Action::Drop => false,
     };
-    let in_header = |refinement: &rule::Refinement| matches!(refinement, rule::Refinement::SetHeader { value, .. } if template(value));
-    by_action || rule.refinements.iter().any(in_header)
+    let by_refinement = |refinement: &rule::Refinement| match refinement {
+        rule::Refinement::SetHeader { value, .. } | rule::Refinement::Rewrite(value) => template(value),
+        rule::Refinement::RateLimit { key, .. } => matches!(key, Key::Group(_)),
+        _ => false,
+    };
+    by_action || rule.refinements.iter().any(by_refinement)
 }

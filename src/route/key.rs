@@ -1,5 +1,6 @@
 //! Values of a message by name: the keys of consistent hashing, and the holes of templates.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 
 use crate::model::rule::{Key, Target, Template, TemplatePart};
@@ -8,10 +9,12 @@ use super::Rule;
 use super::condition::PathPattern;
 use super::hash::hash;
 use super::head::{Head, Scratch};
+use super::path;
+use super::refined::IN_PATH;
 
-/// Which pool a target names, by its position in `Config::pools`. `dice` gives 0 to 9,999 and is
+/// Which pool the target of `rule` names, by its position in `Config::pools`. `dice` gives 0 to 9,999 and is
 /// only called for a split. `None` for a map that has no answer.
-pub fn pool(target: &Target, _head: &Head<'_>, _rule: &Rule, dice: &mut dyn FnMut() -> u32) -> Option<usize> {
+pub fn pool(target: &Target, head: &Head<'_>, rule: &Rule, dice: &mut dyn FnMut() -> u32) -> Option<usize> {
     match target {
         Target::Pool(pool) => Some(*pool),
         Target::Split { shares, otherwise } => {
@@ -24,7 +27,10 @@ pub fn pool(target: &Target, _head: &Head<'_>, _rule: &Rule, dice: &mut dyn FnMu
             }
             Some(*otherwise)
         }
-        Target::Map { otherwise, .. } => *otherwise,
+        Target::Map { key, otherwise, .. } => {
+            let map = rule.rest.map.as_ref()?;
+            value(key, Some(rule), head, |value| map.find(value)).flatten().or(*otherwise)
+        }
     }
 }
 
@@ -42,10 +48,28 @@ pub fn key_hash(key: &Key, rule: Option<&Rule>, head: &Head<'_>) -> Option<u64> 
 
 /// A key's value as text.
 pub fn key_text(key: &Key, rule: Option<&Rule>, head: &Head<'_>) -> Option<String> {
+    value(key, rule, head, |value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Calls `then` with a key's value, an address in its usual form. `None` if the message has no such value.
+pub fn value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
     if let Key::Source = key {
-        return Some(head.source.to_canonical().to_string());
+        let mut text = Line(Scratch::new());
+        // Writing to it cannot fail.
+        let _ = write!(text, "{}", head.source.to_canonical());
+        return Some(then(&text.0));
     }
-    with_value(key, rule, head, |value| String::from_utf8_lossy(value).into_owned())
+    with_value(key, rule, head, then)
+}
+
+/// Takes what is formatted without allocating.
+struct Line(Scratch);
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 fn with_value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
@@ -72,7 +96,7 @@ fn with_value<T>(key: &Key, rule: Option<&Rule>, head: &Head<'_>, then: impl FnO
             });
             result
         }
-        // Both callers have answered it.
+        // The callers have answered it.
         Key::Source => None,
     }
 }
@@ -96,7 +120,7 @@ pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, o
             out.extend_from_slice(value.as_bytes());
             continue;
         }
-        encode_into(value.as_bytes(), out);
+        path::encode(value.as_bytes(), IN_PATH, &mut |byte| out.push(byte));
     }
     let meant = matches!(template.parts.first(), Some(TemplatePart::Text(text)) if text.starts_with("//"));
     if encode && !meant && out[start..].starts_with(b"//") {
@@ -115,24 +139,9 @@ pub fn location(to: &Template, rule: &Rule, head: &Head<'_>) -> Vec<u8> {
     location
 }
 
-/// RFC 3986 §3.3: what may stand in a path stays, escapes that are there included.
-fn encode_into(value: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for (at, &byte) in value.iter().enumerate() {
-        let stays = byte.is_ascii_alphanumeric()
-            || b"-._~!$&'()*+,;=:@/".contains(&byte)
-            || byte == b'%' && super::path::hex_pair(&value[at + 1..]).is_some();
-        if stays {
-            out.push(byte);
-        } else {
-            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
-}
-
 impl Rule {
     /// What `{name}` of the path glob that matched stands for.
-    fn capture<'h>(&self, name: &str, head: &Head<'h>) -> Option<&'h str> {
+    pub(super) fn capture<'h>(&self, name: &str, head: &Head<'h>) -> Option<&'h str> {
         self.rest.patterns.iter().find_map(|pattern| match pattern {
             PathPattern::Glob(glob) => glob.capture(name, head.path).and_then(|range| head.path.get(range)),
             PathPattern::Regex(_) => None,
@@ -140,7 +149,7 @@ impl Rule {
     }
 
     /// What group `$number` of the path regex that matched stands for.
-    fn group<'h>(&self, number: u8, head: &Head<'h>) -> Option<&'h str> {
+    pub(super) fn group<'h>(&self, number: u8, head: &Head<'h>) -> Option<&'h str> {
         self.rest.patterns.iter().find_map(|pattern| match pattern {
             PathPattern::Regex(regex) => {
                 regex.group(number, head.path.as_bytes()).and_then(|range| head.path.get(range))

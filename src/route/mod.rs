@@ -17,8 +17,10 @@ mod head;
 mod index;
 mod key;
 mod list;
+mod map;
 pub mod path;
 mod print;
+mod refined;
 mod regex;
 mod residue;
 mod shadow;
@@ -39,7 +41,8 @@ use condition::{PathPattern, Term};
 pub use crate::model::rule::Action;
 
 pub use head::Head;
-pub use key::{expand, key_hash, key_text, location, pool};
+pub use key::{expand, key_hash, key_text, location, pool, value};
+pub use refined::{Rate, Refined, Tuning};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]
@@ -93,6 +96,9 @@ struct Rest {
     condition: Vec<rule::Term>,
     /// Path patterns that captures and groups can come from, in the order they are tried.
     patterns: Box<[PathPattern]>,
+    /// Of `use map`.
+    map: Option<Arc<map::Pools>>,
+    refined: Option<Box<Refined>>,
 }
 
 /// `set header`, `remove header`.
@@ -235,6 +241,12 @@ impl Rule {
     /// Header changes, in the order they were written.
     pub fn changes(&self) -> &[Change] {
         &self.rest.changes
+    }
+
+    /// What it says besides; most rules say nothing.
+    #[inline]
+    pub fn refined(&self) -> Option<&Refined> {
+        self.rest.refined.as_deref()
     }
 
     pub fn place(&self) -> &Place {

@@ -70,6 +70,40 @@ fn decode(raw: &str, policy: PathPolicy, out: &mut String) -> Result<(), PathFau
     Ok(())
 }
 
+/// A value with whatever may not stand there in encoded form. Letters, digits, `-._~` (RFC 3986 §2.3) and what is
+/// in `also` stay, escapes that are there too.
+pub(super) fn encode(value: &[u8], also: &[u8], push: &mut dyn FnMut(u8)) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for (at, &byte) in value.iter().enumerate() {
+        let stays = byte.is_ascii_alphanumeric()
+            || b"-._~".contains(&byte)
+            || also.contains(&byte)
+            || byte == b'%' && hex_pair(&value[at + 1..]).is_some();
+        if stays {
+            push(byte);
+        } else {
+            for byte in [b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]] {
+                push(byte);
+            }
+        }
+    }
+}
+
+/// Whether a segment is `.` or `..`, encoded or not.
+pub(super) fn has_dot_segments(path: &str) -> bool {
+    path.split('/').any(|mut segment| {
+        let mut dots = 0;
+        while let Some(rest) = segment.strip_prefix('.').or_else(|| encoded_dot(segment)) {
+            (dots, segment) = (dots + 1, rest);
+        }
+        segment.is_empty() && (dots == 1 || dots == 2)
+    })
+}
+
+fn encoded_dot(segment: &str) -> Option<&str> {
+    segment.strip_prefix("%2e").or_else(|| segment.strip_prefix("%2E"))
+}
+
 /// A literal as the operator wrote it (`/café`, `/caf%c3%a9`) in the form that requests arrive in.
 pub(super) fn literal(text: &str, policy: PathPolicy) -> String {
     if policy == PathPolicy::AsIs {

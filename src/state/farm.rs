@@ -11,9 +11,11 @@ use std::time::{Instant, SystemTime};
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
+use super::crowd::Crowds;
 use super::generations::Generations;
 use super::names::Names;
 use super::pool::LivePool;
+use super::rates::Rates;
 use super::rule_hits::{RuleMoves, rule_names};
 use super::secured::{ClientSlot, Secured};
 use super::server::LiveServer;
@@ -38,6 +40,9 @@ pub struct Farm {
     /// Ways of speaking to servers so far.
     manners: AtomicU32,
     generations: Generations,
+    /// What rules have taken lately, and have under way.
+    rates: Rates,
+    crowds: Crowds,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -72,6 +77,8 @@ impl Farm {
             retired: Mutex::default(),
             manners: AtomicU32::new(0),
             generations: Generations::default(),
+            rates: Rates::default(),
+            crowds: Crowds::default(),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -109,8 +116,23 @@ impl Farm {
         let generation = before.generation.max(self.follows.load(Ordering::Relaxed)) + 1;
         let (rule_names, rule_offsets) = rule_names(&config);
         let rule_moves = Arc::new(RuleMoves::new(&before.rule_names, &rule_names));
-        let snapshot =
-            Snapshot { generation, config, tables, pools, listeners, tls, rule_names, rule_offsets, rule_moves };
+        let crowds = self.crowds.of(&config);
+        if tables.iter().any(|table| table.rules().any(|rule| rule.refined().is_some_and(|own| !own.rates.is_empty())))
+        {
+            self.rates.prepare();
+        }
+        let snapshot = Snapshot {
+            generation,
+            config,
+            tables,
+            pools,
+            listeners,
+            tls,
+            rule_names,
+            rule_offsets,
+            rule_moves,
+            crowds,
+        };
         self.snapshot.store(Arc::new(snapshot));
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(before);
         servers.retain(|_, server| server.strong_count() > 0);
@@ -227,6 +249,11 @@ impl Farm {
     /// Identities.
     pub fn server_names(&self) -> &Names {
         &self.server_names
+    }
+
+    /// What rules with a rate have taken lately.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     pub fn started(&self) -> Instant {

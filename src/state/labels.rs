@@ -82,6 +82,10 @@ labels! {
         Expectation = "expectation",
         /// No rule took it, and the listener has no pool.
         NoRoute = "no-route",
+        /// A rule's rate is used up.
+        Rate = "rate",
+        /// A rule has as many requests under way as it may.
+        RuleFull = "rule-full",
         /// A rule said `deny`.
         Denied = "denied",
         /// A rule said `drop`.

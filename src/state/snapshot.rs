@@ -1,9 +1,10 @@
 //! What one reload put in place, all of it at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::counters::{NONE, ServerLabels};
+use super::crowd::Crowd;
 use super::pool::LivePool;
 use super::rule_hits::{RuleMoves, RuleNames};
 use super::secured::ServerSlot;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub rule_offsets: Vec<usize>,
     /// Where the rules of the snapshot before are now.
     pub rule_moves: Arc<RuleMoves>,
+    /// By a rule's place in `rule_names`: of those that limit how many requests they have under way.
+    pub crowds: HashMap<usize, Arc<Crowd>>,
 }
 
 impl Snapshot {

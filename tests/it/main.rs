@@ -33,6 +33,7 @@ mod import;
 mod import_peers;
 mod opaque;
 mod proxy_header;
+mod refinements;
 mod reload;
 mod reload_load;
 mod reload_size;

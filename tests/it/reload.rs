@@ -409,6 +409,34 @@ fn lists_are_read_anew_by_themselves() {
 }
 
 #[test]
+fn maps_choose_pools_and_are_read_anew_by_themselves() {
+    let _turn = among_others();
+    let (red, blue) = (Origin::start("red"), Origin::start("blue"));
+    let config = pool("red", "rr", &[("red", red.address())]) + &pool("blue", "rr", &[("blue", blue.address())]);
+    let rules = "map tenants from \"lists/tenants.map\"\n\nhttp *\n  known : path /t/{who}/**  use map tenants {who}\n  \
+                 other : any  use map tenants header:x-tenant else blue\nexpect GET /t/ann/x -> red\nexpect GET / -> blue\n\
+                 expect GET /t/nobody -> no-route\n";
+    let site = Site::write("maps", &config, rules);
+    site.folder.write("lists/tenants.map", "# tenants\nann red\n");
+    let reeve = Reeve::run(site);
+    let asked = |path: &str, tenant: &str| {
+        let answer = get(&reeve.address(), path, &[("x-tenant", tenant)]);
+        (answer.status, answer.origin().to_owned())
+    };
+    let (to_red, to_blue) = ((200, "red".to_owned()), (200, "blue".to_owned()));
+    assert_eq!((asked("/t/ann/x", ""), asked("/t/bob", "").0), (to_red.clone(), 404));
+    assert_eq!((asked("/", "ann"), asked("/", "bob"), asked("/", "")), (to_red.clone(), to_blue.clone(), to_blue));
+
+    reeve.site.folder.write("lists/tenants.map", "ann red\nbob red\n");
+    until("the map is taken up", || (asked("/t/bob", "") == to_red).then_some(()));
+    // A pool that is not there leaves the old map, and the line is told.
+    reeve.site.folder.write("lists/tenants.map", "ann red\n\nbob green\n");
+    until("the fault is told", || reeve.process.stderr().contains("tenants.map:3:1").then_some(()));
+    until("and what came of it", || reeve.process.stderr().contains("lists not reloaded").then_some(()));
+    assert_eq!(asked("/t/bob", ""), to_red);
+}
+
+#[test]
 fn reloads_follow_one_another_and_those_who_wait_share_one() {
     let _turn = among_others();
     let origin = Origin::start("web");

@@ -84,6 +84,10 @@ pub enum Outcome {
         status: u16,
         why: String,
     },
+    /// The rule's map has no pool for it: 404.
+    NotInMap {
+        rule: Winner,
+    },
     /// No rule takes it, and the listener has no pool: 404.
     NoRoute,
 }
@@ -95,6 +99,8 @@ pub struct Winner {
     pub place: Place,
     /// The action as it is written.
     pub action: String,
+    /// Of `use map`: what was looked up, and what it is.
+    pub looked_up: Option<String>,
     /// What is changed on the way: header changes and the like, captures filled in.
     pub changes: Vec<String>,
 }
@@ -106,6 +112,7 @@ impl Outcome {
             Outcome::Redirect { rule, .. }
             | Outcome::Answer { rule, .. }
             | Outcome::Deny { rule }
+            | Outcome::NotInMap { rule }
             | Outcome::Drop { rule } => Some(rule),
             Outcome::Refused { .. } | Outcome::NoRoute => None,
         }
@@ -119,7 +126,7 @@ impl Outcome {
             Outcome::Deny { .. } => "deny",
             Outcome::Drop { .. } => "drop",
             Outcome::Refused { .. } => "refused",
-            Outcome::NoRoute => "no-route",
+            Outcome::NotInMap { .. } | Outcome::NoRoute => "no-route",
         }
     }
 
@@ -130,7 +137,7 @@ impl Outcome {
             Outcome::Redirect { code, .. } | Outcome::Answer { code, .. } => Some(*code),
             Outcome::Deny { .. } => Some(403),
             Outcome::Refused { status, .. } => Some(*status),
-            Outcome::NoRoute => Some(404),
+            Outcome::NotInMap { .. } | Outcome::NoRoute => Some(404),
         }
     }
 }
@@ -207,6 +214,9 @@ fn outcome(report: &Report, out: &mut String) {
     if let Some(winner) = report.outcome.winner() {
         line("rule", &format!("{}, {}", winner.id, at(&winner.place)));
         line("action", &winner.action);
+        if let Some(looked_up) = &winner.looked_up {
+            line("map", looked_up);
+        }
     }
     match &report.outcome {
         Outcome::Pool { rule, pool, scheduler, servers, key } => {
@@ -229,6 +239,10 @@ fn outcome(report: &Report, out: &mut String) {
         Outcome::Deny { .. } => line("answer", "403"),
         Outcome::Drop { .. } => line("answer", "none: the connection is reset"),
         Outcome::Refused { status, why } => line("answer", &format!("{status}: {why}")),
+        Outcome::NotInMap { .. } if report.sealed => {
+            line("answer", "none: the map has no pool for it, and the connection is closed");
+        }
+        Outcome::NotInMap { .. } => line("answer", "404: the map has no pool for it, and the rule no else"),
         Outcome::NoRoute if report.sealed => line("answer", "none: no rule takes it, and the connection is closed"),
         Outcome::NoRoute => line("answer", "404: no rule takes it"),
     }
@@ -262,6 +276,7 @@ pub fn json(report: &Report) -> Value {
         "file": winner.map(|winner| &*winner.place.file),
         "line": winner.map(|winner| winner.place.line),
         "action": winner.map(|winner| &winner.action),
+        "looked_up": winner.map(|winner| &winner.looked_up),
         "changes": winner.map(|winner| &winner.changes),
     });
     let more = match &report.outcome {
@@ -272,7 +287,7 @@ pub fn json(report: &Report) -> Value {
         Outcome::Redirect { location, .. } => json!({ "location": location }),
         Outcome::Answer { text, .. } => json!({ "text": text }),
         Outcome::Refused { why, .. } => json!({ "why": why }),
-        Outcome::Deny { .. } | Outcome::Drop { .. } | Outcome::NoRoute => json!({}),
+        Outcome::Deny { .. } | Outcome::Drop { .. } | Outcome::NotInMap { .. } | Outcome::NoRoute => json!({}),
     };
     if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
         value.extend(more);
@@ -320,7 +335,8 @@ mod tests {
 
     fn winner(action: &str) -> Winner {
         let changes = vec!["set header x-stage: ingest".to_owned()];
-        Winner { id: "shop.rules:beta".to_owned(), place: place(10), action: action.to_owned(), changes }
+        let (id, action) = ("shop.rules:beta".to_owned(), action.to_owned());
+        Winner { id, place: place(10), action, looked_up: None, changes }
     }
 
     fn to_beta() -> Report {

@@ -37,12 +37,21 @@ http shop.example *.shop.example
   beta   : path /api/** & header x-beta = "1"     use beta 10% else web
   user   : path /users/{who}/**                   use web by {who}
              set header x-user: {who}
+             rewrite /u/{who}?new
+             limit body 10MiB
+             limit 20/m per source
+             limit connections 7
+             timeout total 1m
+             timeout connect 500ms
+             retry 1 on connect
              remove header cookie
   old    : path ~"^/p/(\d+)$"                     redirect 301 /product/$1
   tea    : path /tea                              answer 418 "short and stout"
   office : path /admin/** & from 10.0.0.0/8       use web
   secret : path /admin/**                         deny
   gone   : path /gone                             drop
+  tenant : path /t/{who}/**                       use map tenants {who}
+map tenants from "lists/tenants.map"
 tcp
   acme   : alpn acme-tls/1                        use beta
   sealed : sni *.shop.example                     use images by host
@@ -55,6 +64,7 @@ fn explained(words: &[&str]) -> Result<Report, String> {
     let folder = Folder::new().unwrap();
     folder.write("config/reeve.toml", CONFIGURATION).unwrap();
     folder.write("rules/shop.rules", RULES).unwrap();
+    folder.write("lists/tenants.map", "ann images\n").unwrap();
     let file = folder.path().join("config/reeve.toml");
     let line = ["reeve", "explain"].iter().chain(words).copied().chain(["-c", file.to_str().unwrap()]);
     let Some(Command::Explain(arguments)) = Arguments::parse_from(line).command else { panic!("another command") };
@@ -112,8 +122,31 @@ fn keys_and_changes_have_their_values() {
     let user = report(&["GET", "http://shop.example/users/ann/basket?x=1"]);
     assert_eq!(pool_of(&user), ("web", Some("ann")));
     let Outcome::Pool { rule: Some(winner), servers, .. } = &user.outcome else { panic!("no winner") };
-    assert_eq!(winner.changes, ["set header x-user: ann", "remove header cookie"]);
+    assert_eq!(winner.changes[..3], ["set header x-user: ann", "remove header cookie", "rewrite /u/ann?new"]);
+    assert_eq!(
+        winner.changes[3..],
+        [
+            "limit body 10MiB",
+            "limit 20/m per source",
+            "limit connections 7",
+            "timeout connect 500ms",
+            "timeout total 60s",
+            "retry 1 on connect",
+        ]
+    );
     assert_eq!(servers[1], "old 127.0.0.1:9002 (drains)");
+}
+
+#[test]
+fn a_map_says_what_was_looked_up() {
+    let ann = report(&["GET", "http://shop.example/t/ann/x"]);
+    assert_eq!(pool_of(&ann).0, "images");
+    let text = super::report::text(&ann);
+    assert!(text.contains("action    use map tenants {who}\n  map       {who} = ann\n"), "{text}");
+    let bob = report(&["GET", "http://shop.example/t/bob"]);
+    assert!(matches!(bob.outcome, Outcome::NotInMap { .. }), "{bob:?}");
+    assert!(super::report::text(&bob).contains("answer    404: the map has no pool for it"));
+    assert_eq!(super::report::json(&bob)["status"], 404);
 }
 
 #[test]
@@ -144,7 +177,7 @@ fn the_section_says_why_it_is_the_one() {
 fn no_route_and_bad_paths() {
     let none = report(&["GET", "http://shop.example/"]);
     assert!(matches!(none.outcome, Outcome::NoRoute));
-    assert_eq!(none.steps.len(), 9, "all rules were asked");
+    assert_eq!(none.steps.len(), 10, "all rules were asked");
     assert!(matches!(report(&["GET", "http://other.example/"]).outcome, Outcome::NoRoute));
     assert!(matches!(report(&["GET", "http://shop.example/a%00"]).outcome, Outcome::Refused { status: 400, .. }));
     assert!(matches!(report(&["TRACE", "http://shop.example/a"]).outcome, Outcome::Refused { status: 405, .. }));

@@ -164,7 +164,7 @@ fn split(
 
 /// `map NAME key [else POOL]`.
 fn map(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<Option<Action>> {
-    let word = cursor.next();
+    cursor.next();
     let Some(name) = cursor.value() else {
         return Err(Box::new(Fault::error("R0231", cursor.here(), "`use map` needs the name of a map")));
     };
@@ -184,13 +184,10 @@ fn map(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>
     } else {
         Some(None)
     };
-    if let Some(word) = word.filter(|_| found.is_some()) {
-        let meanwhile =
-            if matches!(otherwise, Some(None)) { "its requests find no pool" } else { "`else` takes all of it" };
-        scope.tell(Fault::not_built(cursor.since(word), format!("use map {}; {meanwhile}", name.value)));
-    }
-    let target =
-        found.zip(otherwise).map(|(_, otherwise)| Target::Map { name: name.value.as_ref().into(), key, otherwise });
+    let target = found.zip(otherwise).map(|(map, otherwise)| {
+        let name = name.value.as_ref().into();
+        Target::Map { name, map, key, otherwise }
+    });
     Ok(target.map(|target| Action::Use { target, by: None }))
 }
 

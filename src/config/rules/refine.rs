@@ -8,6 +8,7 @@ use super::draft::Draft;
 use super::field::owned;
 use super::key::{key, template};
 use super::lexer::{Token, TokenKind, part};
+use super::pattern::encoded;
 use super::scope::Scope;
 use super::value::share;
 use crate::config::closest::closest;
@@ -20,6 +21,8 @@ pub(super) const REFINEMENTS: [&str; 10] =
 /// The first words of them.
 pub(super) const FIRST_WORDS: [&str; 10] =
     ["set", "remove", "rewrite", "limit", "timeout", "retry", "mirror", "auth", "priority", "paths"];
+/// What of it is done yet.
+const RETRIED: [&str; 2] = ["connect", "refused-stream"];
 const RETRY_ON: [&str; 5] = ["connect", "refused-stream", "timeout", "502", "503"];
 
 /// Reads one refinement; the cursor stands on its first word, which is one of `FIRST_WORDS` other than `paths`.
@@ -47,16 +50,38 @@ pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: 
         draft.failed = true;
         return Ok(());
     };
-    let built = matches!(refinement, Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. });
+    let built = is_built(&refinement, draft.kind);
     if let Some((_, first)) = draft.refinements.iter().find(|(other, _)| contradict(other, &refinement)) {
         let fault = Fault::error("R0254", place.clone(), "this is said twice for one rule");
         scope.tell(fault.also(first.clone(), "first said here"));
         draft.failed = true;
     } else if !built {
         scope.tell(Fault::not_built(place.clone(), text));
+    } else if let Refinement::Retry { on, .. } = &refinement {
+        let unbuilt: Vec<&str> = on.iter().map(|on| &**on).filter(|on| !RETRIED.contains(on)).collect();
+        if !unbuilt.is_empty() {
+            scope.tell(Fault::not_built(place.clone(), format!("retry on {}", unbuilt.join(", "))));
+        }
     }
     draft.refinements.push((refinement, place));
     Ok(())
+}
+
+/// Whether it is done yet, in a section of that kind.
+fn is_built(refinement: &Refinement, kind: Kind) -> bool {
+    match refinement {
+        Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } => true,
+        Refinement::Rewrite(_)
+        | Refinement::RateLimit { .. }
+        | Refinement::BodyLimit { .. }
+        | Refinement::ConnectionLimit { .. }
+        | Refinement::Timeout { .. }
+        | Refinement::Retry { .. } => kind == Kind::Http,
+        Refinement::Mirror { .. }
+        | Refinement::AuthBasic { .. }
+        | Refinement::AuthForward { .. }
+        | Refinement::Priority(_) => false,
+    }
 }
 
 /// Whether only one of two can hold.
@@ -165,7 +190,33 @@ fn rewrite(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_,
         let fault = Fault::error("R0242", cursor.place(token), "a path begins with `/`");
         return Err(Box::new(fault.did_you_mean(format!("/{}", token.value))));
     }
+    if let Some(encoded) = encoded(&token.value) {
+        let fault = Fault::error("R0242", cursor.place(token), "a path has no blanks, and only ASCII");
+        return Err(Box::new(fault.did_you_mean(encoded)));
+    }
+    if let Some(wrong) = wrong_path(&token.value) {
+        return Err(Box::new(Fault::error("R0242", cursor.place(token), wrong)));
+    }
     Ok(Some(Refinement::Rewrite(template(token, cursor, draft, scope))))
+}
+
+/// What of a path and query cannot be sent to a server.
+fn wrong_path(text: &str) -> Option<&'static str> {
+    if text.contains('#') {
+        return Some("what stands behind `#` never reaches a server");
+    }
+    let path = text.split('?').next().unwrap_or_default();
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return Some("a path that is sent has no `.` and `..`");
+    }
+    for escape in text.split('%').skip(1) {
+        match escape.get(..2).map(|digits| u8::from_str_radix(digits, 16)) {
+            Some(Ok(0 | b'\r' | b'\n')) => return Some("NUL, CR and LF do not stand in a path, not even encoded"),
+            Some(Ok(_)) if !escape.starts_with('+') => {}
+            _ => return Some("a `%` stands before two hex digits"),
+        }
+    }
+    None
 }
 
 fn limit(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<Option<Refinement>> {

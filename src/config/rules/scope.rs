@@ -127,18 +127,29 @@ impl<'s, 'f> Scope<'s, 'f> {
         let text = self.read(&file, file_place);
         let mut entries = Vec::new();
         let mut wrong = Vec::new();
+        let mut first: HashMap<&str, u32> = HashMap::new();
         for (number, entry) in self.entries(&text, &file) {
+            let place = || line_place(&file, number, entry);
             let mut words = entry.split_whitespace();
             match (words.next(), words.next(), words.next()) {
-                (Some(key), Some(value), None) => entries.push((key.into(), value.into())),
-                _ => wrong.push(line_place(&file, number, entry)),
+                (Some(key), Some(value), None) => match first.get(key) {
+                    Some(line) => {
+                        let fault = Fault::error("R0273", place(), format!("the key `{key}` stands twice in this map"));
+                        wrong.push(fault.help(format!("line {line} has it already")));
+                    }
+                    None => {
+                        first.insert(key, number);
+                        entries.push((key.into(), value.into()));
+                    }
+                },
+                _ => wrong.push(Fault::error("R0273", place(), "a line of a map is a key and a value")),
             }
         }
-        for place in wrong.into_iter().take(ENTRY_FAULTS) {
-            self.tell(Fault::error("R0273", place, "a line of a map is a key and a value"));
+        for fault in wrong.into_iter().take(ENTRY_FAULTS) {
+            self.tell(fault);
         }
         self.map_index.insert(name.clone(), self.maps.len());
-        self.maps.push(Map { name, entries, file, place });
+        self.maps.push(Map { name, entries, pools: Vec::new(), file, place });
     }
 
     fn read(&mut self, file: &Arc<str>, place: Place) -> String {
@@ -173,9 +184,11 @@ impl<'s, 'f> Scope<'s, 'f> {
         });
     }
 
-    /// Tells of values that are no pools, once a map: `use map NAME` needs them.
+    /// Finds the pools that the values name, and tells of values that are none, once a map: `use map NAME` needs them.
     pub fn check_pools(&mut self, index: usize) {
-        let Some(map) = self.maps.get(index).filter(|_| self.checked.insert(("pools", index))) else { return };
+        let Some(map) = self.maps.get_mut(index).filter(|_| self.checked.insert(("pools", index))) else { return };
+        map.pools =
+            map.entries.iter().map(|(_, pool)| self.pools.get(&**pool).copied().unwrap_or(usize::MAX)).collect();
         let (file, wrong): (_, Vec<Arc<str>>) = (
             map.file.clone(),
             map.entries

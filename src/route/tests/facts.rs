@@ -42,7 +42,7 @@ fn list(name: &str, entries: impl Iterator<Item = String>) -> List {
 }
 
 /// `$1` and `{name}` are holes, all else is text.
-fn template(parts: &[&str]) -> Template {
+pub(super) fn template(parts: &[&str]) -> Template {
     let part = |part: &&str| match (part.strip_prefix('$'), part.strip_prefix('{')) {
         (Some(number), _) => TemplatePart::Group(number.parse().unwrap()),
         (_, Some(name)) => TemplatePart::Capture(name.trim_end_matches('}').into()),

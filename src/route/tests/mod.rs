@@ -2,6 +2,7 @@
 
 mod facts;
 mod random;
+mod refined;
 
 use std::net::IpAddr;
 use std::sync::Arc;

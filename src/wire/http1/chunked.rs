@@ -21,6 +21,8 @@ use crate::model::Limits;
 pub struct ChunkedBody {
     state: State,
     keep: Keep,
+    /// Bytes of data that may still come.
+    room: u64,
     /// Bytes of extensions seen so far.
     extensions: usize,
     /// Blanks behind a size are dropped: old servers pad their sizes to a fixed width.
@@ -66,6 +68,8 @@ pub enum ChunkFault {
     DataEnd,
     Trailer,
     TrailersTooLarge,
+    /// More data than the body may have.
+    BodyTooLarge,
 }
 
 impl ChunkFault {
@@ -76,6 +80,7 @@ impl ChunkFault {
             ChunkFault::DataEnd => "a chunk is longer or shorter than its size",
             ChunkFault::Trailer => "a trailer field is not valid",
             ChunkFault::TrailersTooLarge => "the trailer section is too large",
+            ChunkFault::BodyTooLarge => "the request body is too large",
         }
     }
 }
@@ -85,7 +90,12 @@ const MOST_DIGITS: usize = 16;
 
 impl ChunkedBody {
     pub fn new(keep: Keep) -> ChunkedBody {
-        ChunkedBody { state: State::Size, keep, extensions: 0, padded: false, trailers: Vec::new() }
+        ChunkedBody { state: State::Size, keep, room: u64::MAX, extensions: 0, padded: false, trailers: Vec::new() }
+    }
+
+    /// A body of `most` bytes of data.
+    pub fn limited(keep: Keep, most: u64) -> ChunkedBody {
+        ChunkedBody { room: most, ..ChunkedBody::new(keep) }
     }
 
     /// The body of a server's answer.
@@ -113,6 +123,7 @@ impl ChunkedBody {
                     if self.extensions > limits.chunk_extensions_total {
                         return Err(ChunkFault::Extension);
                     }
+                    self.room = self.room.checked_sub(line.size).ok_or(ChunkFault::BodyTooLarge)?;
                     let digits = at + line.digits.start..at + line.digits.end;
                     at += line.length;
                     if self.keep == Keep::Framed {
