@@ -255,6 +255,37 @@ fn time_grows_with_the_text_alone() {
                 })
                 .collect()
         }),
+        (Dialect::Ktcpvs, |n| {
+            let rule = |i| {
+                format!(
+                    "server = 10.{}.{}.1:80 1\nrule = pattern \"^/p{i}\" use server 10.{}.{}.1:80\n",
+                    i / 250,
+                    i % 250,
+                    i / 250,
+                    i % 250
+                )
+            };
+            format!("Virtual a {{ listen = 0.0.0.0:80\nscheduler = http\n{}}}", (0..n).map(rule).collect::<String>())
+        }),
+        // Regexes that the loader refuses, each of them taken out.
+        (Dialect::Nginx, |n| {
+            let locations: String = (0..n).map(|i| format!("location ~ (?=a{i}) {{ return 204; }}\n")).collect();
+            format!("server {{ listen 80; {locations} }}")
+        }),
+        (Dialect::Nginx, |n| {
+            (0..n)
+                .map(|i| {
+                    format!("server {{ listen {}; server_name a{i}.example; return 301 https://$host/; }}\n", i + 1)
+                })
+                .collect()
+        }),
+        (Dialect::Haproxy, |n| {
+            let binds: String = (0..n).map(|i| format!("bind :{}\n", i + 1)).collect();
+            let hosts: String = (0..n).map(|i| format!("acl a hdr(host) h{i}.example\n")).collect();
+            format!(
+                "defaults\nmode http\nfrontend f\n{binds}{hosts}redirect scheme https\nredirect scheme https if a\n"
+            )
+        }),
         (Dialect::Nginx, |n| "{".repeat(n)),
         (Dialect::Nginx, |n| format!("server {{ {} }}", "allow 10.0.0.1; ".repeat(n))),
     ];
