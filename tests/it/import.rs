@@ -13,8 +13,10 @@ use proptest::prelude::*;
 
 use reeve::app::check::{self, Prepared};
 use reeve::app::import::{Dialect, Imported, import};
+use reeve::config::rules::{Input, Names};
 use reeve::config::{self, Request};
 use reeve::model::Severity;
+use reeve::route::Table;
 
 use crate::farm::Folder;
 
@@ -162,6 +164,17 @@ fn survives(dialect: Dialect, text: &str) {
     let load = config::load_text("reeve.toml", &imported.texts[0].1);
     let errors: Vec<_> = load.faults.iter().filter(|fault| fault.severity == Severity::Error).collect();
     assert!(errors.is_empty(), "{errors:?}\n{text}\n{}", imported.whole());
+    let config = load.config.expect("a configuration");
+    let pools: Vec<_> = config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name.clone()).collect();
+    for (name, rules) in imported.texts.iter().skip(1) {
+        let mut faults = Vec::new();
+        let names = Names { pools: &pools, listeners: &listeners, read: &|_| Ok(String::new()) };
+        let set = config::rules::parse(&[Input { name: name.as_str().into(), text: rules }], &names, &mut faults);
+        Table::compile(&set, &mut faults);
+        faults.retain(|fault| fault.severity == Severity::Error);
+        assert!(faults.is_empty(), "{faults:?}\n{text}\n{rules}");
+    }
 }
 
 /// Pieces of a text put together anew.
