@@ -13,8 +13,10 @@ use proptest::prelude::*;
 
 use reeve::app::check::{self, Prepared};
 use reeve::app::import::{Dialect, Imported, import};
+use reeve::config::rules::{Input, Names};
 use reeve::config::{self, Request};
 use reeve::model::Severity;
+use reeve::route::Table;
 
 use crate::farm::Folder;
 
@@ -162,6 +164,17 @@ fn survives(dialect: Dialect, text: &str) {
     let load = config::load_text("reeve.toml", &imported.texts[0].1);
     let errors: Vec<_> = load.faults.iter().filter(|fault| fault.severity == Severity::Error).collect();
     assert!(errors.is_empty(), "{errors:?}\n{text}\n{}", imported.whole());
+    let config = load.config.expect("a configuration");
+    let pools: Vec<_> = config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name.clone()).collect();
+    for (name, rules) in imported.texts.iter().skip(1) {
+        let mut faults = Vec::new();
+        let names = Names { pools: &pools, listeners: &listeners, read: &|_| Ok(String::new()) };
+        let set = config::rules::parse(&[Input { name: name.as_str().into(), text: rules }], &names, &mut faults);
+        Table::compile(&set, &mut faults);
+        faults.retain(|fault| fault.severity == Severity::Error);
+        assert!(faults.is_empty(), "{faults:?}\n{text}\n{rules}");
+    }
 }
 
 /// Pieces of a text put together anew.
@@ -254,6 +267,37 @@ fn time_grows_with_the_text_alone() {
                     format!("virtual_server 10.{}.{}.1 80 {{\n real_server 10.0.0.1 80 {{ }}\n}}\n", i / 250, i % 250)
                 })
                 .collect()
+        }),
+        (Dialect::Ktcpvs, |n| {
+            let rule = |i| {
+                format!(
+                    "server = 10.{}.{}.1:80 1\nrule = pattern \"^/p{i}\" use server 10.{}.{}.1:80\n",
+                    i / 250,
+                    i % 250,
+                    i / 250,
+                    i % 250
+                )
+            };
+            format!("Virtual a {{ listen = 0.0.0.0:80\nscheduler = http\n{}}}", (0..n).map(rule).collect::<String>())
+        }),
+        // Regexes that the loader refuses, each of them taken out.
+        (Dialect::Nginx, |n| {
+            let locations: String = (0..n).map(|i| format!("location ~ (?=a{i}) {{ return 204; }}\n")).collect();
+            format!("server {{ listen 80; {locations} }}")
+        }),
+        (Dialect::Nginx, |n| {
+            (0..n)
+                .map(|i| {
+                    format!("server {{ listen {}; server_name a{i}.example; return 301 https://$host/; }}\n", i + 1)
+                })
+                .collect()
+        }),
+        (Dialect::Haproxy, |n| {
+            let binds: String = (0..n).map(|i| format!("bind :{}\n", i + 1)).collect();
+            let hosts: String = (0..n).map(|i| format!("acl a hdr(host) h{i}.example\n")).collect();
+            format!(
+                "defaults\nmode http\nfrontend f\n{binds}{hosts}redirect scheme https\nredirect scheme https if a\n"
+            )
         }),
         (Dialect::Nginx, |n| "{".repeat(n)),
         (Dialect::Nginx, |n| format!("server {{ {} }}", "allow 10.0.0.1; ".repeat(n))),

@@ -1,8 +1,12 @@
 //! Whether the facts of `tests/import` are so: the real nginx and HAProxy, with the samples' own texts and servers of the
 //! test, are asked what the facts say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+use reeve::app::check;
+use reeve::app::import::{Dialect, import};
+use reeve::config::{Request, fault};
 
 use crate::farm::peer::daemon;
 use crate::farm::ports::Port;
@@ -149,4 +153,98 @@ fn haproxy_does_what_the_facts_say() {
         asked += ask(sample, &port.address());
     }
     assert!(asked >= 22, "{asked} facts");
+}
+
+/// Numbers that are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, most: u64) -> u64 {
+        // Knuth's MMIX generator; its high bits are good.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+/// Locations of one block below a prefix (of a regex: an empty one), each answering with a code of its own.
+fn locations(numbers: &mut Numbers, below: &str, depth: u32, code: &mut u16, out: &mut String) {
+    let mut taken: Vec<(bool, String)> = Vec::new();
+    for _ in 0..2 + numbers.below(4) {
+        let regexes = ["a", r"\.b$", "^/a/a", "(?:b|c)/", "^/[ab]+/c", "c"];
+        let mut path = below.to_owned();
+        for _ in 0..numbers.below(3) {
+            path.push_str(["a", "b", "c", "/", "/a", "/b/"][numbers.below(6) as usize]);
+        }
+        // Inside a regex nginx takes regexes alone.
+        let kind = if below.is_empty() { 2 + numbers.below(2) } else { numbers.below(6) };
+        let (head, exact) = match kind {
+            0 => (format!("= {path}"), true),
+            1 => (format!("^~ {path}"), false),
+            2 | 3 => (format!("~{} {}", if kind == 2 { "*" } else { "" }, regexes[numbers.below(6) as usize]), false),
+            _ => (path.clone(), false),
+        };
+        let key = (exact, if matches!(kind, 2 | 3) { head.clone() } else { path.clone() });
+        if taken.contains(&key) || *code >= 299 {
+            continue;
+        }
+        taken.push(key);
+        *code += 1;
+        out.push_str(&format!("location {head} {{ return {code};\n"));
+        if depth < 2 && !exact && numbers.below(3) == 0 {
+            let inside = if matches!(kind, 2 | 3) { "" } else { &path };
+            locations(numbers, inside, depth + 1, code, out);
+        }
+        out.push_str("}\n");
+    }
+}
+
+/// Locations of every kind, nested at random: nginx and the imported rules take the same one for every path.
+#[test]
+fn locations_are_taken_as_nginx_takes_them() {
+    const SERVERS: u64 = 40;
+    let _turn = among_others();
+    let Some(mut nginx) = daemon("nginx") else { return skip("no nginx: apt-get install nginx-light") };
+    let (folder, port) = (Folder::new("import-locations"), Port::free());
+    let mut numbers = Numbers(2026);
+    let mut servers = String::new();
+    for number in 0..SERVERS {
+        servers += &format!("server {{ listen {}; server_name s{number}.test;\n", port.address());
+        locations(&mut numbers, "/", 0, &mut 210, &mut servers);
+        servers += "}\n";
+    }
+    let path = folder.path().display();
+    let text = format!(
+        "daemon off; worker_processes 1; pid {path}/nginx.pid; error_log {path}/nginx.log notice;\nevents {{}}\nhttp {{\n\
+         access_log off; root {path}; client_body_temp_path {path}/b; proxy_temp_path {path}/p; fastcgi_temp_path {path}/f; \
+         uwsgi_temp_path {path}/u; scgi_temp_path {path}/s; merge_slashes off;\n{servers}\n}}\n"
+    );
+    let file = folder.write("nginx.conf", &text);
+    let mut process = Process::start(nginx.arg("-p").arg(folder.path()).arg("-c").arg(file));
+    listens(&mut process, &port.address());
+    let imported = import(Dialect::Nginx, "nginx.conf", &text).expect("an import");
+    let mut expects = String::new();
+    for number in 0..SERVERS {
+        let mut client = Client::connect(&port.address());
+        for _ in 0..30 {
+            let mut target = "/".to_owned();
+            for _ in 0..numbers.below(5) {
+                target.push_str(["a", "b", "c", "/", "/a", "/b/", ".b"][numbers.below(7) as usize]);
+            }
+            // A segment of dots is another path.
+            let target = target.replace("/.b", "/b");
+            let host = format!("s{number}.test");
+            let answer = client.request("GET", &target, &[("Host", host.as_str())]).expect("an answer");
+            // A folder that is not there, or one that may not be listed.
+            let status = if answer.status < 300 { answer.status } else { 404 };
+            expects += &format!("expect GET http://{host}{target} -> {status}\n");
+        }
+    }
+    for (name, text) in &imported.texts {
+        let more = if name.ends_with(".rules") { expects.as_str() } else { "" };
+        folder.write(name, format!("{text}{more}"));
+    }
+    let prepared = check::texts(&Request { file: folder.path().join("config/reeve.toml"), ..Request::default() });
+    assert!(prepared.is_good(), "{}", fault::text(&prepared.load.faults, &prepared.load.sources));
+    let codes: BTreeSet<&str> = expects.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert!(expects.lines().count() > 1000 && codes.len() > 20, "{codes:?}");
 }

@@ -1,5 +1,7 @@
 //! keepalived: virtual servers as services of the director with their pools, a VRRP instance as the failover.
 
+use std::collections::HashSet;
+
 use super::site::{Account, Names, Site, Table};
 use super::words;
 use crate::model::fault::{Fault, Place};
@@ -52,7 +54,7 @@ impl Line {
 pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
     let lines = tree(file, text, &mut site.account)?;
     let mut names = Names::default();
-    let (mut instances, mut addresses) = (0, Vec::new());
+    let (mut instances, mut addresses) = (0, HashSet::new());
     for line in &lines {
         match line.name() {
             "virtual_server" => virtual_server(line, &mut names, &mut addresses, site),
@@ -193,7 +195,7 @@ fn tokens(line: &str) -> Option<Vec<String>> {
     Some(tokens)
 }
 
-fn virtual_server(line: &Line, names: &mut Names, taken: &mut Vec<String>, site: &mut Site) {
+fn virtual_server(line: &Line, names: &mut Names, taken: &mut HashSet<String>, site: &mut Site) {
     let account = &mut site.account;
     let address = words::server(line.word(1), line.word(2).parse().unwrap_or(0))
         .filter(|address| !address.ends_with(":0") && address.parse::<std::net::SocketAddr>().is_ok());
@@ -208,10 +210,9 @@ fn virtual_server(line: &Line, names: &mut Names, taken: &mut Vec<String>, site:
     // As keepalived has it where nothing is said.
     let protocol = done("protocol", account).map_or("udp".to_owned(), |one| one.word(1).to_ascii_lowercase());
     let name = names.fresh(&format!("{protocol}-{}", address.replace(':', "-")));
-    if taken.contains(&format!("{protocol} {address}")) {
+    if !taken.insert(format!("{protocol} {address}")) {
         return account.none(line.item, "this service was declared before");
     }
-    taken.push(format!("{protocol} {address}"));
     let mut service = Table::new(format!("director.service.{name}"), line.line);
     service.set("address", words::text(&address));
     service.set("protocol", words::text(&protocol));

@@ -3,9 +3,14 @@
 //! Servers and rules are put at the head of their lists as they are read, but for `.*` and `^/.*`, which go to the
 //! tail: the rule that was written last is tried first, and so it is here.
 
+use std::collections::{HashMap, HashSet};
+
 use super::site::{Names, Rule, RuleFile, Section, Site, Table, Test};
 use super::words;
 use crate::model::fault::{Fault, Place};
+
+/// Letters of a pattern; KTCPVS has room for 255.
+const LONGEST: usize = 255;
 
 #[derive(Debug, Default)]
 struct Virtual {
@@ -15,9 +20,13 @@ struct Virtual {
     scheduler: Option<(String, usize)>,
     redirect: Option<(String, usize)>,
     clients: Option<(u32, usize)>,
-    /// In the order of their list.
+    /// In the order of the text.
     servers: Vec<Server>,
     rules: Vec<Pattern>,
+    /// Addresses of the servers, and of those that a rule has.
+    known: HashSet<String>,
+    ruled: HashSet<String>,
+    patterns: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
@@ -59,7 +68,15 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
     }
     let only = virtuals.len() == 1;
     let mut names = Names::default();
-    for one in virtuals {
+    for mut one in virtuals {
+        // What was put at the head of its list last is the first.
+        one.servers.reverse();
+        one.rules.iter_mut().for_each(|rule| rule.servers.reverse());
+        let (tail, mut rules): (Vec<Pattern>, Vec<Pattern>) =
+            one.rules.into_iter().partition(|rule| matches!(rule.text.as_str(), ".*" | "^/.*"));
+        rules.reverse();
+        rules.extend(tail);
+        one.rules = rules;
         service(one, only, &mut names, site);
     }
     Ok(())
@@ -201,9 +218,12 @@ fn unquoted(text: &str) -> &str {
 
 fn add_server(one: &mut Virtual, address: &str, weight: u32, item: usize, site: &mut Site) {
     match words::server(address, 0).filter(|address| !address.ends_with(":0")) {
-        Some(address) if !one.servers.iter().any(|server| server.address == address) => {
-            one.servers.insert(0, Server { address, weight });
+        Some(address) if !one.known.contains(&address) => {
             site.account.done(item);
+            if site.spend(1) {
+                one.known.insert(address.clone());
+                one.servers.push(Server { address, weight });
+            }
         }
         Some(_) => site.account.none(item, "this server is in the service already"),
         None => site.account.none(item, "an address and the number of a port are needed"),
@@ -214,7 +234,7 @@ fn add_rule(one: &mut Virtual, text: &str, group: u32, server: &str, (line, item
     let Some(server) = words::server(server, 0) else {
         return site.account.none(item, "an address and the number of a port are needed");
     };
-    if one.rules.iter().any(|rule| rule.servers.contains(&server)) {
+    if one.ruled.contains(&server) {
         return site
             .account
             .none(item, "this server has a rule already, and KTCPVS allows one (device or resource busy)");
@@ -223,18 +243,19 @@ fn add_rule(one: &mut Virtual, text: &str, group: u32, server: &str, (line, item
         return;
     }
     site.account.done(item);
-    if let Some(rule) = one.rules.iter_mut().find(|rule| rule.text == text) {
-        return rule.servers.insert(0, server);
+    one.ruled.insert(server.clone());
+    if let Some(rule) = one.patterns.get(text).and_then(|at| one.rules.get_mut(*at)) {
+        return rule.servers.push(server);
     }
-    if let Some(rule) = one.rules.iter().find(|rule| text.starts_with(&rule.text)) {
+    let ends = text.char_indices().map(|(at, _)| at).skip(1).take(LONGEST);
+    if let Some(first) = ends.filter_map(|end| text.get(..end)).find(|start| one.patterns.contains_key(*start)) {
         let how = format!(
-            "a rule of its own here; KTCPVS 0.0.18 adds its server to the rule \"{}\", which its pattern begins with",
-            rule.text
+            "a rule of its own here; KTCPVS 0.0.18 adds its server to the rule \"{first}\", which its pattern begins with"
         );
         site.account.differs(item, how);
     }
-    let rule = Pattern { text: text.to_owned(), group, servers: vec![server], line, item };
-    if matches!(text, ".*" | "^/.*") { one.rules.push(rule) } else { one.rules.insert(0, rule) }
+    one.patterns.insert(text.to_owned(), one.rules.len());
+    one.rules.push(Pattern { text: text.to_owned(), group, servers: vec![server], line, item });
 }
 
 /// `tcpvsadm -A -i web -s http -P 80` and the like, one command a line.
@@ -369,9 +390,11 @@ fn rules(
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut own = Names::default();
+    let by_address: HashMap<&str, &Server> =
+        one.servers.iter().map(|server| (server.address.as_str(), server)).collect();
     for rule in &one.rules {
         let servers: Vec<&Server> =
-            one.servers.iter().filter(|server| rule.servers.contains(&server.address)).collect();
+            rule.servers.iter().filter_map(|address| by_address.get(address.as_str()).copied()).collect();
         if servers.len() < rule.servers.len() {
             site.account.none(rule.item, "its server is not in the service (KTCPVS: no such destination)");
         }

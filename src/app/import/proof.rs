@@ -3,6 +3,8 @@
 //! A regex with a look-ahead, a rule that an earlier one always forestalls, a value out of its range: readers need
 //! not know the loader's every rule, and what is printed is known to load.
 
+use std::collections::HashSet;
+
 use crate::config::rules::{Input, Names};
 use crate::config::{self};
 use crate::model::{Fault, Severity};
@@ -77,32 +79,31 @@ fn take_out(site: &mut Site, texts: &[Text], faults: &[(usize, Fault)]) -> bool 
         site.account.refused(source.unwrap_or(0), &why);
         gone.push(of);
     }
-    // From the back, so that positions stay.
-    gone.sort_by_key(|of| std::cmp::Reverse(order(*of)));
-    gone.dedup();
-    for of in &gone {
-        match *of {
-            Of::Table(t) => drop(site.tables.remove(t)),
-            Of::Key(t, k) => drop(site.tables[t].keys.remove(k)),
-            Of::Item(t, k, i) => drop(site.tables[t].keys[k].items.remove(i)),
-            Of::Rule(f, s, r) => drop(site.files[f].sections[s].rules.remove(r)),
-            Of::More(f, s, r, m) => drop(site.files[f].sections[s].rules[r].more.remove(m)),
-            Of::List(f, l) => drop(site.files[f].lists.remove(l)),
-            Of::Nothing => {}
+    let gone: HashSet<Of> = gone.into_iter().collect();
+    for (t, table) in site.tables.iter_mut().enumerate() {
+        for (k, key) in table.keys.iter_mut().enumerate() {
+            keep(&mut key.items, |i| !gone.contains(&Of::Item(t, k, i)));
         }
+        keep(&mut table.keys, |k| !gone.contains(&Of::Key(t, k)));
+    }
+    keep(&mut site.tables, |t| !gone.contains(&Of::Table(t)));
+    for (f, file) in site.files.iter_mut().enumerate() {
+        for (s, section) in file.sections.iter_mut().enumerate() {
+            for (r, rule) in section.rules.iter_mut().enumerate() {
+                keep(&mut rule.more, |m| !gone.contains(&Of::More(f, s, r, m)));
+            }
+            keep(&mut section.rules, |r| !gone.contains(&Of::Rule(f, s, r)));
+        }
+        keep(&mut file.lists, |l| !gone.contains(&Of::List(f, l)));
     }
     !gone.is_empty()
 }
 
-/// A whole behind its parts, so that from the back the parts are gone first.
-fn order(of: Of) -> (u8, usize, usize, usize, usize) {
-    match of {
-        Of::Nothing => (0, 0, 0, 0, 0),
-        Of::Table(t) => (1, t, 0, 0, 0),
-        Of::Key(t, k) => (1, t, k + 1, 0, 0),
-        Of::Item(t, k, i) => (1, t, k + 1, i + 1, 0),
-        Of::Rule(f, s, r) => (2, f, s, r, 0),
-        Of::More(f, s, r, m) => (2, f, s, r, m + 1),
-        Of::List(f, l) => (3, f, l, 0, 0),
-    }
+/// Keeps those whose position is good.
+fn keep<T>(all: &mut Vec<T>, good: impl Fn(usize) -> bool) {
+    let mut position = 0;
+    all.retain(|_| {
+        position += 1;
+        good(position - 1)
+    });
 }

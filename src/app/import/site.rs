@@ -157,6 +157,8 @@ pub struct Account {
     pub items: Vec<Item>,
     pub notes: Vec<Note>,
     told: HashSet<(usize, String)>,
+    /// The last statement of each line.
+    by_line: HashMap<u32, usize>,
     once: HashSet<&'static str>,
     /// More was asked for than is made.
     pub full: bool,
@@ -166,6 +168,7 @@ impl Account {
     /// Enters a statement; its number is what the other calls take.
     pub fn enter(&mut self, line: u32, subject: &str) -> usize {
         self.items.push(Item { line, subject: plain(subject, QUOTED), fate: Fate::Open });
+        self.by_line.insert(line, self.items.len() - 1);
         self.items.len() - 1
     }
 
@@ -196,7 +199,7 @@ impl Account {
 
     /// A part made of this line was refused by the loader.
     pub fn refused(&mut self, line: u32, why: &str) {
-        let found = self.items.iter().rposition(|item| item.line == line);
+        let found = self.by_line.get(&line).copied();
         let item = found.unwrap_or_else(|| self.enter(line, "a part made of it"));
         self.none(item, why.to_owned());
     }

@@ -1,5 +1,6 @@
 //! Values as Reeve's texts write them: strings, regexes, durations, sizes, addresses.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::site::Test;
@@ -154,6 +155,18 @@ pub fn server(text: &str, port: u16) -> Option<String> {
     };
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     (host.len() <= 253 && host.split('.').all(label) && !numeric).then(|| format!("{host}:{port}"))
+}
+
+/// Leaves out what another of the addresses takes: one for all of its port takes the others, `[::]` those of IPv4 too.
+pub fn covered(addresses: &mut Vec<SocketAddr>) {
+    let whole: HashSet<(u16, bool)> =
+        addresses.iter().filter(|one| one.ip().is_unspecified()).map(|one| (one.port(), one.is_ipv6())).collect();
+    let mut seen = HashSet::new();
+    addresses.retain(|one| {
+        let by_six = whole.contains(&(one.port(), true)) && !(one.is_ipv6() && one.ip().is_unspecified());
+        let by_four = whole.contains(&(one.port(), false)) && one.is_ipv4() && !one.ip().is_unspecified();
+        !by_six && !by_four && seen.insert(*one)
+    });
 }
 
 /// A network or an address as `from` takes it.

@@ -14,7 +14,7 @@ pub struct Line {
     pub of: Of,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Of {
     Nothing,
     Table(usize),

@@ -1,6 +1,6 @@
 //! Frontends: listeners, and which backend a request goes to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use super::acl::{Acls, Context, Ways};
@@ -37,11 +37,7 @@ impl<'a> Reader<'a> {
         }
         let mut written: HashMap<String, String> = HashMap::new();
         for (bind, mut addresses, line) in binds {
-            let whole: Vec<SocketAddr> = addresses.iter().copied().filter(|one| one.ip().is_unspecified()).collect();
-            addresses.dedup();
-            addresses.retain(|one| {
-                !whole.iter().any(|all| all.port() == one.port() && all != one && (all.is_ipv6() || one.is_ipv4()))
-            });
+            words::covered(&mut addresses);
             let port = addresses.first().map(SocketAddr::port);
             let one = addresses.iter().all(|address| Some(address.port()) == port);
             let tcp = proxy.mode() == "tcp";
@@ -187,27 +183,15 @@ impl<'a> Reader<'a> {
         }
         let mut names = Names::default();
         rules.iter_mut().for_each(|rule| rule.name = names.fresh(&rule.name));
-        let lists = self.lists(proxy, &rules);
+        let lists = self.lists(&rules);
         (rules, lists)
     }
 
     /// Lists that tests of the rules name, with their files.
-    fn lists(&self, proxy: &Proxy<'a>, rules: &[Rule]) -> Vec<(String, String)> {
-        let mut lists: Vec<(String, String)> = Vec::new();
-        let backends = self.backends.values().map(|one| one.section);
-        for line in std::iter::once(proxy.section).chain(backends).flat_map(|section| &section.lines) {
-            for (at, _) in line.words.iter().enumerate().filter(|(_, word)| *word == "-f") {
-                let name = super::acl::list_name(line.word(at + 1));
-                let used = rules
-                    .iter()
-                    .flat_map(|rule| &rule.tests)
-                    .any(|test| test.word.ends_with(" in") && test.patterns.contains(&name));
-                if used && !lists.iter().any(|(known, _)| *known == name) {
-                    lists.push((name, line.word(at + 1).to_owned()));
-                }
-            }
-        }
-        lists
+    fn lists(&self, rules: &[Rule]) -> Vec<(String, String)> {
+        let tests = rules.iter().flat_map(|rule| &rule.tests).filter(|test| test.word.ends_with(" in"));
+        let named: BTreeSet<&String> = tests.flat_map(|test| &test.patterns).collect();
+        named.into_iter().filter_map(|name| Some((name.clone(), self.lists.get(name)?.clone()))).collect()
     }
 
     fn lead_to(
@@ -234,7 +218,7 @@ impl<'a> Reader<'a> {
             self.site.account.none(line.item, format!("{why}: such requests get 503"));
             return used("answer 503", "gone", ways, &[], &[], line.line, rules);
         };
-        let acls = Acls::read(&backend.section.lines);
+        let acls = self.acls_of(&backend);
         let mut headers = headers.to_vec();
         let rewrites = self.asks(&backend, &acls, context, ways, &mut headers, rules, false);
         used(&format!("use {pool}"), name, ways, &headers, &rewrites, line.line, rules);
@@ -292,7 +276,7 @@ impl<'a> Reader<'a> {
             }
             let mut names = Names::default();
             rules.iter_mut().for_each(|rule| rule.name = names.fresh(&rule.name));
-            let lists = self.lists(proxy, &rules);
+            let lists = self.lists(&rules);
             let file = format!("rules/{name}.rules");
             table.set("rules", words::texts(std::slice::from_ref(&file)));
             let section = Section { head: "tcp".to_owned(), as_is: false, rules };

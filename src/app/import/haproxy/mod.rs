@@ -29,6 +29,10 @@ struct Reader<'a> {
     pools: HashMap<&'a str, String>,
     /// Hosts that some condition names: what a redirect can be written out for.
     hosts: BTreeSet<String>,
+    /// Files of lists, by the names that rules give them.
+    lists: HashMap<String, String>,
+    /// The conditions of backends, by their names.
+    acls: HashMap<&'a str, Rc<acl::Acls<'a>>>,
 }
 
 /// A section with the defaults that hold for it.
@@ -77,6 +81,8 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
         backends: HashMap::new(),
         pools: HashMap::new(),
         hosts: BTreeSet::new(),
+        lists: HashMap::new(),
+        acls: HashMap::new(),
     };
     let none = Rc::new(Index::new());
     let mut defaults: HashMap<&str, Rc<Index<'_>>> = HashMap::new();
@@ -128,6 +134,10 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
 impl<'a> Reader<'a> {
     fn known_hosts(&mut self, lines: &[Line]) {
         for line in lines {
+            for (at, _) in line.words.iter().enumerate().filter(|(_, word)| *word == "-f") {
+                let file = line.word(at + 1);
+                self.lists.entry(acl::list_name(file)).or_insert_with(|| file.to_owned());
+            }
             let at = line.words.iter().position(|word| {
                 let word = word.strip_prefix("req.").unwrap_or(word);
                 word.strip_prefix("hdr(").is_some_and(|rest| rest.to_ascii_lowercase().starts_with("host)"))
@@ -137,6 +147,12 @@ impl<'a> Reader<'a> {
             self.hosts
                 .extend(hosts.take_while(|word| word != "}").filter(|word| word.contains('.') && words::is_host(word)));
         }
+    }
+
+    /// The conditions of a backend.
+    fn acls_of(&mut self, proxy: &Proxy<'a>) -> Rc<acl::Acls<'a>> {
+        let section = proxy.section;
+        self.acls.entry(&section.name).or_insert_with(|| Rc::new(acl::Acls::read(&section.lines))).clone()
     }
 
     fn global(&mut self, line: &Line) {

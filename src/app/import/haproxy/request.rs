@@ -210,6 +210,9 @@ impl<'a> Reader<'a> {
                 None => self.hosts.iter().collect(),
             };
             for host in &hosts {
+                if !self.site.spend(1) {
+                    break;
+                }
                 let to = words::word(&format!("{scheme}://{host}$1"));
                 let tests = vec![Test::new("host", (*host).clone()), whole.clone()];
                 let way: Vec<Test> = way.iter().filter(|test| Some(*test) != named).cloned().collect();

@@ -26,7 +26,9 @@ struct Reader<'a> {
     names: Names,
     listeners: Names,
     /// Of `stream` (true) and `http`.
-    upstreams: Vec<(bool, &'a Directive)>,
+    upstreams: HashMap<(bool, &'a str), &'a Directive>,
+    /// Hosts that some server names.
+    hosts: Rc<[String]>,
     /// Pools that were made, by where they go, with their timeouts.
     passed: HashMap<String, (String, Vec<(String, String)>)>,
     maps: HashMap<&'a str, &'a Directive>,
@@ -74,7 +76,8 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
         site,
         names: Names::default(),
         listeners: Names::default(),
-        upstreams: Vec::new(),
+        upstreams: HashMap::new(),
+        hosts: Rc::new([]),
         passed: HashMap::new(),
         maps: HashMap::new(),
         zones: HashMap::new(),
@@ -111,7 +114,7 @@ impl<'a> Reader<'a> {
         self.stream = stream;
         for directive in body {
             match directive.name.as_str() {
-                "upstream" => self.upstreams.push((stream, directive)),
+                "upstream" => drop(self.upstreams.insert((stream, directive.arg(0)), directive)),
                 "map" => drop(self.maps.insert(directive.arg(1).trim_start_matches('$'), directive)),
                 "limit_req_zone" => {
                     let zone = directive.args.iter().find_map(|arg| arg.strip_prefix("zone="));

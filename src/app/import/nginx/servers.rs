@@ -1,6 +1,6 @@
 //! Servers of `http`: listeners, and the sections of their rules.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::location::{self, Location};
@@ -62,6 +62,11 @@ impl<'a> Reader<'a> {
             let locations = location::read(directive.body(), &mut self.site.account);
             servers.push(Server { directive, levels: own, locations, names, by_host: takes_host(directive.body()) });
         }
+        let named =
+            servers.iter().flat_map(|one: &Server<'_>| &one.names).map(|(name, _)| name.trim_start_matches('.'));
+        let named: BTreeSet<String> = named.map(str::to_ascii_lowercase).collect();
+        let plain = |host: &String| words::is_host(host) && !host.starts_with('*') && host != "_";
+        self.hosts = named.into_iter().filter(plain).collect();
         // Addresses with the same servers are one listener.
         let mut order: Vec<Group> = Vec::new();
         let mut addresses: HashMap<Group, Vec<SocketAddr>> = HashMap::new();
@@ -116,11 +121,7 @@ impl<'a> Reader<'a> {
         written: &mut HashMap<String, String>,
     ) {
         let Some(default) = group.default.or_else(|| group.servers.first().copied()) else { return };
-        let whole: Vec<SocketAddr> = addresses.iter().copied().filter(|one| one.ip().is_unspecified()).collect();
-        // A socket for all addresses takes the connections of the others; `[::]` those of IPv4.
-        addresses.retain(|one| {
-            !whole.iter().any(|all| all.port() == one.port() && all != one && (all.is_ipv6() || one.is_ipv4()))
-        });
+        words::covered(&mut addresses);
         let port = addresses.first().map_or(0, SocketAddr::port);
         let kind = if group.tls { "https" } else { "http" };
         let name = self.listeners.fresh(&format!("{kind}-{port}"));
@@ -269,16 +270,14 @@ impl<'a> Reader<'a> {
             let server = &servers[default];
             if server.by_host {
                 // Hosts that are known to be served with TLS come here too where no server has their name.
-                let mut known: Vec<&str> =
-                    servers.iter().flat_map(|one| &one.names).map(|(name, _)| name.as_str()).collect();
-                known.sort_unstable();
-                known.dedup();
-                for host in known {
-                    let host = host.trim_start_matches('.').to_ascii_lowercase();
-                    if words::is_host(&host) && !host.starts_with('*') && host != "_" && claimed.insert(host.clone()) {
+                for host in self.hosts.clone().iter() {
+                    if self.site.account.full {
+                        break;
+                    }
+                    if claimed.insert(host.clone()) {
                         let own = Context { host: Some(host.clone()), ..context.clone() };
                         let rules = self.rules_of(server, &[], &own);
-                        sections.push(section(&[host], rules));
+                        sections.push(section(std::slice::from_ref(host), rules));
                     }
                 }
             }

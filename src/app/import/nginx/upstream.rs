@@ -43,8 +43,7 @@ impl<'a> Reader<'a> {
             let more = ours.map(|(key, value)| format!("timeout {key} {value}"));
             return Ok(Passed { pool, uri, more: more.collect() });
         }
-        let upstream =
-            self.upstreams.iter().find(|(of, up)| *of == stream && up.arg(0) == authority).map(|(_, up)| *up);
+        let upstream = self.upstreams.get(&(stream, authority)).copied();
         let name = self.names.fresh(&if tls { format!("{authority}-tls") } else { authority.to_owned() });
         let mut table = Table::new(format!("pool.{name}"), upstream.map_or(directive.line, |up| up.line));
         match upstream {
