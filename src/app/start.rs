@@ -274,9 +274,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
             settling.settle(&before, &own).await;
         }
         notify::tell(&["READY=1", concat!("STATUS=reeve ", env!("CARGO_PKG_VERSION"), " serves")]);
-        if let Err(error) = monitor::run(source, control, metrics, stopped).await {
-            tracing::error!(%error, "the control socket and the metrics page are gone");
-        }
+        monitor::run(source, control, metrics, stopped).await;
     });
     let before = running.before.clone();
     let mut obeying = tokio::spawn(obey(running, queue, last_order));

@@ -57,14 +57,14 @@ enum Name {
     Metrics(SocketAddr),
 }
 
-/// Serves at what `control` and `metrics` have now, until `stop` says true, or its sender is gone. An
-/// error means that one of the listeners could not be used at all. A door that is closed finishes its answers.
+/// Serves at what `control` and `metrics` have now, until `stop` says true, or its sender is gone. A door that is
+/// closed finishes its answers; one that cannot be opened, for want of a descriptor, is tried again.
 pub async fn run(
     source: Source,
     mut control: watch::Receiver<Control>,
     mut metrics: watch::Receiver<Metrics>,
     mut stop: watch::Receiver<bool>,
-) -> io::Result<()> {
+) {
     let source = Arc::new(source);
     let mut doors = JoinSet::new();
     // Each door has a word of its own by which it is closed.
@@ -73,17 +73,29 @@ pub async fn run(
         let mut wanted = HashMap::new();
         let sockets: Vec<_> = metrics.borrow_and_update().iter().map(|(_, listener)| listener.clone()).collect();
         for listener in sockets {
-            wanted.insert(Name::Metrics(listener.local_addr()?), Socket::Metrics(listener));
+            // A socket that has no address any more is none to serve.
+            if let Ok(address) = listener.local_addr() {
+                wanted.insert(Name::Metrics(address), Socket::Metrics(listener));
+            }
         }
         if let Some(control) = control.borrow_and_update().clone() {
             wanted.insert(Name::Control(control.path().to_owned()), Socket::Control(control));
         }
         open.retain(|name, _| wanted.contains_key(name));
+        let mut again = false;
         for (name, socket) in wanted {
             if let Entry::Vacant(entry) = open.entry(name) {
-                let (close, closed) = watch::channel(false);
-                doors.spawn(serve_door(Arc::clone(&source), socket.listener()?, closed, stop.clone()));
-                entry.insert(close);
+                match socket.listener() {
+                    Ok(listener) => {
+                        let (close, closed) = watch::channel(false);
+                        doors.spawn(serve_door(Arc::clone(&source), listener, closed, stop.clone()));
+                        entry.insert(close);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the control socket or a metrics page cannot be served; trying again");
+                        again = true;
+                    }
+                }
             }
         }
         tokio::select! {
@@ -97,12 +109,12 @@ pub async fn run(
                 break;
             },
             Some(_) = doors.join_next() => {}
+            () = tokio::time::sleep(ACCEPT_PAUSE), if again => {}
         }
     }
     // The doors hear that nobody is left who could say it, and end by themselves.
     drop(open);
     while doors.join_next().await.is_some() {}
-    Ok(())
 }
 
 /// What a door is made of.

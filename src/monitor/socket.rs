@@ -20,13 +20,24 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// Where the control socket is: as configured, else `/run/reeve/reeve.sock` for root and
-/// `$XDG_RUNTIME_DIR/reeve.sock` for others; without that, a folder of the user's own in `/tmp`.
+/// Where the control socket is: as configured, else in the folder that systemd has made (`$RUNTIME_DIRECTORY`), else
+/// `/run/reeve/reeve.sock` for root and `$XDG_RUNTIME_DIR/reeve.sock` for others; without that, a folder of the
+/// user's own in `/tmp`.
 pub fn socket_path(configured: Option<&Path>) -> PathBuf {
     let uid = rustix::process::geteuid();
     match configured {
         Some(path) => path.to_owned(),
-        None => default_path(uid.as_raw(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)),
+        None => {
+            let folder = |name: &str| {
+                // systemd lists several with colons between them; ours is the first.
+                let folders = std::env::var_os(name)?.to_string_lossy().into_owned();
+                folders.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from)
+            };
+            match folder("RUNTIME_DIRECTORY").filter(|folder| folder.is_absolute()) {
+                Some(prepared) => prepared.join("reeve.sock"),
+                None => default_path(uid.as_raw(), folder("XDG_RUNTIME_DIR")),
+            }
+        }
     }
 }
 

@@ -232,7 +232,7 @@ impl Served {
                 let source = Source { view: Box::new(view), workers: Arc::new(workers), orders };
                 let metrics = watch::Sender::new(vec![(listener.local_addr().unwrap(), Arc::new(listener))]);
                 let control = watch::Sender::new(Some(Arc::new(control)));
-                run(source, control.subscribe(), metrics.subscribe(), stopped).await.unwrap();
+                run(source, control.subscribe(), metrics.subscribe(), stopped).await;
                 drop((held, metrics, control));
             });
         });

@@ -16,7 +16,7 @@ pub enum DialError {
     TimedOut,
     /// Connected, but the server did not prove who it is, or speaks no TLS.
     Tls(String),
-    /// No descriptor, port or memory is left here.
+    /// No descriptor or memory is left here.
     Shortage(io::Error),
     Other(io::Error),
 }

@@ -22,17 +22,19 @@ struct Idle {
 }
 
 impl IdleConnections {
-    /// The one used last, which is the likeliest to be still open. Those found closed are dropped, and those
-    /// that were made in another `way`: for another address, or under another TLS.
+    /// The one used last, which is the likeliest to be still open. Those found closed are dropped; those that were made
+    /// in another `way`, for another address or under another TLS, are left to [`IdleConnections::sweep`]: a client that
+    /// is still served as before a reload must not close what the others use.
     pub fn take(&self, server: u32, address: SocketAddr, way: u32) -> Option<Stream> {
         let mut servers = self.servers.borrow_mut();
         let kept = servers.get_mut(server as usize)?;
-        while let Some(idle) = kept.pop_back() {
-            if idle.address == address && idle.way == way && idle.stream.is_quiet() {
+        loop {
+            let at = kept.iter().rposition(|idle| idle.address == address && idle.way == way)?;
+            let idle = kept.remove(at)?;
+            if idle.stream.is_quiet() {
                 return Some(idle.stream);
             }
         }
-        None
     }
 
     /// Keeps a connection until `until`; over `most` of them, the oldest goes.

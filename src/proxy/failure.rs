@@ -61,7 +61,7 @@ pub enum FailureKind {
     ResponseStalled,
     /// A fault of ours.
     Panicked,
-    /// This process has no descriptor, port or memory left for another connection.
+    /// This process has no descriptor or memory left for another connection.
     Shortage,
 }
 

@@ -179,25 +179,32 @@ async fn accept(worker: Rc<Worker>, gate: Rc<Gate>, socket: tokio::net::TcpListe
         match accepted {
             Ok(accepted) => drop(caught(|| serve(accepted))),
             Err(error) if is_of_the_client(&error) => {}
-            Err(error) => {
-                worker.is_short(&error);
-                // Idle connections to servers have what is missing.
-                worker.idle.clear();
-                let pause = worker.wheel.timer();
-                let _ = pause.wait(SHORT_OF_DESCRIPTORS, std::future::pending::<()>()).await;
-            }
+            Err(error) => no_room(&worker, &error).await,
         }
     }
     // Not with the runtime's share of turns, which is over before a long queue is; and no more than it may hold, for
     // another process may listen at the same socket and the queue never be empty.
     for _ in 0..BACKLOG {
         let waiting = poll_fn(|cx| match socket.poll_accept(cx) {
-            Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
             Poll::Pending => Poll::Ready(None),
         });
-        let Some(accepted) = tokio::task::unconstrained(waiting).await else { break };
-        drop(caught(|| serve(accepted)));
+        match tokio::task::unconstrained(waiting).await {
+            Some(Ok(accepted)) => drop(caught(|| serve(accepted))),
+            Some(Err(error)) if is_of_the_client(&error) => {}
+            Some(Err(error)) => no_room(&worker, &error).await,
+            None => break,
+        }
     }
+}
+
+/// Nobody can be accepted for a while.
+async fn no_room(worker: &Worker, error: &io::Error) {
+    worker.is_short(error);
+    // Idle connections to servers have what is missing.
+    worker.idle.clear();
+    let pause = worker.wheel.timer();
+    let _ = pause.wait(SHORT_OF_DESCRIPTORS, std::future::pending::<()>()).await;
 }
 
 /// The client has gone before it was accepted: nothing of ours is short.

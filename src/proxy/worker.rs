@@ -226,7 +226,7 @@ impl Worker {
         self.left.notified().await;
     }
 
-    /// No descriptor, port or memory was left for a connection: says so, now and then.
+    /// No descriptor or memory was left for a connection: says so, now and then.
     pub(super) fn is_short(&self, error: &std::io::Error) {
         if self.short_said.get().is_none_or(|said| said.elapsed() >= SHORTAGE_SAID) {
             self.short_said.set(Some(Instant::now()));

@@ -96,7 +96,7 @@ labels! {
         Protocol = "http2-protocol",
         /// `limits.connections`.
         ConnectionLimit = "connection-limit",
-        /// No descriptor, port or memory was left for a connection to a server.
+        /// No descriptor or memory was left for a connection to a server.
         Shortage = "shortage",
     }
 }
@@ -109,7 +109,7 @@ labels! {
         Timeout = "timeout",
         /// Connected, and no session: the server did not prove who it is, or speaks no TLS.
         Tls = "tls",
-        /// This process has no descriptor, port or memory left: nothing that the server did.
+        /// This process has no descriptor or memory left: nothing that the server did.
         Shortage = "shortage",
         /// Anything else: no route, for example.
         Error = "error",

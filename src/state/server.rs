@@ -137,7 +137,8 @@ impl LiveServer {
         let mut slow = self.slow();
         slow.pool = Weak::clone(pool);
         let elsewhere = slow.configured != server.address;
-        if elsewhere || slow.manner.replace(manner).is_some_and(|before| before != manner) {
+        let before = slow.manner.replace(manner);
+        if elsewhere || before.is_some_and(|before| before != manner) {
             self.way.fetch_add(1, Ordering::Relaxed);
         }
         if elsewhere {

@@ -20,11 +20,12 @@ pub fn give_way() {
     let _ = rustix::process::setpriority_process(None, 5);
 }
 
-/// Whether a call failed because this process or machine has no descriptor, port or memory left, rather
-/// than for anything that the other side did.
+/// Whether a call failed because this process or machine has no descriptor or memory left, rather than for
+/// anything that the other side is or did. Not where there is no address or port to come from: that is so for one
+/// destination, as for every IPv6 address on a machine without IPv6.
 pub fn is_shortage(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
-    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| short.iter().any(|short| short.raw_os_error() == code))
 }
 

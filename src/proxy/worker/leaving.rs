@@ -40,6 +40,8 @@ impl Worker {
     }
 
     pub(super) fn leave(&self, mut who: impl FnMut(&Connection) -> Option<Leaving>) {
+        // Within the loop a snapshot may be taken up that asks others to leave.
+        self.some_leave.set(false);
         let mut some = false;
         for connection in self.connections.borrow().iter() {
             let mut leaving = connection.leaving.borrow_mut();
@@ -116,6 +118,6 @@ impl Worker {
                 _ => {}
             }
         }
-        self.some_leave.set(some);
+        self.some_leave.set(some || self.some_leave.get());
     }
 }

@@ -35,7 +35,6 @@ pub fn is_steady(name: &HeaderName) -> bool {
                 | header::CACHE_CONTROL
                 | header::CONTENT_ENCODING
                 | header::CONTENT_LANGUAGE
-                | header::CONTENT_SECURITY_POLICY
                 | header::CONTENT_TYPE
                 | header::DATE
                 | header::EXPIRES
