@@ -28,9 +28,13 @@ impl IdleConnections {
     pub fn take(&self, server: u32, address: SocketAddr, way: u32) -> Option<Stream> {
         let mut servers = self.servers.borrow_mut();
         let kept = servers.get_mut(server as usize)?;
+        let fits = |idle: &Idle| idle.address == address && idle.way == way;
         loop {
-            let at = kept.iter().rposition(|idle| idle.address == address && idle.way == way)?;
-            let idle = kept.remove(at)?;
+            // Nearly always it is the last.
+            let idle = match kept.back() {
+                Some(last) if fits(last) => kept.pop_back()?,
+                _ => kept.iter().rposition(fits).and_then(|at| kept.remove(at))?,
+            };
             if idle.stream.is_quiet() {
                 return Some(idle.stream);
             }

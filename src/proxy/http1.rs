@@ -138,8 +138,15 @@ fn skip_empty_lines(input: &mut Buffer) {
 fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, view: &Rc<View>) -> Option<Plan> {
     let input = client.input.as_ref()?;
     match view.listener(client.connection.listener) {
-        Some(listener) => caught(|| plan::plan(worker, listener, view, client.connection, input.as_slice()))
-            .unwrap_or_else(|failure| Some(plan::failed(view, failure))),
+        Some(listener) => {
+            // Written from within: a plan is large to be handed about.
+            let mut planned = None;
+            let plan = || planned = plan::plan(worker, listener, view, client.connection, input.as_slice());
+            match caught(plan) {
+                Ok(()) => planned,
+                Err(failure) => Some(plan::failed(view, failure)),
+            }
+        }
         // The listener is configured no more; its connections end with their next request.
         None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
     }
