@@ -220,7 +220,7 @@ fn the_ninth_old_process_has_the_oldest_end() {
 
 /// Speaks as a new process would, up to a point: what it does then is in the name it is started by.
 const IMPOSTOR: &str = r#"
-import json, os, socket, struct, sys, time
+import json, os, select, signal, socket, struct, sys, time
 how = os.path.basename(sys.argv[0]).split('.')[0]
 if how == 'exits': sys.exit(7)
 if how == 'says': print('the moon is full', file=sys.stderr); sys.exit(3)
@@ -260,15 +260,30 @@ say(**{'is': 'serving'})
 if how == 'serving-dies': sys.exit(1)
 if how == 'serving-hangs': time.sleep(600)
 if how == 'serving-garbage': s.sendall(b'x' * 100); time.sleep(600)
+if how == 'serving-ends':
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(5))
+    time.sleep(600)
 time.sleep(1)
 if how == 'settling-dies': os.abort()
-s.shutdown(socket.SHUT_RD)
+if how == 'settled-dies': s.shutdown(socket.SHUT_RD)
 say(**{'is': 'settled'})
-os._exit(0)
+if how == 'given-dies': select.select([s], [], [])
+if how.startswith('settled') or how == 'given-dies': os._exit(0)
+while hear()['is'] != 'yours': pass
+if how == 'given-hangs': time.sleep(600)
+if how == 'given-refuses': say(**{'is': 'refused', 'why': 'it is too heavy'})
+if how == 'given-tells':
+    os.kill(os.getppid(), signal.SIGTERM)
+    say(**{'is': 'mine'})
+    while hear()['is'] != 'report': pass
+    open(os.path.join(os.path.dirname(sys.argv[0]), 'reported'), 'w').close()
+    try:
+        while True: read(1)
+    except SystemExit: pass
 "#;
 
 /// What each impostor does, and what is said of it.
-const IMPOSTORS: [(&str, &str); 19] = [
+const IMPOSTORS: [(&str, &str); 24] = [
     ("exits", "broke off before it was ready; process PID ended by itself (exit status: 7)"),
     ("says", "(exit status: 3)"),
     ("hangs", "was not ready within 1 s; process PID was ended"),
@@ -287,7 +302,12 @@ const IMPOSTORS: [(&str, &str); 19] = [
     ("serving-hangs", "was not settled within 3 s"),
     ("serving-garbage", "does not speak as a Reeve does"),
     ("settling-dies", "broke off before it was settled; process PID ended by itself (signal: 6"),
-    ("settled-dies", "broke off before it was given the service"),
+    ("serving-ends", "was not settled within 3 s; process PID ended by itself (exit status: 5)"),
+    ("settled-dies", "broke off before it was in charge"),
+    ("settled-exits", "broke off before it was in charge"),
+    ("given-dies", "broke off before it was in charge; process PID ended by itself (exit status: 0)"),
+    ("given-hangs", "was not in charge within 1 s; process PID was ended"),
+    ("given-refuses", "the new process refused: it is too heavy; process PID ended by itself"),
 ];
 
 #[test]
@@ -369,6 +389,31 @@ fn a_new_process_that_fails_at_any_step_is_never_noticed() {
     // And the real thing after all that.
     service.upgrade();
     echo(&mut socket);
+    assert_eq!(get(&reeve.address(), "/", &[]).status, 200);
+    assert_ne!(service.pid(), first);
+}
+
+#[test]
+fn a_new_process_that_is_told_to_end_as_it_settles_is_not_given_the_service() {
+    let _turn = among_others();
+    let origin = Origin::start("web");
+    let service = Service::start(Site::write("settling-ends", &web(&origin), RULES));
+    let reeve = &service.reeve;
+    let first = service.pid();
+    let (code, out, second) = std::thread::scope(|scope| {
+        let order = scope.spawn(|| reeve.order(&["upgrade", "--format", "json"]));
+        until("both serve", || (reeve.process.stderr().matches(" ready ").count() > 1).then_some(()));
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children")).expect("the children");
+        let second: u32 = children.trim().parse().expect("one child");
+        service.signal(second, Signal::TERM);
+        let (code, out, _) = order.join().expect("an answer");
+        (code, out, second)
+    });
+    assert!(code == 2 && out.contains("the new process refused: it was told to end"), "{out}");
+    assert_eq!(service.pid(), first);
+    until("the new one is gone", || (!alive(second)).then_some(()));
+    assert_eq!(get(&reeve.address(), "/", &[]).status, 200);
+    service.upgrade();
     assert_eq!(get(&reeve.address(), "/", &[]).status, 200);
     assert_ne!(service.pid(), first);
 }
