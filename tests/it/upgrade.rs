@@ -1,7 +1,7 @@
 //! Upgrades: another process takes over, and if it fails in any way, the running one goes on.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -310,6 +310,15 @@ const IMPOSTORS: [(&str, &str); 24] = [
     ("given-refuses", "the new process refused: it is too heavy; process PID ended by itself"),
 ];
 
+/// An impostor that is started by that name.
+fn executable(folder: &Path, name: &str, python: &std::process::Command) -> String {
+    let path = folder.join(format!("{name}.py"));
+    let script = format!("#!{}{IMPOSTOR}", python.get_program().to_string_lossy());
+    std::fs::write(&path, script).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    path.display().to_string()
+}
+
 #[test]
 fn a_new_process_that_fails_at_any_step_is_never_noticed() {
     let _turn = among_others();
@@ -318,7 +327,6 @@ fn a_new_process_that_fails_at_any_step_is_never_noticed() {
     let service = Service::start(Site::write("impostors", &web(&origin), RULES));
     let reeve = &service.reeve;
     let folder = reeve.site.folder.path();
-    let script = format!("#!{}{IMPOSTOR}", python.get_program().to_string_lossy());
     let first = service.pid();
     let mut socket = Client::connect(&reeve.address());
     websocket(&mut socket);
@@ -342,10 +350,7 @@ fn a_new_process_that_fails_at_any_step_is_never_noticed() {
         });
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for (name, said) in IMPOSTORS {
-                let path = folder.join(format!("{name}.py"));
-                std::fs::write(&path, &script).expect("written");
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
-                let binary = path.display().to_string();
+                let binary = executable(folder, name, &python);
                 let words = ["upgrade", "--within", "1s", "--format", "json", "--binary", &binary];
                 let (code, out, wrong) = reeve.order(&words);
                 assert_eq!(code, 2, "{name}: {out}{wrong}");
@@ -416,6 +421,27 @@ fn a_new_process_that_is_told_to_end_as_it_settles_is_not_given_the_service() {
     service.upgrade();
     assert_eq!(get(&reeve.address(), "/", &[]).status, 200);
     assert_ne!(service.pid(), first);
+}
+
+#[test]
+fn an_old_process_that_is_told_to_end_as_it_is_replaced_leaves_as_such() {
+    let _turn = among_others();
+    let Some(python) = python_with_packages() else { return skip("no Python of ours; ./check makes one") };
+    let origin = Origin::start("web");
+    let config = web(&origin) + "[timeouts]\ndrain = \"1s\"\n";
+    let service = Service::start(Site::write("told-meanwhile", &config, RULES));
+    let reeve = &service.reeve;
+    let folder = reeve.site.folder.path();
+    let mut socket = Client::connect(&reeve.address());
+    websocket(&mut socket);
+    let first = service.pid();
+    let path = executable(folder, "given-tells", &python);
+    let (code, out, wrong) = reeve.order(&["upgrade", "--within", "1s", "--format", "json", "--binary", &path]);
+    assert_eq!(code, 0, "{out}{wrong}");
+    until("a report", || folder.join("reported").exists().then_some(()));
+    until("the old one ends by the deadline of a drain", || (!alive(first)).then_some(()));
+    assert!(reeve.process.stderr().contains("told to end: what is left has the time of a drain"));
+    assert!(PathBuf::from(reeve.site.socket()).exists(), "the socket's name is not the old one's any more");
 }
 
 #[test]
