@@ -269,10 +269,11 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
     let (control, metrics) = (running.control.subscribe(), running.metrics.subscribe());
     let (before, own, draining) = (running.before.clone(), workers.clone(), last_order.clone());
+    let rare = tallies.clone();
     let monitor = tokio::spawn(async move {
         // The doors are those of the process before until it has gone.
         if let Some(settling) = settling {
-            settling.settle(&before, &own, draining).await;
+            settling.settle(&before, &own, &rare, draining).await;
         }
         notify::tell(&["READY=1", concat!("STATUS=reeve ", env!("CARGO_PKG_VERSION"), " serves")]);
         if let Err(error) = monitor::run(source, control, metrics, stopped).await {

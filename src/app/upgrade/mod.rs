@@ -93,6 +93,9 @@ enum ToNew {
     Yours {
         connections: u64,
         counted: Counted,
+        reloads_refused: u64,
+        log_dropped: u64,
+        panics: u64,
     },
     /// What has changed since the last one.
     Report {

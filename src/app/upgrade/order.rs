@@ -243,13 +243,7 @@ fn parcel(running: &Running) -> io::Result<Vec<Section>> {
         stderr: Some(io::stderr().as_fd().try_clone_to_owned()?),
         known: Known {
             keys: running.force.borrow().1.ring.handed_on(),
-            tallies: TalliesPart {
-                generation: farm.snapshot().generation,
-                reloads_refused: running.tallies.reloads_refused(),
-                log_dropped: running.tallies.log_dropped(),
-                upgrades,
-                upgrades_refused,
-            },
+            tallies: TalliesPart { generation: farm.snapshot().generation, upgrades, upgrades_refused },
             ..Known::of(farm)
         },
     };
@@ -302,6 +296,13 @@ async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)]) -> io:
         link.send(&message, &[own.duplicate()?.as_fd()]).await?;
     }
     let (connections, counted) = super::leave::counted(&running.farm, &running.workers).await;
-    link.send(&ToNew::Yours { connections, counted: counted.clone() }, &[]).await?;
+    let yours = ToNew::Yours {
+        connections,
+        counted: counted.clone(),
+        reloads_refused: running.tallies.reloads_refused(),
+        log_dropped: running.tallies.log_dropped(),
+        panics: running.tallies.panics(),
+    };
+    link.send(&yours, &[]).await?;
     Ok(counted)
 }

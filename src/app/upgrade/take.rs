@@ -21,6 +21,7 @@ use crate::monitor::ControlSocket;
 use crate::state::commands::Workers;
 use crate::state::counted::Counted;
 use crate::state::generations::Old;
+use crate::state::tallies::Tallies;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -127,7 +128,6 @@ impl Heir {
         running.metrics.send_replace(metrics.collect());
         let Known { keys, tallies, .. } = &self.parcel.known;
         ring.go_on_with(keys, SystemTime::now());
-        running.tallies.inherit(tallies.reloads_refused, tallies.log_dropped);
         running.farm.generations().add_upgrades(tallies.upgrades + 1, tallies.upgrades_refused);
         self.parcel.known.before_install(&running.farm);
         Ok(())
@@ -205,6 +205,15 @@ async fn receive(link: &Link) -> Result<(u32, String, Parcel), String> {
     Err(format!("it has more than {SECTIONS} sections"))
 }
 
+/// What comes with the service.
+struct Given {
+    connections: u64,
+    counted: Counted,
+    reloads_refused: u64,
+    log_dropped: u64,
+    panics: u64,
+}
+
 /// Why the service was not given to this process.
 enum NotGiven {
     /// The process before is gone: there is nobody else.
@@ -227,7 +236,13 @@ impl Settling {
     /// Shows that this process serves, and takes the counters, the old processes and the control socket's name over: then the
     /// doors can be opened. An old process that is gone before that leaves all of it to this one. While `draining` nothing is
     /// taken: the old one goes on.
-    pub async fn settle(self, before: &Before, workers: &Workers, mut draining: watch::Receiver<bool>) {
+    pub async fn settle(
+        self,
+        before: &Before,
+        workers: &Workers,
+        tallies: &Tallies,
+        mut draining: watch::Receiver<bool>,
+    ) {
         let mut older = Vec::new();
         let agreed = tokio::select! {
             biased;
@@ -240,7 +255,8 @@ impl Settling {
             other => other,
         };
         match agreed {
-            Ok((connections, counted)) => {
+            Ok(Given { connections, counted, reloads_refused, log_dropped, panics }) => {
+                tallies.inherit(reloads_refused, log_dropped, panics);
                 // If it is gone by now, its link says so.
                 let _ = timeout(STEP, self.link.send(&ToOld::Mine, &[])).await;
                 for (old, link) in older {
@@ -277,7 +293,7 @@ impl Settling {
         tracing::warn!(%error, pid = self.pid, "the process before ended before all was handed over");
     }
 
-    async fn agree(&self, workers: &Workers, older: &mut Vec<(Old, Arc<Link>)>) -> Result<(u64, Counted), NotGiven> {
+    async fn agree(&self, workers: &Workers, older: &mut Vec<(Old, Arc<Link>)>) -> Result<Given, NotGiven> {
         self.link.send(&ToOld::Serving, &[]).await?;
         tokio::time::sleep(SETTLE).await;
         let silent = workers.own_counters().await.silent;
@@ -296,9 +312,51 @@ impl Settling {
                         Arc::new(link),
                     ));
                 }
-                (ToNew::Yours { connections, counted }, _) => return Ok((connections, counted)),
+                (ToNew::Yours { connections, counted, reloads_refused, log_dropped, panics }, _) => {
+                    return Ok(Given { connections, counted, reloads_refused, log_dropped, panics });
+                }
                 (ToNew::Other, _) => {}
                 (other, _) => return Err(NotGiven::No(format!("it said {other:?} where 'yours' was expected"))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Farm;
+
+    #[tokio::test]
+    async fn it_says_mine_when_it_has_what_was_counted_and_no_when_it_is_told_to_end() {
+        for told in [false, true] {
+            let (here, there) = Link::pair().unwrap();
+            let link = Link::of(there).unwrap();
+            let settling = Settling { link, pid: 7, version: "1".to_owned(), control: None };
+            let (farm, (workers, _)) = (Farm::empty(), Workers::new(0));
+            let (workers, tallies) = (Arc::new(workers), Tallies::default());
+            let before = Before::new(farm.clone(), workers.clone());
+            let (stop, draining) = watch::channel(false);
+            let old = async {
+                for _ in 0..2 {
+                    here.receive::<ToOld>().await.unwrap();
+                }
+                stop.send_replace(told);
+                let counted = Counted::default();
+                let yours = ToNew::Yours { connections: 3, counted, reloads_refused: 1, log_dropped: 2, panics: 4 };
+                here.send(&yours, &[]).await.unwrap();
+                let (answer, _) = here.receive::<ToOld>().await.unwrap();
+                drop(here);
+                answer
+            };
+            let (answer, ()) = tokio::join!(old, settling.settle(&before, &workers, &tallies, draining));
+            let has = (tallies.reloads_refused(), tallies.log_dropped(), tallies.panics());
+            if told {
+                assert!(matches!(answer, ToOld::Refused { .. }), "{answer:?}");
+                assert_eq!((has, farm.generations().old().len()), ((0, 0, 0), 0));
+            } else {
+                assert!(matches!(answer, ToOld::Mine), "{answer:?}");
+                assert_eq!((has, farm.generations().old().len()), ((1, 2, 4), 1));
             }
         }
     }
