@@ -64,8 +64,9 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// A signal this soon after the one that began the drain is not a second one.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// How long a configuration that is just being put in force may take, when the process is told to stop.
-const LAST_ORDER: Duration = Duration::from_secs(5);
+/// How long an order that is under way may take, when the process is told to stop: longer than giving the service to
+/// another process does, which has two steps of ten seconds.
+const LAST_ORDER: Duration = Duration::from_secs(25);
 
 /// Serves until it is told to stop.
 pub fn run(prepared: Prepared, options: RunOptions) -> ExitCode {
@@ -267,25 +268,32 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let certificates = tokio::spawn(tls::watch(running.force.subscribe(), stopped.clone()));
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
     let (control, metrics) = (running.control.subscribe(), running.metrics.subscribe());
-    let (before, own) = (running.before.clone(), workers.clone());
+    let (before, own, draining) = (running.before.clone(), workers.clone(), last_order.clone());
+    let rare = tallies.clone();
     let monitor = tokio::spawn(async move {
         // The doors are those of the process before until it has gone.
         if let Some(settling) = settling {
-            settling.settle(&before, &own).await;
+            settling.settle(&before, &own, &rare, draining).await;
         }
         notify::tell(&["READY=1", concat!("STATUS=reeve ", env!("CARGO_PKG_VERSION"), " serves")]);
         monitor::run(source, control, metrics, stopped).await;
     });
     let before = running.before.clone();
     let mut obeying = tokio::spawn(obey(running, queue, last_order));
-    let replaced = tokio::select! {
-        () = signals.stop_or(stop_after, &orders) => None,
-        Ok((running, Some(replaced))) = &mut obeying => Some((running, replaced)),
+    let (running, told) = tokio::select! {
+        () = signals.stop_or(stop_after, &orders) => {
+            // What is being put in force comes to its end first, so that it is known which sockets are open, and who
+            // serves.
+            tallies.set_draining();
+            no_more_orders.send_replace(true);
+            (tokio::time::timeout(LAST_ORDER, obeying).await.ok().and_then(Result::ok), true)
+        }
+        Ok((running, Some(replaced))) = &mut obeying => (Some((running, Some(replaced))), false),
     };
     let patience = farm.snapshot().config.timeouts.drain;
     tallies.set_draining();
-    let mut running = match replaced {
-        Some((running, replaced)) => {
+    let mut running = match running {
+        Some((running, Some(replaced))) => {
             // The new process looks after everything else; what was asked here is still answered.
             stop.send_replace(true);
             no_more_orders.send_replace(true);
@@ -294,16 +302,13 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
             let leaving = leave(Leaving { farm, workers }, replaced, join(threads), hurried);
             tokio::select! {
                 () = leaving => {}
-                () = signals.hurry(&hurry) => {}
+                () = signals.hurry(&hurry, told) => {}
             }
             Some(running)
         }
-        None => {
+        other => {
             notify::tell(&["STOPPING=1"]);
-            // What is being put in force comes to its end first, so that it is known which sockets are open.
-            no_more_orders.send_replace(true);
-            let running = tokio::time::timeout(LAST_ORDER, obeying).await.ok().and_then(Result::ok);
-            let mut running = running.map(|(running, _)| running);
+            let mut running = other.map(|(running, _)| running);
             tracing::info!(within = ?patience, "draining: no new connections, requests in flight are finished");
             if let Some(running) = &mut running {
                 // The workers' own descriptors are then the last ones.
@@ -377,9 +382,11 @@ impl Signals {
         }
     }
 
-    /// Counts words to stop, for a process that is leaving anyway.
-    async fn hurry(&mut self, count: &watch::Sender<u32>) {
-        self.stop_after_all().await;
+    /// Counts words to stop, for a process that is leaving anyway. The first one may have been `told` before.
+    async fn hurry(&mut self, count: &watch::Sender<u32>, told: bool) {
+        if !told {
+            self.stop_after_all().await;
+        }
         count.send_replace(1);
         self.stop_again().await;
         count.send_replace(2);

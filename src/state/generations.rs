@@ -75,16 +75,20 @@ impl Generations {
     /// What all of them have counted, by the numbers of this process.
     pub fn inherited(&self, farm: &Farm) -> Counters {
         let mut inner = self.lock();
-        // As one from now on, so that it does not grow with each upgrade.
-        let gone = sum(inner.gone.iter(), farm);
-        inner.gone = vec![Counted::of(&gone, farm)];
-        let mut all = sum(inner.old.iter().map(|old| &old.counted), farm);
-        all.merge(&gone);
         // As in a reload: what the configuration has no more is not counted on.
         let snapshot = farm.snapshot();
         let known = snapshot.labels();
-        all.retain(|labels| labels.pool == NONE || known.contains(&labels));
-        all.rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
+        let forget = |counters: &mut Counters| {
+            counters.retain(|labels| labels.pool == NONE || known.contains(&labels));
+            counters.rules.table(snapshot.rule_names.clone(), &snapshot.rule_moves);
+        };
+        // As one from now on, so that it does not grow with each upgrade, nor with each name that there ever was.
+        let mut gone = sum(inner.gone.iter(), farm);
+        forget(&mut gone);
+        inner.gone = vec![Counted::of(&gone, farm)];
+        let mut all = sum(inner.old.iter().map(|old| &old.counted), farm);
+        all.merge(&gone);
+        forget(&mut all);
         all
     }
 
@@ -152,5 +156,24 @@ mod tests {
         assert_eq!(total(&generations.inherited(&farm)), 14);
         assert_eq!(total(&generations.gone(&farm).counters(&farm)), 9);
         assert_eq!(generations.old().len(), 1);
+    }
+
+    #[test]
+    fn what_the_configuration_has_no_more_is_not_carried_on() {
+        let farm = Farm::empty();
+        let listener = farm.listener_names().id(&"web".into());
+        let (pool, server) = (farm.pool_names().id(&"shop".into()), farm.server_names().id(&"one".into()));
+        let mut counters = Counters::default();
+        let time = std::time::Duration::from_millis(3);
+        counters.request(RequestLabels { listener, pool, server }, 200, time, None);
+        counters.request(RequestLabels { listener, pool: NONE, server: NONE }, 404, time, None);
+        let generations = Generations::default();
+        generations.add_gone(Counted::of(&counters, &farm));
+        generations.add_gone(serde_json::from_str(r#"{"rules": [["a.rules:old", 3]]}"#).unwrap());
+        let text = || serde_json::to_string(&generations.gone(&farm)).unwrap();
+        let is_known = |word: &str| text().contains(word);
+        assert!(is_known("shop") && is_known("a.rules:old"), "{}", text());
+        assert_eq!(generations.inherited(&farm).requests().count(), 1);
+        assert!(!is_known("shop") && !is_known("one") && !is_known("a.rules:old") && is_known("web"), "{}", text());
     }
 }

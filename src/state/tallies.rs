@@ -61,9 +61,10 @@ impl Tallies {
     }
 
     /// What a process before this one has counted.
-    pub fn inherit(&self, reloads_refused: u64, log_dropped: u64) {
+    pub fn inherit(&self, reloads_refused: u64, log_dropped: u64, panics: u64) {
         self.reloads_refused.fetch_add(reloads_refused, Relaxed);
         self.log_dropped.fetch_add(log_dropped, Relaxed);
+        self.panics.fetch_add(panics, Relaxed);
     }
 
     pub fn log_dropped(&self) -> u64 {

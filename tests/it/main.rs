@@ -45,4 +45,5 @@ mod switching;
 mod tls;
 mod tls_out;
 mod upgrade;
+mod upgrade_failing;
 mod upgrade_load;

@@ -1,19 +1,17 @@
 //! Upgrades: another process takes over, and if it fails in any way, the running one goes on.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::farm::peer::python_with_packages;
 use crate::farm::ports::Port;
 use crate::farm::process::listens;
 use crate::farm::reeve::{Site, command, pool};
-use crate::farm::{Authority, Client, Origin, Reeve, among_others, get, observe, skip, until};
+use crate::farm::{Authority, Client, Origin, Reeve, among_others, get, observe, until};
 use crate::reload::{echo, upgrade as websocket};
 
-const RULES: &str = "http *\n  all : any  use web\n";
+pub const RULES: &str = "http *\n  all : any  use web\n";
 
 /// A farm whose processes come and go; the newest is ended with the test.
 pub struct Service {
@@ -67,7 +65,7 @@ pub fn alive(pid: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
-fn web(origin: &Origin) -> String {
+pub fn web(origin: &Origin) -> String {
     pool("web", "rr", &[("one", origin.address())])
 }
 
@@ -216,161 +214,6 @@ fn the_ninth_old_process_has_the_oldest_end() {
     oldest.read_exact(&mut close).expect("a close frame");
     assert_eq!(close, [0x88, 2, 0x03, 0xe9], "it goes away (RFC 6455 §7.4.1)");
     assert_eq!(service.status()["upgrades"]["old"].as_array().map(Vec::len), Some(8));
-}
-
-/// Speaks as a new process would, up to a point: what it does then is in the name it is started by.
-const IMPOSTOR: &str = r#"
-import json, os, socket, struct, sys, time
-how = os.path.basename(sys.argv[0]).split('.')[0]
-if how == 'exits': sys.exit(7)
-if how == 'says': print('the moon is full', file=sys.stderr); sys.exit(3)
-s = socket.socket(fileno=os.dup(0))
-assert os.environ['REEVE_HAND_OVER'] == '1'
-if how == 'hangs': time.sleep(600)
-if how == 'garbage': s.sendall(b'HTTP/1.1 200 OK\r\n\r\n' * 100); time.sleep(600)
-if how == 'huge': s.sendall(b'rvup\xff\xff\xff\xff'); time.sleep(600)
-if how == 'liar': s.sendall(b'rvup\x00\x00\x00\x02[]'); time.sleep(600)
-held = []
-def read(n):
-    out = b''
-    while len(out) < n:
-        data, fds, flags, _ = socket.recv_fds(s, n - len(out), 253)
-        if not data: sys.exit(9)
-        out += data; held.extend(fds)
-    return out
-def hear():
-    head = read(8)
-    return json.loads(read(struct.unpack('>I', head[4:])[0]))
-def say(**what):
-    text = json.dumps(what).encode()
-    s.sendall(b'rvup' + struct.pack('>I', len(text)) + text)
-if how == 'midway': hear(); hear(); sys.exit(1)
-while hear()['is'] != 'whole': pass
-if how == 'parcel': sys.exit(1)
-say(**{'is': 'hello', 'version': '9.9-impostor'})
-if how == 'unknown': say(**{'is': 'singing'}); time.sleep(600)
-if how == 'early': say(**{'is': 'settled'}); time.sleep(600)
-if how == 'refuses': say(**{'is': 'refused', 'why': 'it speaks format 1, and I speak 2'}); sys.exit(1)
-say(**{'is': 'ready', 'control': True})
-if how == 'ready': sys.exit(1)
-hear()
-if how == 'go-hangs': time.sleep(600)
-if how == 'go-dies': sys.exit(1)
-say(**{'is': 'serving'})
-if how == 'serving-dies': sys.exit(1)
-if how == 'serving-hangs': time.sleep(600)
-if how == 'serving-garbage': s.sendall(b'x' * 100); time.sleep(600)
-time.sleep(1)
-if how == 'settling-dies': os.abort()
-s.shutdown(socket.SHUT_RD)
-say(**{'is': 'settled'})
-os._exit(0)
-"#;
-
-/// What each impostor does, and what is said of it.
-const IMPOSTORS: [(&str, &str); 19] = [
-    ("exits", "broke off before it was ready; process PID ended by itself (exit status: 7)"),
-    ("says", "(exit status: 3)"),
-    ("hangs", "was not ready within 1 s; process PID was ended"),
-    ("garbage", "does not speak as a Reeve does"),
-    ("huge", "does not speak as a Reeve does"),
-    ("liar", "what it says is not understood"),
-    ("midway", "broke off before it was ready"),
-    ("parcel", "broke off before it was ready"),
-    ("unknown", "said Other where 'ready' was expected"),
-    ("early", "said Settled where 'ready' was expected"),
-    ("refuses", "the new process refused: it speaks format 1, and I speak 2"),
-    ("ready", "broke off before it was serving"),
-    ("go-hangs", "was not serving within 1 s"),
-    ("go-dies", "broke off before it was serving"),
-    ("serving-dies", "broke off before it was settled"),
-    ("serving-hangs", "was not settled within 3 s"),
-    ("serving-garbage", "does not speak as a Reeve does"),
-    ("settling-dies", "broke off before it was settled; process PID ended by itself (signal: 6"),
-    ("settled-dies", "broke off before it was given the service"),
-];
-
-#[test]
-fn a_new_process_that_fails_at_any_step_is_never_noticed() {
-    let _turn = among_others();
-    let Some(python) = python_with_packages() else { return skip("no Python of ours; ./check makes one") };
-    let origin = Origin::start("web");
-    let service = Service::start(Site::write("impostors", &web(&origin), RULES));
-    let reeve = &service.reeve;
-    let folder = reeve.site.folder.path();
-    let script = format!("#!{}{IMPOSTOR}", python.get_program().to_string_lossy());
-    let first = service.pid();
-    let mut socket = Client::connect(&reeve.address());
-    websocket(&mut socket);
-    let over = std::sync::atomic::AtomicBool::new(false);
-    let (requests, wrong) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            let mut kept = Client::connect(&reeve.address());
-            let (mut requests, mut wrong) = (0, Vec::new());
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                let new = Client::try_connect(&reeve.address()).and_then(|mut new| new.request("GET", "/", &[]));
-                for answer in [kept.request("GET", "/", &[]), new] {
-                    requests += 1;
-                    match answer {
-                        Ok(answer) if answer.status == 200 && answer.field("connection").is_none() => {}
-                        other => wrong.push(format!("{other:?}")),
-                    }
-                }
-                std::thread::park_timeout(Duration::from_millis(2));
-            }
-            (requests, wrong)
-        });
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for (name, said) in IMPOSTORS {
-                let path = folder.join(format!("{name}.py"));
-                std::fs::write(&path, &script).expect("written");
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
-                let binary = path.display().to_string();
-                let words = ["upgrade", "--within", "1s", "--format", "json", "--binary", &binary];
-                let (code, out, wrong) = reeve.order(&words);
-                assert_eq!(code, 2, "{name}: {out}{wrong}");
-                let answer: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-                let (error, pid) =
-                    (answer["error"].as_str().unwrap_or_default(), answer["pid"].as_u64().expect("a pid"));
-                assert!(error.contains(&said.replace("PID", &pid.to_string())), "{name}: {error}");
-                assert_eq!(
-                    (answer["done"].as_bool(), answer["pid_before"].as_u64()),
-                    (Some(false), Some(first.into()))
-                );
-                if name == "says" {
-                    assert_eq!(answer["said"][0], "the moon is full");
-                }
-                assert!(!alive(pid as u32), "{name} is gone");
-                assert_eq!(service.pid(), first);
-            }
-        }));
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
-        let load = load.join().expect("the load");
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        load
-    });
-    assert!(wrong.is_empty(), "{} of {requests}: {wrong:?}", wrong.len());
-    eprintln!("{} impostors, {requests} requests, none failed", IMPOSTORS.len());
-    echo(&mut socket);
-
-    // What cannot be started at all, and what people see.
-    let (code, _, wrong) = reeve.order(&["upgrade", "--binary", "/nothing/there"]);
-    assert!(code == 2 && wrong.contains("/nothing/there cannot be started: No such file"), "{wrong}");
-    let says = folder.join("says.py").display().to_string();
-    let (_, _, wrong) = reeve.order(&["upgrade", "--binary", &says]);
-    assert!(
-        wrong.contains("  the moon is full\n") && wrong.contains(&format!("not upgraded: pid {first}, reeve")),
-        "{wrong}"
-    );
-    let refused = reeve.metric("reeve_upgrades_total{result=\"refused\"}");
-    assert_eq!(refused, Some(IMPOSTORS.len() as f64 + 2.0));
-    assert_eq!(reeve.metric("reeve_upgrades_total{result=\"ok\"}"), Some(0.0));
-
-    // And the real thing after all that.
-    service.upgrade();
-    echo(&mut socket);
-    assert_eq!(get(&reeve.address(), "/", &[]).status, 200);
-    assert_ne!(service.pid(), first);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::config::HAND_OVER;
 
@@ -22,6 +22,21 @@ const LINE: u64 = 1000;
 
 /// How long the end of stderr is waited for after the process has ended: it may have children.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long whoever asked for the upgrade waits for one that finishes what it has.
+const FINISH: Duration = Duration::from_secs(2);
+
+/// How a new process ends that does not take over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum End {
+    Now,
+    /// It is ending, and gets a moment for it.
+    ByItself,
+    /// It may have clients: it is told to end, and is only ended after that time.
+    Finish {
+        within: Duration,
+    },
+}
 
 /// What this process was started from.
 #[derive(Debug, Clone)]
@@ -94,20 +109,44 @@ impl Started {
         self.pid
     }
 
-    /// Ends it, when it has not ended by itself, which one that is `ending` gets a moment for: how it ended, and its last
-    /// words. Blocks for that moment.
-    pub fn end(&mut self, ending: bool) -> (String, Vec<String>) {
+    /// Ends it, when it has not ended by itself: how it ended, and its last words. Blocks for a few seconds at most.
+    /// `kept` is what has to stay until it has ended, which may be later where it finishes what it has.
+    pub fn end(mut self, end: End, kept: impl Send + 'static) -> (String, Vec<String>) {
         let Some(mut child) = self.child.take() else { return (String::new(), Vec::new()) };
-        let mut how = exited(&mut child, if ending { LAST_WORDS } else { Duration::ZERO });
-        if how.is_none() {
-            let _ = child.kill();
-            let _ = child.wait();
-            how = Some("was ended".to_owned());
-        }
+        let moment = match end {
+            End::Now => Duration::ZERO,
+            End::ByItself => LAST_WORDS,
+            End::Finish { .. } => {
+                // One that is gone is asked after below.
+                let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+                FINISH
+            }
+        };
+        let how = match (exited(&mut child, moment), end) {
+            (Some(how), _) => how,
+            (None, End::Finish { within }) => {
+                let wait = move || {
+                    if exited(&mut child, within.saturating_sub(FINISH)).is_none() {
+                        tracing::warn!(pid = child.id(), "the new process did not finish in time: it is ended");
+                        kill(&mut child);
+                    }
+                    drop(kept);
+                };
+                match std::thread::Builder::new().name("last clients".to_owned()).spawn(wait) {
+                    Ok(_) => "finishes what it has".to_owned(),
+                    // It has been told to end, and does by itself.
+                    Err(error) => format!("is not waited for: {error}"),
+                }
+            }
+            (None, End::Now | End::ByItself) => {
+                kill(&mut child);
+                "was ended".to_owned()
+            }
+        };
         // An error means that there is nothing more to come, too.
         let _ = self.silent.recv_timeout(LAST_WORDS);
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        (how.unwrap_or_default(), said)
+        (how, said)
     }
 
     /// It goes on without this one.
@@ -119,10 +158,14 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
+            kill(child);
         }
     }
+}
+
+fn kill(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// How it ended; `None` when it has not within that time.

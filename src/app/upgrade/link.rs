@@ -119,6 +119,18 @@ impl Link {
         self.finish(begun).await
     }
 
+    /// Waits until the peer is gone. What it still says is lost.
+    pub async fn closed(&self) {
+        loop {
+            match self.begin().await {
+                Ok(Some(_)) => {}
+                // Descriptors that had no room.
+                Err(error) if error.kind() == io::ErrorKind::Other => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     async fn read_exact(&self, into: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<()> {
         let mut got = 0;
         while got < into.len() {

@@ -12,11 +12,12 @@
 //!                               <-         settled               it has served for two seconds, every worker answers
 //! older (each with its link)    ->
 //! yours                         ->                               the doors, the counters, the name of the control socket
+//!                               <-         mine                  taken: only now the old one gives up listening
 //! report, once a second         ->
 //!                               <-         hurry                 end by the deadline of a drain
 //! ```
 //!
-//! Until `yours` the old process does all it did before and can do without the new one, which it ends when anything is
+//! Until `mine` the old process does all it did before and can do without the new one, which it ends when anything is
 //! late or wrong. From then on it accepts nobody and finishes what it has, each connection in its own time. What
 //! an old process says while it does so goes to the newest: links are handed on with everything else.
 //!
@@ -52,7 +53,7 @@ pub use take::{Heir, Settling, refuse, socket};
 use crate::state::counted::Counted;
 
 /// What is spoken. A process that meets another number refuses.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How long the new process serves beside the old one before that one stops.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -88,10 +89,13 @@ enum ToNew {
         hurried: bool,
         counted: Counted,
     },
-    /// The service is the new process's alone.
+    /// The service is the new process's alone, as soon as it says `mine`.
     Yours {
         connections: u64,
         counted: Counted,
+        reloads_refused: u64,
+        log_dropped: u64,
+        panics: u64,
     },
     /// What has changed since the last one.
     Report {
@@ -118,6 +122,8 @@ enum ToOld {
     },
     Serving,
     Settled,
+    /// `yours` has been read and is taken.
+    Mine,
     Hurry,
     #[serde(other)]
     Other,

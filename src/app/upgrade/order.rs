@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::child::Started;
+use super::child::{End, Started};
 use super::link::Link;
 use super::parcel::{Known, Parcel, Section, TalliesPart, millis};
 use super::{FORMAT, SETTLE, STEP, ToNew, ToOld};
@@ -23,6 +23,12 @@ use crate::state::orders::Upgraded;
 use crate::sys::notify;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// For the clients of a new process that does not take over: it is ended after that time, even where a drain has more.
+const LAST_CLIENTS: Duration = Duration::from_secs(30);
+
+/// The last step of the new process.
+const IN_CHARGE: &str = "in charge";
 
 /// Another process serves now.
 #[derive(Debug)]
@@ -81,22 +87,22 @@ pub fn refused(running: &Running, error: String) -> Upgraded {
     }
 }
 
-/// Why it failed, and whether the new process is ending by itself.
+/// Why it failed, and how the new process ends.
 struct Failed {
     why: String,
-    ending: bool,
+    end: End,
 }
 
 impl Failed {
     fn late(what: &str, within: Duration) -> Failed {
         let why = format!("the new process was not {what} within {} s", within.as_secs_f64());
-        Failed { why, ending: false }
+        Failed { why, end: End::Now }
     }
 
     fn said(message: &ToOld, what: &str) -> Failed {
         match message {
-            ToOld::Refused { why } => Failed { why: format!("the new process refused: {why}"), ending: true },
-            _ => Failed { why: format!("the new process said {message:?} where '{what}' was expected"), ending: false },
+            ToOld::Refused { why } => Failed { why: format!("the new process refused: {why}"), end: End::ByItself },
+            _ => Failed { why: format!("the new process said {message:?} where '{what}' was expected"), end: End::Now },
         }
     }
 
@@ -104,19 +110,25 @@ impl Failed {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         match error.kind() {
             UnexpectedEof | ConnectionReset | BrokenPipe => {
-                Failed { why: format!("the new process broke off before it was {what}"), ending: true }
+                Failed { why: format!("the new process broke off before it was {what}"), end: End::ByItself }
             }
             _ => Failed {
                 why: format!("the new process was not understood before it was {what}: {error}"),
-                ending: false,
+                end: End::Now,
             },
         }
+    }
+
+    /// The new process may have accepted clients.
+    fn with_clients(self, running: &Running) -> Failed {
+        let within = running.farm.snapshot().config.timeouts.drain.min(LAST_CLIENTS);
+        Failed { end: End::Finish { within }, ..self }
     }
 }
 
 impl From<String> for Failed {
     fn from(why: String) -> Failed {
-        Failed { why, ending: false }
+        Failed { why, end: End::Now }
     }
 }
 
@@ -132,34 +144,42 @@ async fn steps(
     upgraded.binary = program.display().to_string();
     let cannot = |error: io::Error| format!("{} cannot be started: {error}", program.display());
     let (link, other) = Link::pair().map_err(cannot)?;
-    let mut started = Started::start(&origin, binary, other).map_err(cannot)?;
+    let started = Started::start(&origin, binary, other).map_err(cannot)?;
     upgraded.pid = started.pid();
+    let mut accepts = false;
     let prepared = tokio::select! {
-        prepared = prepare(running, &link, within, upgraded) => prepared,
+        prepared = prepare(running, &link, within, upgraded, &mut accepts) => prepared,
         () = stopped(stop) => Err("this process is about to end".to_owned().into()),
     };
     let handed = match prepared {
-        Ok(control) => commit(running, &link, control, started.pid()).await,
-        Err(error) => Err(error),
+        Ok(control) => commit(running, &link, control, started.pid(), within.min(STEP)).await,
+        Err(failed) if accepts => Err(failed.with_clients(running)),
+        Err(failed) => Err(failed),
     };
     match handed {
         Ok(counted) => {
             started.let_go();
             Ok(Replaced { link, counted })
         }
-        Err(Failed { why, ending }) => {
+        Err(Failed { why, end }) => {
             // The link stays open until it has ended: else it would take the service for its own.
-            let ended = tokio::task::spawn_blocking(move || started.end(ending));
+            let ended = tokio::task::spawn_blocking(move || started.end(end, link));
             let (how, said) = ended.await.unwrap_or_default();
-            drop(link);
             upgraded.said = said;
             Err(format!("{why}; process {} {how}", upgraded.pid))
         }
     }
 }
 
-/// As far as nothing is given up yet; whether the new process goes on with the control socket.
-async fn prepare(running: &Running, link: &Link, within: Duration, upgraded: &mut Upgraded) -> Result<bool, Failed> {
+/// As far as nothing is given up yet; whether the new process goes on with the control socket. From when it
+/// `accepts` it may have clients.
+async fn prepare(
+    running: &Running,
+    link: &Link,
+    within: Duration,
+    upgraded: &mut Upgraded,
+    accepts: &mut bool,
+) -> Result<bool, Failed> {
     let failed = |error: io::Error| format!("what is handed over cannot be gathered: {error}");
     let sections = parcel(running).map_err(failed)?;
     let ready = async {
@@ -179,6 +199,7 @@ async fn prepare(running: &Running, link: &Link, within: Duration, upgraded: &mu
     };
     let control = timeout(within, ready).await.map_err(|_| Failed::late("ready", within))??;
     let within = within.min(STEP);
+    *accepts = true;
     let go = timeout(within, link.send(&ToNew::Go, &[])).await.map_err(|_| Failed::late("serving", within))?;
     go.map_err(|error| Failed::broken(&error, "serving"))?;
     hear(link, "serving", within, |message| matches!(message, ToOld::Serving)).await?;
@@ -222,38 +243,41 @@ fn parcel(running: &Running) -> io::Result<Vec<Section>> {
         stderr: Some(io::stderr().as_fd().try_clone_to_owned()?),
         known: Known {
             keys: running.force.borrow().1.ring.handed_on(),
-            tallies: TalliesPart {
-                generation: farm.snapshot().generation,
-                reloads_refused: running.tallies.reloads_refused(),
-                log_dropped: running.tallies.log_dropped(),
-                upgrades,
-                upgrades_refused,
-            },
+            tallies: TalliesPart { generation: farm.snapshot().generation, upgrades, upgrades_refused },
             ..Known::of(farm)
         },
     };
     Ok(parcel.sections()?)
 }
 
-/// Gives the service away; what had been counted. When the new process is gone at the last moment, all is as it was.
-async fn commit(running: &Running, link: &Link, control: bool, pid: u32) -> Result<Counted, Failed> {
+/// Gives the service away; what had been counted. When the new process is gone at the last moment, or does not say
+/// `within` that time that it has the service, all is as it was.
+async fn commit(running: &Running, link: &Link, control: bool, pid: u32, within: Duration) -> Result<Counted, Failed> {
     let doors = (running.control.send_replace(monitor::Control::None), running.metrics.send_replace(Vec::new()));
     let older = running.before.pause().await;
     // The supervisor hears it from the one it knows, and before that one may end.
     notify::tell(&[&format!("MAINPID={pid}")]);
-    match timeout(STEP, give(running, link, &older)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+    let handed = async {
+        let given = timeout(STEP, give(running, link, &older)).await.map_err(|_| Failed::late(IN_CHARGE, STEP))?;
+        let counted = given.map_err(|error| Failed::broken(&error, IN_CHARGE))?;
+        hear(link, IN_CHARGE, within, |message| matches!(message, ToOld::Mine)).await?;
+        Ok::<_, Failed>(counted)
+    };
+    match handed.await {
         Ok(counted) => {
             if let Some(socket) = &doors.0 {
                 socket.own(!control);
             }
             Ok(counted)
         }
-        Err(error) => {
+        Err(failed) => {
             running.control.send_replace(doors.0);
             running.metrics.send_replace(doors.1);
             running.before.resume(older);
             notify::tell(&[&format!("MAINPID={}", std::process::id()), "READY=1"]);
-            Err(Failed::broken(&error, "given the service"))
+            // One that breaks off or refuses has not taken it. Any other may have, and would remove the control socket's
+            // name if it were told to end.
+            Err(if failed.end == End::ByItself { failed.with_clients(running) } else { failed })
         }
     }
 }
@@ -272,6 +296,13 @@ async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)]) -> io:
         link.send(&message, &[own.duplicate()?.as_fd()]).await?;
     }
     let (connections, counted) = super::leave::counted(&running.farm, &running.workers).await;
-    link.send(&ToNew::Yours { connections, counted: counted.clone() }, &[]).await?;
+    let yours = ToNew::Yours {
+        connections,
+        counted: counted.clone(),
+        reloads_refused: running.tallies.reloads_refused(),
+        log_dropped: running.tallies.log_dropped(),
+        panics: running.tallies.panics(),
+    };
+    link.send(&yours, &[]).await?;
     Ok(counted)
 }

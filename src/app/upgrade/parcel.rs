@@ -81,8 +81,6 @@ pub struct DrainsPart {
 pub struct TalliesPart {
     /// Of the configuration in force.
     pub generation: u64,
-    pub reloads_refused: u64,
-    pub log_dropped: u64,
     pub upgrades: u64,
     pub upgrades_refused: u64,
 }

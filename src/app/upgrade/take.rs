@@ -7,24 +7,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::before::Before;
 use super::link::Link;
 use super::parcel::{Known, Parcel, SECTIONS, Section, time};
 use super::{FORMAT, SETTLE, STEP, ToNew, ToOld};
+use crate::app::running::orders::stopped;
 use crate::app::running::{Running, StartError};
 use crate::config::HAND_OVER;
 use crate::monitor::ControlSocket;
 use crate::state::commands::Workers;
 use crate::state::counted::Counted;
 use crate::state::generations::Old;
+use crate::state::tallies::Tallies;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How long the old process may take to send what it has; and to say go, which it does when it has heard that
 /// this one is ready.
 const PARCEL: Duration = Duration::from_secs(60);
+
+const TOLD_TO_END: &str = "it was told to end";
 
 /// One that takes over.
 pub struct Heir {
@@ -73,6 +78,7 @@ pub fn refuse(socket: OwnedFd, why: &str) {
     let said = runtime.map(|runtime| {
         runtime.block_on(async {
             let link = Link::of(socket)?;
+            link.send(&ToOld::Hello { version: VERSION.to_owned() }, &[]).await?;
             say_no(&link, why).await
         })
     });
@@ -82,11 +88,8 @@ pub fn refuse(socket: OwnedFd, why: &str) {
 }
 
 async fn say_no(link: &Link, why: &str) -> io::Result<()> {
-    let words = async {
-        link.send(&ToOld::Hello { version: VERSION.to_owned() }, &[]).await?;
-        link.send(&ToOld::Refused { why: why.trim_end().to_owned() }, &[]).await
-    };
-    timeout(STEP, words).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let refused = ToOld::Refused { why: why.trim_end().to_owned() };
+    timeout(STEP, link.send(&refused, &[])).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 impl Heir {
@@ -125,7 +128,6 @@ impl Heir {
         running.metrics.send_replace(metrics.collect());
         let Known { keys, tallies, .. } = &self.parcel.known;
         ring.go_on_with(keys, SystemTime::now());
-        running.tallies.inherit(tallies.reloads_refused, tallies.log_dropped);
         running.farm.generations().add_upgrades(tallies.upgrades + 1, tallies.upgrades_refused);
         self.parcel.known.before_install(&running.farm);
         Ok(())
@@ -203,13 +205,60 @@ async fn receive(link: &Link) -> Result<(u32, String, Parcel), String> {
     Err(format!("it has more than {SECTIONS} sections"))
 }
 
+/// What comes with the service.
+struct Given {
+    connections: u64,
+    counted: Counted,
+    reloads_refused: u64,
+    log_dropped: u64,
+    panics: u64,
+}
+
+/// Why the service was not given to this process.
+enum NotGiven {
+    /// The process before is gone: there is nobody else.
+    Gone(io::Error),
+    /// It goes on, and ends this one.
+    No(String),
+}
+
+impl From<io::Error> for NotGiven {
+    fn from(error: io::Error) -> NotGiven {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match error.kind() {
+            UnexpectedEof | ConnectionReset | BrokenPipe => NotGiven::Gone(error),
+            _ => NotGiven::No(error.to_string()),
+        }
+    }
+}
+
 impl Settling {
     /// Shows that this process serves, and takes the counters, the old processes and the control socket's name over: then the
-    /// doors can be opened. An old process that is gone before that leaves all of it to this one.
-    pub async fn settle(self, before: &Before, workers: &Workers) {
+    /// doors can be opened. An old process that is gone before that leaves all of it to this one. While `draining` nothing is
+    /// taken: the old one goes on.
+    pub async fn settle(
+        self,
+        before: &Before,
+        workers: &Workers,
+        tallies: &Tallies,
+        mut draining: watch::Receiver<bool>,
+    ) {
         let mut older = Vec::new();
-        match self.agree(workers, &mut older).await {
-            Ok((connections, counted)) => {
+        let agreed = tokio::select! {
+            biased;
+            () = stopped(&mut draining) => Err(NotGiven::No(TOLD_TO_END.to_owned())),
+            agreed = self.agree(workers, &mut older) => agreed,
+        };
+        let agreed = match agreed {
+            // Nothing is waited for in between: what is said is so.
+            Ok(_) if *draining.borrow() => Err(NotGiven::No(TOLD_TO_END.to_owned())),
+            other => other,
+        };
+        match agreed {
+            Ok(Given { connections, counted, reloads_refused, log_dropped, panics }) => {
+                tallies.inherit(reloads_refused, log_dropped, panics);
+                // If it is gone by now, its link says so.
+                let _ = timeout(STEP, self.link.send(&ToOld::Mine, &[])).await;
                 for (old, link) in older {
                     before.add(old, link);
                 }
@@ -217,11 +266,22 @@ impl Settling {
                 let since = SystemTime::now();
                 before.add(Old { pid, version, since, connections, hurried: false, counted }, Arc::new(link));
                 before.count();
+                if *draining.borrow() {
+                    before.hurry_all().await;
+                }
                 before.thin_out().await;
                 tracing::info!(pid, "took over: the process before finishes what it has");
             }
-            Err(error) => {
-                tracing::warn!(%error, pid = self.pid, "the process before ended before all was handed over");
+            Err(NotGiven::Gone(error)) => self.is_alone(&error),
+            Err(NotGiven::No(why)) => {
+                tracing::warn!(pid = self.pid, "the service is not taken: {why}");
+                let _ = say_no(&self.link, &why).await;
+                // It is over when the old one ends this one, unless it ends itself.
+                self.link.closed().await;
+                if *draining.borrow() {
+                    return;
+                }
+                self.is_alone(&io::ErrorKind::UnexpectedEof.into());
             }
         }
         if let Some(control) = self.control {
@@ -229,24 +289,74 @@ impl Settling {
         }
     }
 
-    async fn agree(&self, workers: &Workers, older: &mut Vec<(Old, Arc<Link>)>) -> io::Result<(u64, Counted)> {
+    fn is_alone(&self, error: &io::Error) {
+        tracing::warn!(%error, pid = self.pid, "the process before ended before all was handed over");
+    }
+
+    async fn agree(&self, workers: &Workers, older: &mut Vec<(Old, Arc<Link>)>) -> Result<Given, NotGiven> {
         self.link.send(&ToOld::Serving, &[]).await?;
         tokio::time::sleep(SETTLE).await;
         let silent = workers.own_counters().await.silent;
         if !silent.is_empty() {
-            say_no(&self.link, &format!("workers {silent:?} do not answer")).await?;
+            return Err(NotGiven::No(format!("workers {silent:?} do not answer")));
         }
         self.link.send(&ToOld::Settled, &[]).await?;
         loop {
-            match timeout(PARCEL, self.link.receive()).await?? {
+            let received = timeout(PARCEL, self.link.receive()).await;
+            match received.map_err(|_| NotGiven::No("'yours' did not come in time".to_owned()))?? {
                 (ToNew::Older { pid, version, since, connections, hurried, counted }, mut beside) => {
                     let Some(socket) = beside.pop() else { continue };
-                    let old = Old { pid, version, since: time(since), connections, hurried, counted };
-                    older.push((old, Arc::new(Link::of(socket)?)));
+                    let link = Link::of(socket).map_err(|error| NotGiven::No(error.to_string()))?;
+                    older.push((
+                        Old { pid, version, since: time(since), connections, hurried, counted },
+                        Arc::new(link),
+                    ));
                 }
-                (ToNew::Yours { connections, counted }, _) => return Ok((connections, counted)),
+                (ToNew::Yours { connections, counted, reloads_refused, log_dropped, panics }, _) => {
+                    return Ok(Given { connections, counted, reloads_refused, log_dropped, panics });
+                }
                 (ToNew::Other, _) => {}
-                (other, _) => return Err(io::Error::other(format!("it said {other:?} where 'yours' was expected"))),
+                (other, _) => return Err(NotGiven::No(format!("it said {other:?} where 'yours' was expected"))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Farm;
+
+    #[tokio::test]
+    async fn it_says_mine_when_it_has_what_was_counted_and_no_when_it_is_told_to_end() {
+        for told in [false, true] {
+            let (here, there) = Link::pair().unwrap();
+            let link = Link::of(there).unwrap();
+            let settling = Settling { link, pid: 7, version: "1".to_owned(), control: None };
+            let (farm, (workers, _)) = (Farm::empty(), Workers::new(0));
+            let (workers, tallies) = (Arc::new(workers), Tallies::default());
+            let before = Before::new(farm.clone(), workers.clone());
+            let (stop, draining) = watch::channel(false);
+            let old = async {
+                for _ in 0..2 {
+                    here.receive::<ToOld>().await.unwrap();
+                }
+                stop.send_replace(told);
+                let counted = Counted::default();
+                let yours = ToNew::Yours { connections: 3, counted, reloads_refused: 1, log_dropped: 2, panics: 4 };
+                here.send(&yours, &[]).await.unwrap();
+                let (answer, _) = here.receive::<ToOld>().await.unwrap();
+                drop(here);
+                answer
+            };
+            let (answer, ()) = tokio::join!(old, settling.settle(&before, &workers, &tallies, draining));
+            let has = (tallies.reloads_refused(), tallies.log_dropped(), tallies.panics());
+            if told {
+                assert!(matches!(answer, ToOld::Refused { .. }), "{answer:?}");
+                assert_eq!((has, farm.generations().old().len()), ((0, 0, 0), 0));
+            } else {
+                assert!(matches!(answer, ToOld::Mine), "{answer:?}");
+                assert_eq!((has, farm.generations().old().len()), ((1, 2, 4), 1));
             }
         }
     }
