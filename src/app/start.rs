@@ -280,15 +280,31 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     });
     let before = running.before.clone();
     let mut obeying = tokio::spawn(obey(running, queue, last_order));
-    let (running, told) = tokio::select! {
-        () = signals.stop_or(stop_after, &orders) => {
+    let mut obeyed = None;
+    let told = loop {
+        tokio::select! {
+            () = signals.stop_or(stop_after, &orders) => break true,
+            ended = &mut obeying, if obeyed.is_none() => {
+                if let Err(error) = &ended {
+                    tracing::error!(%error, "no order is carried out any more by a fault of Reeve: what is in force still serves");
+                }
+                let replaced = matches!(&ended, Ok((_, Some(_))));
+                obeyed = Some(ended.ok());
+                if replaced {
+                    break false;
+                }
+            }
+        }
+    };
+    let running = match obeyed {
+        Some(running) => running,
+        None => {
             // What is being put in force comes to its end first, so that it is known which sockets are open, and who
             // serves.
             tallies.set_draining();
             no_more_orders.send_replace(true);
-            (tokio::time::timeout(LAST_ORDER, obeying).await.ok().and_then(Result::ok), true)
+            tokio::time::timeout(LAST_ORDER, obeying).await.ok().and_then(Result::ok)
         }
-        Ok((running, Some(replaced))) = &mut obeying => (Some((running, Some(replaced))), false),
     };
     let patience = farm.snapshot().config.timeouts.drain;
     tallies.set_draining();
