@@ -4,7 +4,7 @@
 //! each other; the engines meet only in `state`. `tests/floors.rs` keeps it so.
 //!
 //! ```text
-//!    5  roof       app                          start, drain, signals, the command line
+//!    5  roof       app                          start, reload, drain, upgrade, the command line
 //!                   |
 //!    4  engines    proxy   health   monitor     never import each other; they meet in state
 //!                   |

@@ -1,4 +1,4 @@
-//! What can be ordered of the whole process, and what is answered: reloads, and what is taken out of service.
+//! What can be ordered of the whole process, and what is answered: reloads, what is taken out of service, and upgrades.
 //!
 //! The monitor and signals give orders, `app` carries them out, one after another. The answers are those of
 //! `/api/v1`: fields may be added, none is renamed or removed within `v1`.

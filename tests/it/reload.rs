@@ -269,7 +269,7 @@ fn a_removed_listener_lets_everybody_finish() {
     let closed = streams.runtime().block_on(async {
         tokio::time::timeout(Duration::from_secs(10), async {
             while std::future::poll_fn(|cx| sender.poll_ready(cx)).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::task::yield_now().await;
             }
         })
         .await
