@@ -203,6 +203,7 @@ fn builder() -> Builder {
         .initial_max_send_streams(Limits::STREAMS as usize)
         .initial_window_size(Limits::STREAM_WINDOW)
         .initial_connection_window_size(Limits::CONNECTION_WINDOW)
+        .data_frame_budget(Limits::FRAME_BUDGET)
         .max_send_buffer_size(Limits::STREAM_BUFFER)
         .max_header_list_size((Limits::HEADER_BYTES_CEILING + Limits::FIELD_OVERHEAD) as u32);
     builder

@@ -178,6 +178,7 @@ fn builder(limits: &Limits) -> Builder {
         .max_concurrent_streams(Limits::STREAMS)
         .initial_window_size(Limits::STREAM_WINDOW)
         .initial_connection_window_size(Limits::CONNECTION_WINDOW)
+        .data_frame_budget(Limits::FRAME_BUDGET)
         .max_send_buffer_size(Limits::STREAM_BUFFER)
         .max_header_list_size((limits.header_bytes + Limits::FIELD_OVERHEAD) as u32)
         .max_pending_accept_reset_streams(Limits::PENDING_RESETS)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 
 use crate::farm::h2::{Body, Session};
@@ -11,7 +12,7 @@ use crate::farm::peer::{python_with_packages, test_file};
 use crate::farm::ports::Port;
 use crate::farm::process::{Process, listens, run};
 use crate::farm::reeve::pool;
-use crate::farm::{Client, Reeve, among_others, get, skip, until};
+use crate::farm::{Client, Reeve, among_others, get, observe, skip, until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -69,6 +70,40 @@ fn clients_of_http1() {
     old.send("POST /echo HTTP/1.0\r\nContent-Length: 3\r\n\r\nold").expect("sent");
     let answer = old.answer("POST").expect("an answer");
     assert_eq!((answer.text().as_str(), answer.field("transfer-encoding")), ("old", None));
+    assert!(origin.connections() <= 2, "one for each worker: {}", origin.connections());
+}
+
+#[test]
+fn small_frames_that_wait_for_a_slow_reader_cost_no_connection() {
+    let _turn = among_others();
+    let origin = H2Origin::start(100);
+    let reeve = farm_of("h2c-small-frames", &[&origin]);
+    let session = Session::connect(&reeve.address());
+    let size = 130_000;
+    // Half of it fills the window of who does not read, the other half that of Reeve.
+    let (answer, _upload) = session.runtime().block_on(async {
+        let mut send = session.sender().ready().await.expect("a connection");
+        let (answer, _) = send.send_request(request("GET", &format!("/drops/{size}"), &[]), true).expect("sent");
+        let answer = answer.await.expect("an answer").into_body();
+        let mut send = session.sender().ready().await.expect("a connection");
+        let (held, mut upload) = send.send_request(request("POST", "/hold", &[]), false).expect("sent");
+        for _ in 0..size / 5 {
+            upload.send_data(Bytes::from_static(b"drops"), false).expect("sent");
+        }
+        (answer, (held, upload))
+    });
+    // Others ask the same server meanwhile, on both workers.
+    observe(Duration::from_millis(300), "all is well", || get(&reeve.address(), "/sized/9", &[]).status == 200);
+    let body = session.runtime().block_on(async {
+        let (mut answer, mut body) = (answer, Vec::new());
+        while let Some(data) = answer.data().await {
+            let data = data.expect("the rest of it");
+            answer.flow_control().release_capacity(data.len()).expect("room");
+            body.extend_from_slice(&data);
+        }
+        body
+    });
+    assert_eq!(body.len(), size);
     assert!(origin.connections() <= 2, "one for each worker: {}", origin.connections());
 }
 

@@ -9,7 +9,8 @@
 //! | `/reset`    | a reset, INTERNAL_ERROR, without an answer                                    |
 //! | `/goodbye`  | GOAWAY that leaves this request out, on the first connection; 200 on another  |
 //! | `/half`     | the half of what it says its body is, then a reset                            |
-//! | `/hold`     | nothing                                                                       |
+//! | `/hold`     | nothing, and reads nothing of the body                                        |
+//! | `/drops/N`  | 200, a body of N bytes in frames of five                                      |
 //! | others      | method, path and fields of the request, line by line                          |
 
 use std::net::SocketAddr;
@@ -83,7 +84,9 @@ impl H2Origin {
 async fn connection(tcp: tokio::net::TcpStream, shared: Arc<Shared>, streams: u32) -> Result<(), h2::Error> {
     let number = shared.connections.load(Ordering::SeqCst);
     let mut builder = h2::server::Builder::new();
-    let mut connection = builder.max_concurrent_streams(streams).handshake::<_, Bytes>(tcp).await?;
+    // What it holds may come in frames as small as they like.
+    builder.max_concurrent_streams(streams).data_frame_budget(usize::MAX);
+    let mut connection = builder.handshake::<_, Bytes>(tcp).await?;
     while let Some(accepted) = connection.accept().await {
         let (request, respond) = accepted?;
         shared.requests.fetch_add(1, Ordering::SeqCst);
@@ -136,6 +139,14 @@ async fn serve(
                 Some(trailers) => stream.send_trailers(trailers),
                 None => stream.send_data(Bytes::new(), true),
             }
+        }
+        "drops" => {
+            let size: usize = rest.parse().unwrap_or(0);
+            let mut stream = respond.send_response(ok().body(()).expect("a head"), false)?;
+            for at in (0..size).step_by(5) {
+                stream.send_data(Bytes::copy_from_slice(&b"drops"[..5.min(size - at)]), false)?;
+            }
+            stream.send_data(Bytes::new(), true)
         }
         "early" => {
             let early = Response::builder().status(103).header("link", "</style.css>; rel=preload");
