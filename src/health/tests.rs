@@ -13,7 +13,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::probe::probe;
 use super::run;
 use crate::model::fault::Place;
-use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Check, Most, Pool, Probe, Retry, Scheduler, Server};
 use crate::model::{Config, Timeouts};
 use crate::state::{Farm, Health, LiveServer, NoServer};
 
@@ -98,7 +98,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         name: (*name).into(),
         address: address.clone(),
         weight: 1,
-        limit: None,
+        most: Most::default(),
         backup: false,
         place: place(),
     };
@@ -108,6 +108,8 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         servers: servers.iter().map(server).collect(),
         checks,
         retry: Retry::default(),
+        most: Most::default(),
+        queue: 0,
         timeouts: Timeouts::default(),
         send_proxy: None,
         tls: None,

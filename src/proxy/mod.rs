@@ -24,6 +24,7 @@ mod outcome;
 mod pick;
 mod pieces;
 mod plan;
+mod queue;
 mod receive;
 mod registry;
 mod relay;

@@ -12,6 +12,7 @@ mod hello;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -20,6 +21,7 @@ use self::hello::Opening;
 use super::announced;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
+use super::queue;
 use super::relay;
 use super::tunnel::{self, Broken, End, Inlet, Outlet};
 use super::view::View;
@@ -127,7 +129,7 @@ impl Session<'_> {
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
         let timeouts = &pool.config().timeouts;
-        let Connected { lease, upstream, took, .. } = self.reach(&pool, choice.key).await?;
+        let Connected { lease, upstream, took, .. } = self.reach(reader, &pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
         self.connection.server.set((pool.id(), lease.id()));
@@ -215,17 +217,34 @@ impl Session<'_> {
     }
 
     /// A connection to a server of the pool.
-    async fn reach(&mut self, pool: &LivePool, key: Option<u64>) -> Result<Connected, Failure> {
+    async fn reach(
+        &mut self,
+        reader: &Reader<'_>,
+        pool: &Arc<LivePool>,
+        key: Option<u64>,
+    ) -> Result<Connected, Failure> {
         self.connection.doing.set(Doing::Waiting);
+        let (worker, timer) = (self.worker, &self.connection.timer);
+        let mut pool = pool.clone();
+        let picked = match pick::pick(worker, &pool, key, Take::Opaque, &mut self.tries) {
+            Err(failure) if queue::may_wait(&pool, &failure) => {
+                self.connection.doing.set(Doing::Queued);
+                let mut ending = reader.watch().ok();
+                let gone = |cx: &mut Context<'_>| ending.as_mut().map_or(Poll::Pending, |ending| ending.poll(cx));
+                let picked = queue::wait(worker, &mut pool, key, Take::Opaque, &mut self.tries, timer, gone).await;
+                self.connection.doing.set(Doing::Waiting);
+                picked
+            }
+            picked => picked,
+        };
         let mut greeting = Vec::new();
         if let Some(version) = pool.config().send_proxy {
             announced::write(self.connection, version, &mut greeting);
         }
-        match pick::pick(self.worker, pool, key, Take::Opaque, &mut self.tries)? {
+        match picked? {
             Picked::Connected(connected) => Ok(connected),
             Picked::ToDial(lease) => {
-                let timer = &self.connection.timer;
-                pick::connect(self.worker, pool, key, Take::Opaque, lease, &greeting, &mut self.tries, timer).await
+                pick::connect(worker, &pool, key, Take::Opaque, lease, &greeting, &mut self.tries, timer).await
             }
         }
     }
@@ -263,7 +282,7 @@ impl Ending {
 impl From<Failure> for Ending {
     fn from(failure: Failure) -> Ending {
         tracing::debug!(failure = failure.kind.word(), "{}", failure.detail);
-        Ending { alert: Some(Alert::InternalError), ..Ending::of(failure.kind) }
+        Ending { alert: Some(Alert::InternalError), rejected: failure.kind.rejected(), ..Ending::of(failure.kind) }
     }
 }
 

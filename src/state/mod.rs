@@ -11,6 +11,7 @@ pub mod counted;
 pub mod counters;
 pub mod crowd;
 pub mod farm;
+pub mod gate;
 pub mod generations;
 pub mod histogram;
 pub mod labels;
@@ -26,7 +27,7 @@ pub mod tallies;
 
 pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
-pub use pool::{Lease, LivePool, NoServer};
+pub use pool::{Lease, LivePool, NoServer, Seat};
 pub use secured::Secured;
 pub use server::{Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};

@@ -32,6 +32,7 @@ mod idle;
 mod import;
 mod import_peers;
 mod opaque;
+mod overload;
 mod proxy_header;
 mod refinements;
 mod reload;
