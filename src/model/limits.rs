@@ -20,6 +20,10 @@ pub struct Limits {
     /// Client connections of one process; beyond, new ones wait in the kernel's queue. Each takes up
     /// to two descriptors. 0: as many as the descriptor limit allows.
     pub connections: usize,
+    /// Memory that this process may have in use, in bytes: beyond, requests and new connections are turned
+    /// away until it is less. 0: nine tenths of what the machine gives it (its control group), if that says
+    /// anything.
+    pub memory: u64,
     /// Idle connections kept to one server by one worker.
     pub idle_per_server: usize,
     /// Requests served on one client connection before it is closed, so that load can be rebalanced.
@@ -77,6 +81,7 @@ impl Default for Limits {
             trailer_bytes: 8 << 10,
             trailer_count: 32,
             connections: 0,
+            memory: 0,
             idle_per_server: 512,
             requests_per_connection: 0,
         }

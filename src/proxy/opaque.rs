@@ -116,6 +116,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) 
 
 impl Session<'_> {
     async fn run<'s>(&mut self, reader: &mut Reader<'s>, writer: &mut Writer<'s>) -> Result<(), Ending> {
+        if self.worker.is_short_of_memory() {
+            return Err(Failure::short_of_memory().into());
+        }
         let opening = match self.protocol {
             Protocol::TlsPassthrough => {
                 let limit = self.view.snapshot.config.timeouts.hello;

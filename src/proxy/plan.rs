@@ -163,6 +163,11 @@ fn of_head(
         place: None,
         seen,
     };
+    if worker.is_short_of_memory() {
+        plan.keep_alive = false;
+        plan.step = Step::Fail(Failure::short_of_memory());
+        return plan;
+    }
     plan.step = decide(worker, listener, view, connection, head, &mut plan);
     plan
 }
