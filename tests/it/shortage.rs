@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::farm::process::{Process, listens, run};
 use crate::farm::reeve::{Site, command, pool};
 use crate::farm::watch::DEADLINE;
-use crate::farm::{Client, Folder, Origin, Reeve, alone, get, skip, until};
+use crate::farm::{Client, Folder, Origin, Reeve, alone, among_others, get, skip, until};
 
 const RULES: &str = "http *\n  all : any  use web\n";
 
@@ -183,4 +183,56 @@ fn with_too_few_descriptors_to_start_it_serves_with_all_its_workers_or_says_why_
     }
     println!("  {ended} starts ended, {served} served");
     assert!(ended > 0 && served > 0, "{ended} ended, {served} served");
+}
+
+/// Debian's libfaketime: what a program takes for the time is read from a file.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+#[test]
+fn a_clock_that_jumps_ends_nothing_and_takes_nobody_out_of_service() {
+    let _turn = among_others();
+    if !std::path::Path::new(FAKETIME).exists() {
+        return skip("no libfaketime");
+    }
+    let origin = Origin::start("web");
+    let config = pool("web", "rr", &[("web", origin.address())])
+        + "check = { tcp = true, interval = \"50ms\", timeout = \"40ms\", fall = 1 }\n";
+    let site = Site::write("clock", &config, RULES);
+    let clock = site.folder.write("clock", "+0");
+    let mut program = command();
+    program.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &clock);
+    // Time that only runs on does so, as on a machine whose clock is set.
+    program.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
+    let mut process = Process::start(program.arg("run").arg("-c").arg(site.config()));
+    listens(&mut process, &site.address());
+    listens(&mut process, &site.metrics());
+    let reeve = Reeve { process, site };
+    let mut held = Client::connect(&reeve.address());
+    held.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    until("it is held", || (origin.held() == 1).then_some(()));
+    let mut kept = Client::connect(&reeve.address());
+    let mut year = |wanted: &str| {
+        until("the date follows", || {
+            let answer = kept.request("GET", "/nodate", &[]).expect("an answer on the same connection");
+            assert_eq!(answer.status, 200);
+            answer.field("date").is_some_and(|date| date.contains(wanted)).then_some(())
+        });
+    };
+    let now = || {
+        let mut date = Command::new("date");
+        run(date.arg("-u").arg("+%Y"), DEADLINE).1.trim().parse::<u32>().expect("a year")
+    };
+    for years in [30, -20, 0] {
+        let text = if years < 0 { format!("{years}y") } else { format!("+{years}y") };
+        reeve.site.folder.write("clock", text);
+        year(&format!(" {} ", now() as i32 + years));
+        let took = || reeve.metric("reeve_check_duration_seconds{pool=\"web\",server=\"web\"");
+        let before = took();
+        until("checks go on", || (took() != before).then_some(()));
+        assert_eq!(reeve.metric("reeve_server_up{pool=\"web\",server=\"web\"}"), Some(1.0));
+    }
+    origin.release();
+    assert_eq!(held.answer("GET").expect("an answer").status, 200);
+    let said = reeve.process.stderr();
+    assert!(!said.contains("server down") && !said.contains("WARN") && !said.contains("ERROR"), "{said}");
 }
