@@ -36,6 +36,9 @@ impl Limits {
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
     pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+    /// A request's body that rules look at, kept until a server is chosen; forms and calls of APIs are smaller by far.
+    /// In chunks it may take twice as much. It is also what can be sent once more to another server.
+    pub const CONDITION_BODY: usize = 64 << 10;
     /// A TLS ClientHello with its record headers. With post-quantum key shares and a ticket one has 2 to
     /// 4 KiB; one record holds no more than this.
     pub const HELLO_BYTES: usize = 16 << 10;

@@ -192,10 +192,11 @@ impl Session<'_> {
             alpn: &alpn,
             certificate: None,
             no_tls: self.protocol == Protocol::TlsPassthrough && !self.tls,
+            body: route::Body::Empty,
         };
         let mut dice = || self.worker.dice();
         let section = view.snapshot.tables[listener.table].section(Kind::Tcp, "");
-        let rule = section.and_then(|section| section.decide(&head, &mut dice));
+        let rule = section.and_then(|section| section.decide_with(None, &head, &mut dice));
         self.rule = rule.map(|rule| view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
         let pool = match rule.map(|rule| (rule, rule.action())) {
             None => listener.pool,
