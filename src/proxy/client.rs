@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::ahead::Held;
 use super::pieces;
 use super::registry::Connection;
 use super::relay::RelayError;
@@ -31,6 +32,8 @@ pub struct Client<'c, 's> {
     pub body_taken: usize,
     /// What came behind a body that was read aside.
     pub next_input: Option<Buffer>,
+    /// HTTP/2: what was read of the body before a server was chosen.
+    pub held: Option<Box<Held>>,
 }
 
 /// Where a request's body comes from.
@@ -65,6 +68,10 @@ pub enum Rest {
 }
 
 impl Client<'_, '_> {
+    pub fn is_http2(&self) -> bool {
+        matches!(self.from, FromClient::Http2(_))
+    }
+
     /// What is there behind the head of the request in progress.
     pub fn body_bytes(&self, head_bytes: usize) -> &[u8] {
         self.input.as_ref().and_then(|input| input.as_slice().get(head_bytes..)).unwrap_or_default()

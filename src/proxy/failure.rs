@@ -100,6 +100,10 @@ impl Failure {
         Failure::new(FailureKind::Head(refusal), refusal.detail())
     }
 
+    pub fn short_of_memory() -> Failure {
+        Failure::new(FailureKind::Shortage, "no memory is left for it: see limits.memory")
+    }
+
     pub fn client_gone() -> Failure {
         Failure::new(FailureKind::ClientGone, "the client closed its connection")
     }

@@ -118,6 +118,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) 
 
 impl Session<'_> {
     async fn run<'s>(&mut self, reader: &mut Reader<'s>, writer: &mut Writer<'s>) -> Result<(), Ending> {
+        if self.worker.is_short_of_memory() {
+            return Err(Failure::short_of_memory().into());
+        }
         let opening = match self.protocol {
             Protocol::TlsPassthrough => {
                 let limit = self.view.snapshot.config.timeouts.hello;
@@ -191,10 +194,11 @@ impl Session<'_> {
             alpn: &alpn,
             certificate: None,
             no_tls: self.protocol == Protocol::TlsPassthrough && !self.tls,
+            body: route::Body::Empty,
         };
         let mut dice = || self.worker.dice();
         let section = view.snapshot.tables[listener.table].section(Kind::Tcp, "");
-        let rule = section.and_then(|section| section.decide(&head, &mut dice));
+        let rule = section.and_then(|section| section.decide_with(None, &head, &mut dice));
         self.rule = rule.map(|rule| view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
         let pool = match rule.map(|rule| (rule, rule.action())) {
             None => listener.pool,

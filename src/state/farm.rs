@@ -4,7 +4,7 @@
 //! every server of the same identity with its health, its requests in flight and its number.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -46,6 +46,8 @@ pub struct Farm {
     /// What rules have taken lately, and have under way.
     rates: Rates,
     crowds: Crowds,
+    /// The process has more memory in use than it may.
+    short_of_memory: AtomicBool,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -83,6 +85,7 @@ impl Farm {
             generations: Generations::default(),
             rates: Rates::default(),
             crowds: Crowds::default(),
+            short_of_memory: AtomicBool::new(false),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -223,6 +226,15 @@ impl Farm {
             }
         }
         before
+    }
+
+    /// Whether the process has more memory in use than it may, so that it has to turn away whom it can.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory.load(Ordering::Relaxed)
+    }
+
+    pub fn set_short_of_memory(&self, short: bool) {
+        self.short_of_memory.store(short, Ordering::Relaxed);
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

@@ -16,6 +16,7 @@ mod floors;
 mod golden;
 
 mod bodies;
+mod body_rules;
 mod browser;
 mod chaos;
 mod clients;

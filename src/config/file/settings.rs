@@ -86,7 +86,7 @@ macro_rules! limit {
 
 const KIB: u64 = 1 << 10;
 
-pub const LIMITS: [Limit; 10] = [
+pub const LIMITS: [Limit; 11] = [
     // 1 KiB: a request of any browser has more, so that less is a slip.
     limit!("header-bytes", header_bytes, true, KIB, Limits::HEADER_BYTES_CEILING as u64),
     limit!("header-count", header_count, false, 1, Limits::HEADER_COUNT_CEILING as u64),
@@ -96,6 +96,7 @@ pub const LIMITS: [Limit; 10] = [
     limit!("trailer-bytes", trailer_bytes, true, 0, KIB * KIB),
     limit!("trailer-count", trailer_count, false, 0, Limits::HEADER_COUNT_CEILING as u64),
     limit!("connections", connections, false, 0, 10_000_000),
+    limit!("memory", memory, true, 0, 1 << 50),
     limit!("idle-per-server", idle_per_server, false, 0, 65_535),
     limit!("requests-per-connection", requests_per_connection, false, 0, u64::MAX),
 ];
