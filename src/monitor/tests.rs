@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use super::report::{Connections, Problem, Servers, Status};
 use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
+use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Address, Check, Most, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
@@ -59,6 +60,8 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         since: Duration::from_secs(3700),
         reason: if ok { String::new() } else { "3 probes failed".to_owned() },
         weight: if state == ServerState::Draining { 0 } else { 2 },
+        portion: 100,
+        changes: Vec::new(),
         drained: false,
         backup: false,
         limit: Some(100),
@@ -301,7 +304,7 @@ fn the_view_is_that_of_the_farm() {
             name: "web".into(),
             scheduler: Scheduler::Wlc,
             servers: vec![configured("web1", 2), configured("web2", 0)],
-            checks: vec![Check::with(Probe::Tcp, place.clone())],
+            checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
             most: Most::default(),
             queue: 0,

@@ -156,7 +156,7 @@ impl Session<'_> {
             writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
-        let joined = tunnel::join(self.worker, self.connection, client, server, limits, None, &moved).await;
+        let joined = tunnel::join(self.worker, self.connection, &lease, client, server, limits, None, &moved).await;
         joined.map_err(|broken| {
             let ending = Ending::from(broken);
             if ending.reset {
@@ -302,6 +302,7 @@ impl From<Broken> for Ending {
             Broken::Silent => ("idle", None),
             Broken::HalfSilent => ("half-closed", None),
             Broken::Drained => ("drained", None),
+            Broken::Cut => ("server-down", Some(Side::Upstream)),
         };
         Ending { word: Some(word), side, reset, ..Ending::default() }
     }

@@ -140,9 +140,9 @@ pub async fn tunnel(
     outcome: &mut Outcome,
 ) {
     plan.let_go(client.connection.listener);
-    let Switched { _lease, pool, tries, mut stream, from_server } = *switched;
+    let Switched { lease, pool, tries, mut stream, from_server } = *switched;
     let timeouts = tries.timeouts(&pool);
-    let result = tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await;
+    let result = tunnel::run(worker, client, plan, &lease, &mut stream, from_server, timeouts, progress).await;
     conclude(outcome, progress, result);
 }
 
@@ -187,7 +187,7 @@ enum Ran {
 #[derive(Debug)]
 pub struct Switched {
     /// It has the connection in hand.
-    _lease: Lease,
+    lease: Lease,
     pool: Arc<LivePool>,
     /// For the times of the rule's own.
     tries: Tries,
@@ -252,7 +252,7 @@ impl Exchange<'_> {
                     let Upstream::Http1(stream) = upstream else { return Ok(Ran::Done(After::Close)) };
                     self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
                     return Ok(Ran::Switched(Box::new(Switched {
-                        _lease: lease,
+                        lease,
                         pool: self.pool.clone(),
                         tries: Tries::of(self.forward.tuned.clone()),
                         stream,

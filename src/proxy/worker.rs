@@ -3,8 +3,10 @@
 
 mod leaving;
 mod snapshot;
+mod tunnels;
 
 pub use snapshot::Room;
+use tunnels::Tunnels;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -37,6 +39,7 @@ pub struct Worker {
     pub(super) idle: IdleConnections,
     pub(super) channels: Channels,
     pub(super) pipes: Pipes,
+    pub(super) tunnels: Tunnels,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -122,6 +125,7 @@ impl Worker {
             idle: IdleConnections::default(),
             channels: Channels::default(),
             pipes: Pipes::default(),
+            tunnels: Tunnels::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),
@@ -266,7 +270,8 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
-            let ways = snapshot::ways(&view);
+            let (ways, cuts) = snapshot::ways(&view);
+            self.tunnels.look(cuts);
             let way = |server: u32| ways.get(server as usize).copied().flatten();
             self.idle.sweep(now, way);
             self.channels.sweep(way);

@@ -234,20 +234,36 @@ struct Entry {
     way: Way,
     /// As it was when the scheduler was built.
     weight: u32,
+    /// How much of its weight it has, in percent.
+    portion: u32,
 }
 
 impl Entry {
     /// `None` for a server that takes no new request.
     fn of(server: &Arc<LiveServer>) -> Option<Entry> {
         let (address, weight) = (server.address()?, server.weight());
-        let way = server.way()?;
-        let eligible = server.health() == Health::Up && weight > 0;
-        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight })
+        let (way, portion) = (server.way()?, server.portion());
+        let eligible = server.health() == Health::Up && weight > 0 && portion > 0;
+        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight, portion })
     }
 }
 
 impl Tier {
-    fn new(scheduler: &Scheduler, entries: Vec<Entry>) -> Tier {
+    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>) -> Tier {
+        let mut scheduler = scheduler;
+        if entries.iter().any(|entry| entry.portion != WHOLE) {
+            // Schedulers that know no weights have to, while some server is to get less than the others.
+            let equal = matches!(scheduler, Scheduler::Rr | Scheduler::Lc);
+            scheduler = match scheduler {
+                Scheduler::Rr => &Scheduler::Wrr,
+                Scheduler::Lc => &Scheduler::Wlc,
+                other => other,
+            };
+            for entry in &mut entries {
+                let weight = if equal { 1 } else { entry.weight };
+                entry.weight = weight.saturating_mul(entry.portion);
+            }
+        }
         let shares: Vec<Share> =
             entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
         Tier { balancer: Balancer::new(scheduler, &shares), entries }
@@ -262,10 +278,12 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
+                let cuts = entry.server.cuts();
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
                     address: entry.address,
                     way: entry.way,
+                    cuts,
                     in_pool: false,
                     seat: Cell::new(None),
                 });
@@ -278,6 +296,9 @@ impl Tier {
         self.entries.iter().any(|entry| !tried.contains(&entry.server.id()))
     }
 }
+
+/// A portion of a server that has all of its weight.
+const WHOLE: u32 = 100;
 
 /// A tier as the scheduler sees it for one request.
 struct Candidates<'a> {
@@ -310,6 +331,7 @@ pub struct Lease {
     server: Arc<LiveServer>,
     address: SocketAddr,
     way: Way,
+    cuts: u32,
     /// It is counted in the pool, too.
     in_pool: bool,
     /// A connection that is counted, and not yet handed on.
@@ -382,6 +404,11 @@ impl Lease {
     /// How the server was to be spoken to then: a connection made for this lease serves no other way.
     pub fn way(&self) -> Way {
         self.way
+    }
+
+    /// Whether the server's connections were to be closed since it was chosen.
+    pub fn is_cut(&self) -> bool {
+        self.server.cuts() != self.cuts
     }
 
     /// Whether another request could use a connection that was made for this one.
