@@ -37,6 +37,8 @@ pub struct Worker {
     pub(super) idle: IdleConnections,
     pub(super) channels: Channels,
     pub(super) pipes: Pipes,
+    /// Copies of requests under way to other pools.
+    pub(super) mirrors: Cell<usize>,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -120,6 +122,7 @@ impl Worker {
             idle: IdleConnections::default(),
             channels: Channels::default(),
             pipes: Pipes::default(),
+            mirrors: Cell::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),

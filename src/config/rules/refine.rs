@@ -76,11 +76,9 @@ fn is_built(refinement: &Refinement, kind: Kind) -> bool {
         | Refinement::BodyLimit { .. }
         | Refinement::ConnectionLimit { .. }
         | Refinement::Timeout { .. }
-        | Refinement::Retry { .. } => kind == Kind::Http,
-        Refinement::Mirror { .. }
-        | Refinement::AuthBasic { .. }
-        | Refinement::AuthForward { .. }
-        | Refinement::Priority(_) => false,
+        | Refinement::Retry { .. }
+        | Refinement::Mirror { .. } => kind == Kind::Http,
+        Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } | Refinement::Priority(_) => false,
     }
 }
 
