@@ -124,6 +124,15 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
         let help = "Requests tried once more, by what had gone wrong.";
         families.counter("reeve_retries_total", help, &[("pool", pool), ("reason", reason)], count as f64);
     }
+    let mut sorted: Vec<_> = counters
+        .mirrors()
+        .filter_map(|(pool, result, count)| Some((names.pool(pool)?, result.as_str(), count)))
+        .collect();
+    sorted.sort_unstable();
+    for (pool, result, count) in sorted {
+        let help = "Copies of requests for another pool, by what came of them.";
+        families.counter("reeve_mirrored_total", help, &[("pool", pool), ("result", result)], count as f64);
+    }
 }
 
 fn servers(families: &mut Families, view: &View) {

@@ -104,6 +104,8 @@ pub struct Forward {
     pub websocket: bool,
     /// Times and tries, where its rule has its own.
     pub tuned: Option<Rc<Tuned>>,
+    /// Positions of the pools that get a copy.
+    pub mirrors: Box<[usize]>,
 }
 
 /// A request's body that has been read because a rule asked for it.
@@ -312,12 +314,14 @@ fn forward_to(
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
     };
-    let (mut target, mut tuned) = (None, None);
+    let (mut target, mut tuned, mut mirrors) = (None, None, Box::default());
     if let Some((rule, refined)) = rule.and_then(|rule| Some((rule, rule.refined()?))) {
         match rewritten(worker, view, rule, refined, incoming) {
             Ok(rewritten) => target = rewritten,
             Err(failure) => return Step::Fail(failure),
         }
+        let chosen = refined.mirrors.iter().filter(|mirror| mirror.share == 10_000 || worker.dice() < mirror.share);
+        mirrors = chosen.map(|mirror| mirror.pool).collect();
         let tuning = plan.rule.zip(refined.tuning.as_ref());
         tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
     }
@@ -335,6 +339,7 @@ fn forward_to(
         idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
         websocket: incoming.head.websocket,
         tuned,
+        mirrors,
     })
 }
 

@@ -25,6 +25,7 @@ use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::guard::guarded;
+use super::mirror::Mirror;
 use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
@@ -63,6 +64,8 @@ struct Exchange<'e> {
     /// Bytes of `Forward::head` that are the head.
     head: usize,
     framed: Framed,
+    /// What is sent is copied for other pools.
+    mirror: Option<Box<Mirror>>,
     /// A server said that it did not look at the request; how often.
     unprocessed: u32,
     /// Bytes of the server's address that stand in the head for want of a Host.
@@ -81,7 +84,10 @@ pub async fn forward(
 ) -> Outcome {
     let pool = plan.view.snapshot.pools[forward.pool].clone();
     let head = forward.head.len();
+    let mirrored = !forward.mirrors.is_empty() && !forward.websocket;
     let framed = match pool.config().protocol {
+        // As a copy wants it.
+        _ if mirrored => Framed::Bare,
         Protocol::Http1 => Framed::Chunks,
         Protocol::H2c | Protocol::H2 | Protocol::Auto => Framed::Bare,
     };
@@ -90,6 +96,7 @@ pub async fn forward(
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
+    let mirror = mirrored.then(|| Box::new(mirror(client, plan, forward, head)));
     let total = forward.tuned.as_ref().and_then(|tuned| tuned.total);
     let mut exchange = Exchange {
         worker,
@@ -104,6 +111,7 @@ pub async fn forward(
         trailers,
         head,
         framed,
+        mirror,
         unprocessed: 0,
         host_length: 0,
         connect: Duration::ZERO,
@@ -128,6 +136,14 @@ pub async fn forward(
         Err(failure) => conclude(&mut outcome, progress, Err(failure)),
     }
     outcome
+}
+
+/// The copy that other pools get of it.
+fn mirror(client: &Client<'_, '_>, plan: &Plan, forward: &Forward, head: usize) -> Mirror {
+    let snapshot = &plan.view.snapshot;
+    let pools = forward.mirrors.iter().map(|pool| snapshot.pools[*pool].clone()).collect();
+    let limits = &snapshot.config.limits;
+    Mirror::new(pools, forward.key, &forward.head, head, plan.body, plan.head_only, limits, client.connection)
 }
 
 /// The rest of a request whose server has agreed to a WebSocket; `outcome` becomes what it came to.
@@ -360,6 +376,12 @@ impl Exchange<'_> {
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
         progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
+        let mirror = self.mirror.as_deref();
+        if let Some(mirror) = mirror
+            && (matches!(self.upload, Upload::Done) || mirror.is_too_large())
+        {
+            mirror.send(worker);
+        }
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
             worker,
@@ -383,8 +405,8 @@ impl Exchange<'_> {
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
                 let limits = &plan.view.snapshot.config.limits;
-                let way =
-                    Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
+                let moved = &progress.body_in;
+                let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
                 let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
                 let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
@@ -427,6 +449,10 @@ impl Exchange<'_> {
         self.sent.set(true);
         let stream_id = heads.stream_id().as_u32();
         progress.unsent.set(!ends);
+        let mirror = self.mirror.as_deref();
+        if let Some(mirror) = mirror.filter(|mirror| done || mirror.is_too_large()) {
+            mirror.send(worker);
+        }
         let mut answer = Answer { heads, body: None, error: None };
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
@@ -449,7 +475,8 @@ impl Exchange<'_> {
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
             let limits = &plan.view.snapshot.config.limits;
-            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
+            let moved = &progress.body_in;
+            let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
             let early = Bytes::copy_from_slice(early);
             let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
             let (from, upload) = (&mut client.from, &mut self.upload);

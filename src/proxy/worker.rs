@@ -40,6 +40,8 @@ pub struct Worker {
     pub(super) channels: Channels,
     pub(super) pipes: Pipes,
     pub(super) tunnels: Tunnels,
+    /// Copies of requests under way to other pools.
+    pub(super) mirrors: Cell<usize>,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -126,6 +128,7 @@ impl Worker {
             channels: Channels::default(),
             pipes: Pipes::default(),
             tunnels: Tunnels::default(),
+            mirrors: Cell::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),

@@ -123,6 +123,20 @@ labels! {
 }
 
 labels! {
+    /// What came of a copy of a request that was to go to another pool.
+    MirrorResult {
+        /// It was sent, and answered; nobody looks at how.
+        Answered = "answered",
+        /// No server was reached, or it did not answer in time.
+        Failed = "failed",
+        /// There were as many copies under way as there may be.
+        Dropped = "dropped",
+        /// The body was too large to be kept for a copy.
+        TooLarge = "too-large",
+    }
+}
+
+labels! {
     /// Why a request was tried once more.
     RetryReason {
         /// No connection could be made; another server was asked.

@@ -32,6 +32,7 @@ mod http2_servers;
 mod idle;
 mod import;
 mod import_peers;
+mod mirror;
 mod opaque;
 mod overload;
 mod proxy_header;

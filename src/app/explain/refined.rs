@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::report::percent;
+use crate::model::Config;
 use crate::route::{Refined, Tuning};
 
-pub(super) fn lines(refined: &Refined) -> Vec<String> {
+pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(bytes) = refined.body {
         lines.push(format!("limit body {}", size(bytes)));
@@ -19,6 +21,11 @@ pub(super) fn lines(refined: &Refined) -> Vec<String> {
         lines.push(format!("limit {}/{per} per {}", rate.count, rate.key));
     }
     lines.extend(refined.connections.map(|count| format!("limit connections {count}")));
+    for mirror in &refined.mirrors {
+        let pool = config.pools.get(mirror.pool).map_or("?", |pool| &*pool.name);
+        let share = if mirror.share == 10_000 { String::new() } else { format!(" {}%", percent(mirror.share)) };
+        lines.push(format!("mirror {pool}{share}"));
+    }
     let Some(Tuning { connect, response, idle, total, attempts, on, priority }) = refined.tuning else { return lines };
     let times = [("connect", connect), ("response", response), ("idle", idle), ("total", total)];
     let time = |(name, after): (&str, Option<Duration>)| after.map(|after| format!("timeout {name} {after:?}"));

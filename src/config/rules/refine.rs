@@ -77,8 +77,9 @@ fn is_built(refinement: &Refinement, kind: Kind) -> bool {
         | Refinement::ConnectionLimit { .. }
         | Refinement::Timeout { .. }
         | Refinement::Retry { .. }
+        | Refinement::Mirror { .. }
         | Refinement::Priority(_) => kind == Kind::Http,
-        Refinement::Mirror { .. } | Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
+        Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
     }
 }
 
