@@ -76,8 +76,14 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
 }
 
 pub fn view() -> View {
-    let pool =
-        |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", waiting: 0, servers };
+    let pool = |number, name: &str, servers| PoolView {
+        number,
+        name: name.into(),
+        scheduler: "wrr",
+        waiting: 0,
+        retries_refused: None,
+        servers,
+    };
     View {
         pid: 42,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),

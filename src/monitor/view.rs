@@ -79,6 +79,8 @@ pub struct PoolView {
     pub scheduler: &'static str,
     /// Requests that wait for a server.
     pub waiting: u64,
+    /// Retries that were not made for want of budget, where it is bounded.
+    pub retries_refused: Option<u64>,
     pub servers: Vec<ServerView>,
 }
 
@@ -188,6 +190,7 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
         waiting: pool.gate().waiting() as u64,
+        retries_refused: pool.config().retry.budget.map(|_| pool.gate().budget().refused()),
         servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
     }
 }

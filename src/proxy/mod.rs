@@ -33,6 +33,7 @@ mod registry;
 mod relay;
 mod reply;
 mod request;
+mod retry;
 mod run;
 mod serve;
 mod tuned;

@@ -131,7 +131,6 @@ impl Session<'_> {
         let choice = self.choose(&opening)?;
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
-        let timeouts = &pool.config().timeouts;
         let Connected { lease, upstream, took, .. } = self.reach(reader, &pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
@@ -143,6 +142,7 @@ impl Session<'_> {
         let (mut server_reader, mut server_writer) = stream.split();
         let moved = |side, count| self.count(side, count);
         let timer = self.worker.wheel.timer();
+        let timeouts = self.tries.timeouts(&pool);
         let limits = tunnel::Limits { idle: timeouts.tcp_idle, half: timeouts.half_closed, write: timeouts.tcp_idle };
         if let Some(bytes) = opening.bytes {
             moved(Side::Downstream, bytes.len() as u64);
@@ -217,6 +217,11 @@ impl Session<'_> {
             Some(Action::Use { by: Some(by), .. }) => Some(by),
             _ => view.keys[pool].as_ref(),
         };
+        let tuning = rule.and_then(|rule| rule.refined()?.tuning.as_ref());
+        if let Some((rule, tuning)) = self.rule.zip(tuning) {
+            let tuned = view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config());
+            self.tries = Tries::of(Some(tuned));
+        }
         Ok(Choice { pool, key: by.and_then(|key| route::key_hash(key, rule, &head)) })
     }
 

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
+use super::retry;
 use super::tuned::Tuned;
 use super::worker::Worker;
 use crate::model::Timeouts;
@@ -45,6 +46,8 @@ pub struct Tries {
     failed: SmallVec<[u32; 4]>,
     /// Connections asked for.
     pub count: u32,
+    /// Extra tries, which `retry` allowed.
+    pub again: u32,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
     /// Spent waiting for a server that is not full.
@@ -172,25 +175,25 @@ async fn new(
     lease: &Lease,
     greeting: &[u8],
     take: Take,
-    limit: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Upstream, DialError> {
     match pool.config().protocol {
         _ if take == Take::Opaque => {
-            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timeouts, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Http1 => {
-            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timeouts, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Auto => {
-            let reached = reach(pool, lease, greeting, take, limit, timer).await?;
+            let reached = reach(pool, lease, greeting, take, timeouts, timer).await?;
             if !reached.http2 {
                 return Ok(Upstream::Http1(reached.stream));
             }
             Box::pin(channels::add(worker, pool, lease, reached.stream)).await.map(Upstream::Http2)
         }
         Protocol::H2c | Protocol::H2 => {
-            Box::pin(channels::open(worker, pool, lease, limit, timer)).await.map(Upstream::Http2)
+            Box::pin(channels::open(worker, pool, lease, timeouts, timer)).await.map(Upstream::Http2)
         }
     }
 }
@@ -214,8 +217,7 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let limit = tries.timeouts(pool).connect;
-        let error = match new(worker, pool, &lease, greeting, take, limit, timer).await {
+        let error = match new(worker, pool, &lease, greeting, take, tries.timeouts(pool), timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
@@ -238,8 +240,7 @@ pub async fn connect(
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
-        let retry = tries.retry(pool);
-        if kind == FailureKind::Shortage || !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
+        if kind == FailureKind::Shortage || !retry::may(worker, pool, tries, RetryReason::Connect) {
             return Err(failure);
         }
         tries.failed.push(server);
@@ -247,14 +248,14 @@ pub async fn connect(
         drop(lease);
         lease = match pick(worker, pool, key, take, tries) {
             Ok(Picked::Connected(connected)) => {
-                worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+                retry::count(worker, pool, RetryReason::Connect);
                 return Ok(connected);
             }
             Ok(Picked::ToDial(lease)) => lease,
             // What went wrong says more than that nobody is left.
             Err(_) => return Err(failure),
         };
-        worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+        retry::count(worker, pool, RetryReason::Connect);
     }
 }
 
@@ -265,17 +266,17 @@ pub struct Reached {
     pub http2: bool,
 }
 
-/// Connects within `limit`, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
+/// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
 pub async fn reach(
     pool: &LivePool,
     lease: &Lease,
     greeting: &[u8],
     take: Take,
-    limit: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Reached, DialError> {
-    let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
-    let tcp = dial(lease.address(), greeting, timer, limit).await?;
+    let protocol = pool.config().protocol;
+    let tcp = dial(lease.address(), greeting, timer, timeouts.connect).await?;
     let Some(tls) = &pool.config().tls else {
         return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
     };

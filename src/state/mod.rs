@@ -5,12 +5,14 @@
 //! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
 //! lock says so and is not for the request path.
 
+pub mod budget;
 pub mod changes;
 pub mod commands;
 pub mod connections;
 pub mod counted;
 pub mod counters;
 pub mod crowd;
+mod delay;
 pub mod farm;
 pub mod gate;
 pub mod generations;

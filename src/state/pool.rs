@@ -9,9 +9,11 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::delay::millis;
 use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
@@ -74,7 +76,8 @@ impl LivePool {
             gate,
             most: config.most.in_flight(config.protocol),
             counts_connections: bounds(&config.most) || config.servers.iter().any(|server| bounds(&server.most)),
-            plan: ArcSwap::from_pointee(Plan::default()),
+            // What its schedulers remember goes on.
+            plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.plan.load_full())),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
             config,
@@ -170,6 +173,11 @@ impl LivePool {
         chosen
     }
 
+    /// Whether it chooses by how long answers take: [`LiveServer::answered`] is then to be told.
+    pub fn goes_by_delay(&self) -> bool {
+        self.config.scheduler == Scheduler::Ewma
+    }
+
     /// The way in: who waits for a place.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate
@@ -195,14 +203,28 @@ impl LivePool {
     /// Goes on where another process was.
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
+        self.gate.budget().forget();
+    }
+
+    /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
+    /// last ten seconds); if so, it is counted.
+    pub fn take_retry(&self, share: u32, now: Instant) -> bool {
+        self.gate.budget().take(share, self.position(), now)
+    }
+
+    /// To be called once a second by each worker, for pools that bound their retries.
+    pub fn note_picks(&self, now: Instant) {
+        self.gate.budget().note(self.position(), now);
     }
 
     /// Makes the plan anew from what the servers are now.
     pub(super) fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
         let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
-        let tier = |entries| Tier::new(&self.config.scheduler, entries);
-        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
+        let before = self.plan.load();
+        let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
+        let plan = Plan { primary: tier(primary, &before.primary), backup: tier(backup, &before.backup) };
+        self.plan.store(Arc::new(plan));
         self.gate.call_all();
     }
 }
@@ -215,7 +237,7 @@ struct Plan {
 
 impl Default for Plan {
     fn default() -> Plan {
-        let nobody = || Tier::new(&Scheduler::Rr, Vec::new());
+        let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
         Plan { primary: nobody(), backup: nobody() }
     }
 }
@@ -249,7 +271,7 @@ impl Entry {
 }
 
 impl Tier {
-    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>) -> Tier {
+    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
         let mut scheduler = scheduler;
         if entries.iter().any(|entry| entry.portion != WHOLE) {
             // Schedulers that know no weights have to, while some server is to get less than the others.
@@ -266,11 +288,11 @@ impl Tier {
         }
         let shares: Vec<Share> =
             entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
-        Tier { balancer: Balancer::new(scheduler, &shares), entries }
+        Tier { balancer: Balancer::new(scheduler, &shares, before), entries }
     }
 
     fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
-        let candidates = Candidates { entries: &self.entries, tried, barred };
+        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
         // Another core may take a server's last place between choosing and entering. Then it shows full,
         // and the next choice is another one; the bound is for servers that empty and fill all the time.
         for _ in 0..=self.entries.len() {
@@ -305,6 +327,18 @@ struct Candidates<'a> {
     entries: &'a [Entry],
     tried: &'a [u32],
     barred: &'a [u32],
+    /// In milliseconds, where a scheduler has asked for it.
+    now: Cell<u64>,
+}
+
+impl Candidates<'_> {
+    fn millis(&self) -> u64 {
+        if self.now.get() == 0 {
+            // One later does no harm, and is not 0.
+            self.now.set(millis() + 1);
+        }
+        self.now.get()
+    }
 }
 
 impl View for Candidates<'_> {
@@ -319,6 +353,12 @@ impl View for Candidates<'_> {
     }
     fn seed(&self, server: usize) -> u64 {
         self.entries[server].server.seed()
+    }
+    fn delay(&self, server: usize) -> u64 {
+        self.entries[server].server.delay(self.millis())
+    }
+    fn now(&self) -> u32 {
+        (self.millis() / 1000) as u32
     }
     fn open(&self, server: usize) -> bool {
         let server = &self.entries[server].server;

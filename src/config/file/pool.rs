@@ -163,8 +163,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
     }
     if let Some(entry) = fields.get("budget") {
-        walk.percent(&entry.node, "budget");
-        walk.not_built(&entry.key_origin, format_args!("pool.{pool}: retry budget"));
+        retry.budget = walk.percent(&entry.node, "budget");
     }
     fields.finish();
     retry
