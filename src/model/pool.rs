@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Timeouts;
+use super::affinity::Affinity;
 use super::fault::Place;
 use super::rule::Key;
 use super::tls::PoolTls;
@@ -25,6 +26,8 @@ pub struct Pool {
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    /// How clients are kept at the server they were at.
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 

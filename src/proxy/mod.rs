@@ -9,6 +9,7 @@ pub mod access_log;
 mod admit;
 mod announced;
 mod answer;
+mod bound;
 mod channels;
 mod client;
 mod connection;

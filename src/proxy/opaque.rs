@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use self::hello::Opening;
 use super::announced;
+use super::bound::Bound;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::relay;
@@ -126,6 +127,9 @@ impl Session<'_> {
         let choice = self.choose(&opening)?;
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
+        if let Some(affinity) = pool.affinity() {
+            self.tries.bound = Some(Bound::of_connection(affinity, self.connection, self.worker.unix_seconds()));
+        }
         let timeouts = &pool.config().timeouts;
         let Connected { lease, upstream, took, .. } = self.reach(&pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::request::Switched;
+use crate::state::counters::AffinityResult;
 use crate::state::{LivePool, LiveServer};
 
 /// What became of a request, for the client's connection, the log and the counters.
@@ -17,6 +18,8 @@ pub struct Outcome {
     pub pool: Option<Arc<LivePool>>,
     pub tries: u32,
     pub connect: Duration,
+    /// In a pool that keeps its clients at their servers.
+    pub affinity: Option<AffinityResult>,
     /// From the first byte of the request.
     pub first_byte: Option<Duration>,
     pub body_in: u64,
@@ -38,6 +41,7 @@ impl Outcome {
             pool: None,
             tries: 0,
             connect: Duration::ZERO,
+            affinity: None,
             first_byte: None,
             body_in: 0,
             body_out: 0,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::bound::Bound;
 use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
 use super::tuned::Tuned;
@@ -49,11 +50,13 @@ pub struct Tries {
     pub last: Option<Arc<LiveServer>>,
     /// Times and tries of the rule's own.
     tuned: Option<Rc<Tuned>>,
+    /// The server that the client was at, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 impl Tries {
-    pub fn of(tuned: Option<Rc<Tuned>>) -> Tries {
-        Tries { tuned, ..Tries::default() }
+    pub fn of(tuned: Option<Rc<Tuned>>, bound: Option<Bound>) -> Tries {
+        Tries { tuned, bound, ..Tries::default() }
     }
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
@@ -92,7 +95,11 @@ pub fn pick(
     take: Take,
     tries: &mut Tries,
 ) -> Result<Picked, Failure> {
-    let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
+    let chosen = match (&tries.bound, pool.affinity()) {
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed)?,
+        _ => pool.pick(key, &tries.failed),
+    };
+    let lease = chosen.map_err(|none| no_server(pool, none))?;
     tries.count += 1;
     tries.last = Some(lease.server().clone());
     // Where servers are told whose connection it is, an idle one is somebody's: see `Announced::own`.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admit::admit;
+use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
@@ -100,6 +101,8 @@ pub struct Forward {
     pub websocket: bool,
     /// Times and tries, where its rule has its own.
     pub tuned: Option<Rc<Tuned>>,
+    /// By what its client is known, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 /// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
@@ -225,10 +228,10 @@ fn decide(
         certificate: tls.and_then(|tls| tls.certificate.as_ref()),
         no_tls: false,
     };
-    let incoming = Incoming { listener, peer, tls, head, routed };
+    let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None };
     let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
         return match listener.pool {
-            Some(pool) => forward_to(worker, plan, pool, None, &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, None, &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
         };
     };
@@ -241,7 +244,7 @@ fn decide(
     }
     match rule.action() {
         route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-            Some(pool) => forward_to(worker, plan, pool, Some(rule), &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, Some(rule), &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
@@ -256,14 +259,14 @@ fn decide(
     }
 }
 
-fn forward_to(
+fn forward_to<'a>(
     worker: &Worker,
     plan: &Plan,
+    view: &'a View,
     pool: usize,
     rule: Option<&route::Rule>,
-    incoming: &Incoming<'_, '_>,
+    incoming: &mut Incoming<'a, '_>,
 ) -> Step {
-    let view = &plan.view;
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
@@ -278,6 +281,11 @@ fn forward_to(
         tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
     }
     let mut head = worker.buffers.text();
+    let mut bound = None;
+    if let Some(affinity) = view.snapshot.pools[pool].affinity() {
+        bound = Some(Bound::of(affinity, incoming, rule, worker.unix_seconds()));
+        incoming.edit = bound::edit(affinity);
+    }
     let host_at = forward::write(incoming, rule, target.as_deref(), &mut head);
     if let Some(target) = target {
         worker.buffers.keep_text(target);
@@ -291,6 +299,7 @@ fn forward_to(
         idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
         websocket: incoming.head.websocket,
         tuned,
+        bound,
     })
 }
 

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::announced;
+use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
@@ -92,7 +93,7 @@ pub async fn forward(
     let mut exchange = Exchange {
         worker,
         plan,
-        tries: Tries::of(forward.tuned.clone()),
+        tries: Tries::of(forward.tuned.clone(), forward.bound.take()),
         forward,
         progress,
         pool,
@@ -112,8 +113,9 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
-    let mut outcome =
-        Outcome { server: tries.last, pool: Some(pool), tries: tries.count, connect, ..Outcome::of(After::Close) };
+    let affinity = tries.bound.as_ref().map(Bound::result);
+    let (server, tries) = (tries.last, tries.count);
+    let mut outcome = Outcome { server, pool: Some(pool), tries, connect, affinity, ..Outcome::of(After::Close) };
     match result.flatten() {
         Ok(Ran::Done(after)) => conclude(&mut outcome, progress, Ok(after)),
         Ok(Ran::Switched(switched)) => outcome.switched = Some(switched),
@@ -247,7 +249,7 @@ impl Exchange<'_> {
                     return Ok(Ran::Switched(Box::new(Switched {
                         _lease: lease,
                         pool: self.pool.clone(),
-                        tries: Tries::of(self.forward.tuned.clone()),
+                        tries: Tries::of(self.forward.tuned.clone(), None),
                         stream,
                         from_server,
                     })));
@@ -347,6 +349,7 @@ impl Exchange<'_> {
             from: FromServer::Http1(&mut from_server),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
@@ -415,6 +418,7 @@ impl Exchange<'_> {
             from: FromServer::Http2(&mut answer),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
             receive::receive(&mut receive).await

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Farm;
 use super::counters::{
-    ConnectResult, Counters, NONE, Rejected, RequestLabels, Requests, RetryReason, ServerLabels, UpstreamCounters,
+    AffinityResult, ConnectResult, Counters, NONE, Rejected, RequestLabels, Requests, RetryReason, ServerLabels,
+    UpstreamCounters,
 };
 use super::histogram::Histogram;
 use super::rule_hits::RuleHits;
@@ -22,6 +23,7 @@ pub struct Counted {
     requests: Vec<RequestsOf>,
     upstreams: Vec<UpstreamOf>,
     retries: Vec<RetriesOf>,
+    affinity: Vec<AffinityOf>,
     listeners: Vec<ListenerOf>,
     rules: Vec<(String, u64)>,
 }
@@ -54,6 +56,12 @@ struct UpstreamOf {
 struct RetriesOf {
     pool: String,
     reasons: Vec<(String, u64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct AffinityOf {
+    pool: String,
+    results: Vec<(String, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,6 +111,12 @@ impl Counted {
         }
         counted.retries =
             retries.into_iter().filter_map(|(id, reasons)| Some(RetriesOf { pool: pool(id)?, reasons })).collect();
+        let mut affinity: HashMap<u32, Vec<(String, u64)>> = HashMap::new();
+        for (pool, result, count) in counters.affinities().filter(|(_, _, count)| *count > 0) {
+            affinity.entry(pool).or_default().push((result.as_str().to_owned(), count));
+        }
+        counted.affinity =
+            affinity.into_iter().filter_map(|(id, results)| Some(AffinityOf { pool: pool(id)?, results })).collect();
         for (id, of) in counters.listeners() {
             let Some(name) = listener(id) else { continue };
             counted.listeners.push(ListenerOf {
@@ -124,6 +138,7 @@ impl Counted {
         self.requests.sort_by(|a, b| a.key().cmp(&b.key()));
         self.upstreams.sort_by(|a, b| a.key().cmp(&b.key()));
         self.retries.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.affinity.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.listeners.sort_by(|a, b| a.name.cmp(&b.name));
         self.rules.sort();
     }
@@ -134,6 +149,7 @@ impl Counted {
             requests: changed(&self.requests, &before.requests, RequestsOf::key),
             upstreams: changed(&self.upstreams, &before.upstreams, UpstreamOf::key),
             retries: changed(&self.retries, &before.retries, |of| &of.pool),
+            affinity: changed(&self.affinity, &before.affinity, |of| &of.pool),
             listeners: changed(&self.listeners, &before.listeners, |of| &of.name),
             rules: changed(&self.rules, &before.rules, |(name, _)| name),
         }
@@ -144,6 +160,7 @@ impl Counted {
         replace(&mut self.requests, since.requests, |a, b| a.key() == b.key());
         replace(&mut self.upstreams, since.upstreams, |a, b| a.key() == b.key());
         replace(&mut self.retries, since.retries, |a, b| a.pool == b.pool);
+        replace(&mut self.affinity, since.affinity, |a, b| a.pool == b.pool);
         replace(&mut self.listeners, since.listeners, |a, b| a.name == b.name);
         replace(&mut self.rules, since.rules, |a, b| a.0 == b.0);
         self.sort();
@@ -175,6 +192,10 @@ impl Counted {
         for of in &self.retries {
             let counts = counters.retries.entry(id(farm.pool_names(), &of.pool)).or_default();
             read(counts, &of.reasons, &RetryReason::ALL.map(RetryReason::as_str));
+        }
+        for of in &self.affinity {
+            let counts = counters.affinity.entry(id(farm.pool_names(), &of.pool)).or_default();
+            read(counts, &of.results, &AffinityResult::ALL.map(AffinityResult::as_str));
         }
         for of in &self.listeners {
             let Some(listener) = counters.listener(id(farm.listener_names(), &of.name)) else { continue };
@@ -266,6 +287,7 @@ mod tests {
         counters.upstream_connect(pool, server, ConnectResult::Refused);
         counters.upstream_reuse(pool, server);
         counters.retry(pool, RetryReason::StaleConnection);
+        counters.affinity(pool, AffinityResult::Moved);
         let names: super::super::rule_hits::RuleNames = ["a", "b"].map(Arc::from).into_iter().collect();
         counters.rules.table(names.clone(), &Default::default());
         counters.rule_hit(&names, 1);

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
+use super::affinity::Affinities;
 use super::crowd::Crowds;
 use super::generations::Generations;
 use super::names::Names;
@@ -43,6 +44,8 @@ pub struct Farm {
     /// What rules have taken lately, and have under way.
     rates: Rates,
     crowds: Crowds,
+    /// Where clients were.
+    affinities: Affinities,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -79,6 +82,7 @@ impl Farm {
             generations: Generations::default(),
             rates: Rates::default(),
             crowds: Crowds::default(),
+            affinities: Affinities::default(),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -170,7 +174,8 @@ impl Farm {
         };
         let servers = config.servers.iter().map(live_server).collect();
         let manner = self.manners.fetch_add(1, Ordering::Relaxed);
-        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, before, manner)
+        let affinity = self.affinities.of(config);
+        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, affinity, before, manner)
     }
 
     /// Frees snapshots that nobody holds any more. For a thread that has time.
@@ -182,6 +187,7 @@ impl Farm {
         drop::<Vec<_>>(free);
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|_, server| server.strong_count() > 0);
+        self.affinities.sweep();
     }
 
     /// How many snapshots are still held by somebody, besides the one in force.
@@ -254,6 +260,19 @@ impl Farm {
     /// What rules with a rate have taken lately.
     pub fn rates(&self) -> &Rates {
         &self.rates
+    }
+
+    /// Where clients were.
+    pub fn affinities(&self) -> &Affinities {
+        &self.affinities
+    }
+
+    /// The secrets by which cookies are made and read, the one in use first.
+    pub fn set_cookie_keys(&self, secrets: &[[u8; 32]]) {
+        // No pool comes into being between the keys and its marks.
+        let _no_install = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.affinities.set_keys(secrets);
+        self.snapshot().pools.iter().filter_map(|pool| pool.affinity()).for_each(|affinity| affinity.mark(&keys));
     }
 
     pub fn started(&self) -> Instant {

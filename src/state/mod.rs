@@ -5,6 +5,7 @@
 //! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
 //! lock says so and is not for the request path.
 
+pub mod affinity;
 pub mod commands;
 pub mod connections;
 pub mod counted;
@@ -24,9 +25,10 @@ pub mod server;
 pub mod snapshot;
 pub mod tallies;
 
+pub use affinity::LiveAffinity;
 pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
-pub use pool::{Lease, LivePool, NoServer};
+pub use pool::{Lease, LivePool, NoServer, Unfit};
 pub use secured::Secured;
 pub use server::{Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};

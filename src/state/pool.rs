@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::affinity::LiveAffinity;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
@@ -23,6 +24,7 @@ pub struct LivePool {
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
     tls: Option<ClientSlot>,
+    affinity: Option<LiveAffinity>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
     plan: ArcSwap<Plan>,
@@ -45,6 +47,18 @@ pub enum NoServer {
     Full,
 }
 
+/// Why a client does not get the server that it was at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    Down,
+    /// It has as many requests as it may.
+    Full,
+    /// This request was there already.
+    Tried,
+    /// It is a backup, and others are up.
+    Backup,
+}
+
 impl LivePool {
     /// `before` is the pool's former twin, whose position goes on; `manner` a number that no pool has had.
     pub(super) fn new(
@@ -52,6 +66,7 @@ impl LivePool {
         config: Pool,
         servers: Vec<Arc<LiveServer>>,
         tls: Option<ClientSlot>,
+        affinity: Option<LiveAffinity>,
         before: Option<&LivePool>,
         manner: u32,
     ) -> Arc<LivePool> {
@@ -68,6 +83,7 @@ impl LivePool {
             config,
             servers,
             tls,
+            affinity,
             manner,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
@@ -102,6 +118,39 @@ impl LivePool {
         self.tls.as_ref()
     }
 
+    /// Where its clients were; `None` where nobody asks.
+    pub fn affinity(&self) -> Option<&LiveAffinity> {
+        self.affinity.as_ref()
+    }
+
+    /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
+    /// so does one of weight 0; a backup server has them only while it serves others too. Only for pools with affinity.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn lease(&self, server: u32, tried: &[u32]) -> Result<Lease, Unfit> {
+        let plan = self.plan.load();
+        let Some((address, way)) = plan.reachable.get(server as usize).copied().flatten() else {
+            return Err(Unfit::Down);
+        };
+        let server = &self.servers[server as usize];
+        if tried.contains(&server.id()) {
+            return Err(Unfit::Tried);
+        }
+        if server.is_backup() && !plan.primary.entries.is_empty() {
+            return Err(Unfit::Backup);
+        }
+        if !server.enter() {
+            return Err(Unfit::Full);
+        }
+        Ok(Lease { server: Arc::clone(server), address, way })
+    }
+
+    /// The position of a server among [`LivePool::servers`].
+    pub fn position_of(&self, server: &Arc<LiveServer>) -> Option<u32> {
+        self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
@@ -131,7 +180,12 @@ impl LivePool {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
         let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
         let tier = |entries| Tier::new(&self.config.scheduler, entries);
-        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
+        let reachable = |server: &Arc<LiveServer>| {
+            let up = server.health() == Health::Up;
+            Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
+        };
+        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup), reachable }));
     }
 }
 
@@ -139,12 +193,14 @@ impl LivePool {
 struct Plan {
     primary: Tier,
     backup: Tier,
+    /// Server by server, with affinity: where those are that are up, drained ones too.
+    reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
         let nobody = || Tier::new(&Scheduler::Rr, Vec::new());
-        Plan { primary: nobody(), backup: nobody() }
+        Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
     }
 }
 
