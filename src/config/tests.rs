@@ -36,7 +36,6 @@ fn the_contract_loads_as_it_stands() {
         .collect();
     let expected = [
         "listen.media: protocol \"rtsp\"",
-        "pool.web: affinity",
         "pool.web: retry on 502, 503",
         "pool.web: slow-start",
         "pool.api: outlier",

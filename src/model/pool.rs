@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Timeouts;
+use super::affinity::Affinity;
 use super::check::Check;
 use super::fault::Place;
 use super::rule::Key;
@@ -29,6 +30,8 @@ pub struct Pool {
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    /// How clients are kept at the server they were at.
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 

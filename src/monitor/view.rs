@@ -35,6 +35,19 @@ pub struct View {
     pub old: Vec<OldView>,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
+    pub affinities: Vec<AffinityView>,
+}
+
+/// Where clients were: the table of a pool, or of a group of pools.
+#[derive(Debug, Clone)]
+pub struct AffinityView {
+    pub name: Arc<str>,
+    /// Clients that are known.
+    pub entries: usize,
+    /// That it takes when it is full.
+    pub bytes: usize,
+    /// Clients that were forgotten before their time, to make room.
+    pub evicted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -180,8 +193,15 @@ impl View {
                 })
                 .collect(),
             pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
+            affinities: affinities(farm, now),
         }
     }
+}
+
+fn affinities(farm: &Farm, now: SystemTime) -> Vec<AffinityView> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
+    let tables = farm.affinities().tables(seconds).into_iter();
+    tables.map(|(name, entries, bytes, evicted)| AffinityView { name, entries, bytes, evicted }).collect()
 }
 
 fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::announced;
+use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
@@ -100,7 +101,7 @@ pub async fn forward(
     let mut exchange = Exchange {
         worker,
         plan,
-        tries: Tries::of(forward.tuned.clone()),
+        tries: Tries::of(forward.tuned.clone(), forward.bound.take()),
         forward,
         progress,
         pool,
@@ -120,12 +121,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
+    let affinity = tries.bound.as_ref().map(Bound::result);
     let mut outcome = Outcome {
         server: tries.last,
         pool: Some(pool),
         tries: tries.count,
         queued: tries.queued,
         connect,
+        affinity,
         ..Outcome::of(After::Close)
     };
     match result.flatten() {
@@ -274,7 +277,7 @@ impl Exchange<'_> {
                     return Ok(Ran::Switched(Box::new(Switched {
                         lease,
                         pool: self.pool.clone(),
-                        tries: Tries::of(self.forward.tuned.clone()),
+                        tries: Tries::of(self.forward.tuned.clone(), None),
                         stream,
                         from_server,
                     })));
@@ -398,6 +401,7 @@ impl Exchange<'_> {
             from: FromServer::Http1(&mut from_server),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
@@ -469,6 +473,7 @@ impl Exchange<'_> {
             from: FromServer::Http2(&mut answer),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
             receive::receive(&mut receive).await

@@ -185,6 +185,11 @@ impl Worker {
         }
     }
 
+    /// Seconds since 1970 (UTC), at most a [`TICK`] ago.
+    pub(super) fn unix_seconds(&self) -> u32 {
+        (self.calendar.get() / 1000) as u32
+    }
+
     /// The time as HTTP writes it, at most a second old.
     pub(super) fn date(&self) -> Rc<str> {
         self.date.borrow().clone()

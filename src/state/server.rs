@@ -241,7 +241,12 @@ impl LiveServer {
         (!self.is_drained()).then(|| self.way.load(Ordering::Relaxed))
     }
 
-    /// Taken out of service by hand: it gets no new request.
+    /// As [`LiveServer::way`], for clients that stay with a drained server.
+    pub(super) fn way_of_its_clients(&self) -> Way {
+        self.way.load(Ordering::Relaxed)
+    }
+
+    /// Taken out of service by hand: it gets no new client.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
     }
