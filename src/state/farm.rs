@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::crowd::Crowds;
 use super::generations::Generations;
 use super::names::Names;
+use super::passwords::Passwords;
 use super::pool::LivePool;
 use super::rates::Rates;
 use super::rule_hits::{RuleMoves, rule_names};
@@ -42,6 +43,7 @@ pub struct Farm {
     generations: Generations,
     /// What rules have taken lately, and have under way.
     rates: Rates,
+    passwords: Passwords,
     crowds: Crowds,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
@@ -78,6 +80,7 @@ impl Farm {
             manners: AtomicU32::new(0),
             generations: Generations::default(),
             rates: Rates::default(),
+            passwords: Passwords::default(),
             crowds: Crowds::default(),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
@@ -252,6 +255,10 @@ impl Farm {
     }
 
     /// What rules with a rate have taken lately.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
     pub fn rates(&self) -> &Rates {
         &self.rates
     }

@@ -86,6 +86,8 @@ labels! {
         Rate = "rate",
         /// A rule has as many requests under way as it may.
         RuleFull = "rule-full",
+        /// Whoever it was did not say so, or has no leave: a rule with `auth`.
+        Unauthorized = "unauthorized",
         /// A rule said `deny`.
         Denied = "denied",
         /// A rule said `drop`.

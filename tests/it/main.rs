@@ -15,6 +15,7 @@ mod floors;
 #[path = "../golden.rs"]
 mod golden;
 
+mod auth;
 mod bodies;
 mod body_rules;
 mod browser;
