@@ -137,6 +137,12 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
 
 fn servers(families: &mut Families, view: &View) {
     for pool in &view.pools {
+        let help = "Requests and connections that wait for a server that is not full.";
+        families.gauge("reeve_queue", help, &[("pool", &*pool.name)], pool.waiting as f64);
+        if let Some(refused) = pool.retries_refused {
+            let help = "Requests not tried once more because the budget for retries was used up.";
+            families.counter("reeve_retries_refused_total", help, &[("pool", &*pool.name)], refused as f64);
+        }
         for server in &pool.servers {
             let labels = [("pool", &*pool.name), ("server", &*server.name)];
             let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };

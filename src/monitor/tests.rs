@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use super::report::{Connections, Problem, Servers, Status};
 use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
+use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
@@ -59,6 +60,8 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         since: Duration::from_secs(3700),
         reason: if ok { String::new() } else { "3 probes failed".to_owned() },
         weight: if state == ServerState::Draining { 0 } else { 2 },
+        portion: 100,
+        changes: Vec::new(),
         drained: false,
         backup: false,
         limit: Some(100),
@@ -73,7 +76,14 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
 }
 
 pub fn view() -> View {
-    let pool = |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", servers };
+    let pool = |number, name: &str, servers| PoolView {
+        number,
+        name: name.into(),
+        scheduler: "wrr",
+        waiting: 0,
+        retries_refused: None,
+        servers,
+    };
     View {
         pid: 42,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -278,7 +288,7 @@ fn the_view_is_that_of_the_farm() {
         name: name.into(),
         address: Address::Ip("127.0.0.1:9001".parse().unwrap()),
         weight,
-        limit: Some(9),
+        most: Most { connections: None, requests: Some(9) },
         backup: false,
         place: place.clone(),
     };
@@ -300,8 +310,10 @@ fn the_view_is_that_of_the_farm() {
             name: "web".into(),
             scheduler: Scheduler::Wlc,
             servers: vec![configured("web1", 2), configured("web2", 0)],
-            checks: vec![Check::with(Probe::Tcp, place.clone())],
+            checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
+            most: Most::default(),
+            queue: 0,
             timeouts: Default::default(),
             send_proxy: None,
             tls: None,

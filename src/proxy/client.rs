@@ -15,7 +15,7 @@ use super::registry::Connection;
 use super::relay::RelayError;
 use crate::model::Limits;
 use crate::net::stream::{Reader, Writer};
-use crate::net::{Buffer, Timer};
+use crate::net::{Buffer, Ending, Timer};
 
 /// One request's hold on its client.
 #[derive(Debug)]
@@ -86,6 +86,22 @@ impl Client<'_, '_> {
     pub fn keep_head_only(&mut self, head_bytes: usize) {
         if let Some(input) = &mut self.input {
             input.shrink_to(head_bytes);
+        }
+    }
+
+    /// Becomes ready when the client, who waits for its turn, has left: one of HTTP/1 by ending its connection. Half of
+    /// it may be meant (RFC 9112 §9.6), but hardly anybody does that, and a server that is full is not to work for those
+    /// who have gone. `ending` watches the connection.
+    pub fn poll_gone(&mut self, ending: &mut Option<Ending>, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.from {
+            FromClient::Http1(reader) => {
+                if ending.is_none() {
+                    // Without a descriptor to watch it by, it is not seen to leave.
+                    *ending = reader.watch().ok();
+                }
+                ending.as_mut().map_or(Poll::Pending, |ending| ending.poll(cx))
+            }
+            FromClient::Http2(_) => self.to.poll_given_up(cx),
         }
     }
 

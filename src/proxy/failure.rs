@@ -45,6 +45,10 @@ pub enum FailureKind {
     NoServer,
     /// All servers of the pool are at their limit.
     Full,
+    /// They are, and so many wait for them already.
+    QueueFull,
+    /// It has waited for them as long as it may.
+    QueueTimeout,
     /// No connection could be made.
     Connect,
     /// No connection was made in time.
@@ -102,6 +106,10 @@ impl Failure {
         Failure::new(FailureKind::Head(refusal), refusal.detail())
     }
 
+    pub fn short_of_memory() -> Failure {
+        Failure::new(FailureKind::Shortage, "no memory is left for it: see limits.memory")
+    }
+
     pub fn client_gone() -> Failure {
         Failure::new(FailureKind::ClientGone, "the client closed its connection")
     }
@@ -124,6 +132,8 @@ impl FailureKind {
             FailureKind::Rate(_) => 429,
             FailureKind::NoServer
             | FailureKind::Full
+            | FailureKind::QueueFull
+            | FailureKind::QueueTimeout
             | FailureKind::RuleFull
             | FailureKind::AuthFull
             | FailureKind::AuthUnreachable
@@ -181,6 +191,8 @@ impl FailureKind {
             FailureKind::AuthFailed => "auth-failed",
             FailureKind::NoServer => "no-server",
             FailureKind::Full => "full",
+            FailureKind::QueueFull => "queue-full",
+            FailureKind::QueueTimeout => "queue-timeout",
             FailureKind::Connect => "connect",
             FailureKind::ConnectTimeout => "connect-timeout",
             FailureKind::ServerClosed => "server-closed",
@@ -207,6 +219,8 @@ impl FailureKind {
             FailureKind::Panicked => "something went wrong here; it has been written down",
             FailureKind::NoServer
             | FailureKind::Full
+            | FailureKind::QueueFull
+            | FailureKind::QueueTimeout
             | FailureKind::RuleFull
             | FailureKind::AuthFull
             | FailureKind::AuthUnreachable
@@ -237,6 +251,9 @@ impl FailureKind {
             FailureKind::Shortage => Rejected::Shortage,
             FailureKind::Rate(_) => Rejected::Rate,
             FailureKind::RuleFull => Rejected::RuleFull,
+            FailureKind::Full => Rejected::Full,
+            FailureKind::QueueFull => Rejected::QueueFull,
+            FailureKind::QueueTimeout => Rejected::QueueTimeout,
             _ => return None,
         })
     }

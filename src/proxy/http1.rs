@@ -186,6 +186,9 @@ async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, view: Rc<View>
         let input = client.input.as_mut()?;
         skip_empty_lines(input);
         let looked_at = input.len();
+        if worker.is_short_of_memory() {
+            return Some(plan::failed(&view, Failure::short_of_memory()));
+        }
         if !input.grow(config.limits.header_bytes) {
             return Some(plan::failed(&view, Failure::head(Refusal::TooLarge)));
         }

@@ -188,6 +188,11 @@ fn of_head(
         place: None,
         seen,
     };
+    if worker.is_short_of_memory() {
+        plan.keep_alive = false;
+        plan.step = Step::Fail(Failure::short_of_memory());
+        return plan;
+    }
     if ahead.is_some() {
         // Whoever waited to be asked for the body has been.
         head.expects_continue = false;

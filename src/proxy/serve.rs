@@ -109,7 +109,8 @@ async fn tell(
         return Outcome::of(After::Close);
     }
     let retry_after = match kind {
-        FailureKind::NoServer => Some(5),
+        // When those who wait now have been served, or not.
+        FailureKind::NoServer | FailureKind::QueueFull | FailureKind::QueueTimeout => Some(5),
         FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => Some(1),
         FailureKind::AuthFull | FailureKind::AuthUnreachable => Some(1),
         FailureKind::Rate(seconds) => Some(seconds),

@@ -58,14 +58,14 @@ pub struct Rate {
 }
 
 /// Times and tries of a rule, which go before those of its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tuning {
-    pub connect: Option<Duration>,
-    pub response: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub total: Option<Duration>,
+    /// None twice.
+    pub times: Vec<(RuleTimeout, Duration)>,
     /// Extra tries.
     pub attempts: Option<u32>,
+    /// Who waits for a server goes before those of a lower one.
+    pub priority: Option<i32>,
     /// What they are for, where the rule says so: a connection that was not made, and a request that a server
     /// has not looked at.
     pub on: Option<(bool, bool)>,
@@ -86,21 +86,17 @@ impl Refined {
                     let label = format!("{} {key}", rule.id).into();
                     rates.push(Rate { label, key: key.clone(), count: *count, per: *per });
                 }
-                Refinement::Timeout { which, after } => match which {
-                    RuleTimeout::Connect => tuning.connect = Some(*after),
-                    RuleTimeout::Response => tuning.response = Some(*after),
-                    RuleTimeout::Idle => tuning.idle = Some(*after),
-                    RuleTimeout::Total => tuning.total = Some(*after),
-                },
+                Refinement::Timeout { which, after } => tuning.times.push((*which, *after)),
                 Refinement::Retry { attempts, on } => {
                     let has = |word: &str| on.iter().any(|on| **on == *word);
                     tuning.attempts = Some(*attempts);
                     tuning.on = (!on.is_empty()).then(|| (has("connect"), has("refused-stream")));
                 }
+                Refinement::Priority(priority) => tuning.priority = Some(*priority),
                 Refinement::Mirror { pool, share } => {
                     mirrors.push(Mirror { pool: *pool, share: share.unwrap_or(10_000) });
                 }
-                Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } | Refinement::Priority(_) => {}
+                Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } => {}
                 Refinement::AuthBasic { users } => refined.auth = Some(Auth::Basic(users.clone())),
                 Refinement::AuthForward { url } => refined.auth = Some(Auth::Forward(url.clone())),
             }

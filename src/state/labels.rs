@@ -88,6 +88,12 @@ labels! {
         RuleFull = "rule-full",
         /// Whoever it was did not say so, or has no leave: a rule with `auth`.
         Unauthorized = "unauthorized",
+        /// Every server of the pool, or the pool, is at its bound, and it has no queue.
+        Full = "full",
+        /// So many wait for a server already.
+        QueueFull = "queue-full",
+        /// It has waited for a server as long as it may.
+        QueueTimeout = "queue-timeout",
         /// A rule said `deny`.
         Denied = "denied",
         /// A rule said `drop`.

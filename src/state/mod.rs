@@ -5,12 +5,16 @@
 //! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
 //! lock says so and is not for the request path.
 
+pub mod budget;
+pub mod changes;
 pub mod commands;
 pub mod connections;
 pub mod counted;
 pub mod counters;
 pub mod crowd;
+mod delay;
 pub mod farm;
+pub mod gate;
 pub mod generations;
 pub mod histogram;
 pub mod labels;
@@ -25,11 +29,12 @@ pub mod server;
 pub mod snapshot;
 pub mod tallies;
 
+pub use changes::{Change, Evidence};
 pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
-pub use pool::{Lease, LivePool, NoServer};
+pub use pool::{Lease, LivePool, NoServer, Seat};
 pub use secured::Secured;
-pub use server::{Health, LiveServer, ProbeReport, Standing, Way};
+pub use server::{Advice, Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};
 
 #[cfg(test)]

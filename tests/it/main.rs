@@ -35,6 +35,7 @@ mod import;
 mod import_peers;
 mod mirror;
 mod opaque;
+mod overload;
 mod proxy_header;
 mod refinements;
 mod reload;

@@ -1,7 +1,5 @@
 //! The limits, times and tries of a rule, as they can be written.
 
-use std::time::Duration;
-
 use super::report::percent;
 use crate::model::Config;
 use crate::route::{Auth, Refined, Tuning};
@@ -31,10 +29,9 @@ pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
         let share = if mirror.share == 10_000 { String::new() } else { format!(" {}%", percent(mirror.share)) };
         lines.push(format!("mirror {pool}{share}"));
     }
-    let Some(Tuning { connect, response, idle, total, attempts, on }) = refined.tuning else { return lines };
-    let times = [("connect", connect), ("response", response), ("idle", idle), ("total", total)];
-    let time = |(name, after): (&str, Option<Duration>)| after.map(|after| format!("timeout {name} {after:?}"));
-    lines.extend(times.into_iter().filter_map(time));
+    let Some(Tuning { times, attempts, on, priority }) = &refined.tuning else { return lines };
+    lines.extend(times.iter().map(|(which, after)| format!("timeout {} {after:?}", which.word())));
+    lines.extend(priority.map(|priority| format!("priority {priority}")));
     if let Some(attempts) = attempts {
         let on = match on {
             Some((true, true)) => " on connect refused-stream",
