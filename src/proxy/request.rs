@@ -506,7 +506,7 @@ impl Exchange<'_> {
 }
 
 /// Does what has to be done before the request is sent, for as long as its client wants it.
-async fn unless_given_up<T>(
+pub async fn unless_given_up<T>(
     to: &mut ToClient<'_, '_>,
     mut work: impl Future<Output = Result<T, Failure>> + Unpin,
 ) -> Result<T, Failure> {

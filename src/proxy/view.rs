@@ -24,6 +24,8 @@ pub struct View {
     pub keys: Vec<Option<Key>>,
     /// Some pool's servers are told whose connection it is.
     pub announces: bool,
+    /// Some rule asks who somebody is: nobody but us says it to servers.
+    pub has_auth: bool,
     /// For rules that have times and tries of their own.
     pub tuned: TunedPools,
 }
@@ -77,7 +79,8 @@ impl View {
         }
         let keys = config.pools.iter().map(|pool| pool.scheduler.key().cloned()).collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        View { listeners, addresses, keys, announces, tuned: TunedPools::default(), snapshot }
+        let has_auth = snapshot.tables.iter().any(|table| table.has_auth());
+        View { listeners, addresses, keys, announces, has_auth, tuned: TunedPools::default(), snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
@@ -100,7 +103,15 @@ impl View {
         }
         let snapshot = self.snapshot.remains(rule);
         let tuned = TunedPools::default();
-        View { snapshot, listeners, addresses: HashMap::new(), keys: Vec::new(), announces: false, tuned }
+        View {
+            snapshot,
+            listeners,
+            addresses: HashMap::new(),
+            keys: Vec::new(),
+            announces: false,
+            has_auth: false,
+            tuned,
+        }
     }
 
     /// Whether a connection of this listener that was accepted under `before` may go on under this view: its
