@@ -18,6 +18,7 @@ use super::{Source, bind_control, run};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
+use crate::state::affinity::learnt::Finding;
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
@@ -73,7 +74,13 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
 }
 
 pub fn view() -> View {
-    let pool = |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", servers };
+    let pool = |number, name: &str, servers| PoolView {
+        number,
+        name: name.into(),
+        scheduler: "wrr",
+        servers,
+        tickets: vec![("web1".into(), Finding::Opaque)],
+    };
     View {
         pid: 42,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::affinity::learnt::Finding;
 use crate::state::tallies::Tallies;
-use crate::state::{Farm, Health, LivePool, LiveServer};
+use crate::state::{Farm, Health, LiveAffinity, LivePool, LiveServer};
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -91,6 +92,8 @@ pub struct PoolView {
     pub name: Arc<str>,
     pub scheduler: &'static str,
     pub servers: Vec<ServerView>,
+    /// What was found out about its servers' tickets, by their names; empty where nobody asks.
+    pub tickets: Vec<(Arc<str>, Finding)>,
 }
 
 #[derive(Debug, Clone)]
@@ -202,6 +205,7 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
         servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
+        tickets: pool.affinity().map(LiveAffinity::findings).unwrap_or_default(),
     }
 }
 

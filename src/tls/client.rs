@@ -72,7 +72,7 @@ fn verifier(
     faults: &mut Vec<Fault>,
 ) -> Option<Arc<dyn ServerCertVerifier>> {
     if !tls.verify {
-        return Some(Arc::new(Anybody { provider: provider() }));
+        return Some(anybody());
     }
     let roots = match &tls.ca {
         Some(file) => match pem::roots(file) {
@@ -120,6 +120,11 @@ pub fn name(tls: &PoolTls, address: &Address) -> Option<ServerName<'static>> {
         (None, Address::Ip(address)) => Some(ServerName::IpAddress(address.ip().into())),
         (None, Address::Name { host, .. }) => ServerName::try_from(host.to_string()).ok(),
     }
+}
+
+/// See [`Anybody`].
+pub fn anybody() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody { provider: provider() })
 }
 
 /// Believes whoever answers, as `verify = false` says. It still has to hold the key it shows.
