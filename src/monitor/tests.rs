@@ -19,6 +19,7 @@ use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
+use crate::state::affinity::learnt::Finding;
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
@@ -83,6 +84,7 @@ pub fn view() -> View {
         waiting: 0,
         retries_refused: None,
         servers,
+        tickets: vec![("web1".into(), Finding::Opaque)],
     };
     View {
         pid: 42,

@@ -17,12 +17,18 @@ use crate::state::affinity::Told;
 use crate::state::affinity::table::Tag;
 use crate::state::counters::AffinityResult;
 use crate::state::{Lease, LiveAffinity, LivePool, NoServer, Unfit};
+use crate::tls::{self, Peer};
+use crate::wire::client_hello::ClientHello;
 use crate::wire::http1::ResponseHead;
+use crate::wire::server_hello::ServerHello;
 
 /// Kinds of keys in tables: what is known by one thing is never taken for another.
 const SOURCE: u8 = 1;
 const VALUE: u8 = 2;
 const SESSION: u8 = 3;
+/// TLS sessions that end here, and those of servers.
+const MARK: u8 = 4;
+const SEALED: u8 = 5;
 
 /// What is known of a request's client.
 #[derive(Debug, Default)]
@@ -35,8 +41,8 @@ pub struct Bound {
     forged: bool,
     /// The key in use made its token: it needs no new one.
     current: bool,
-    /// Under what it is noted; 0 for nothing.
-    tag: Tag,
+    /// Under what it is noted.
+    tags: SmallVec<[Tag; 2]>,
     /// Seconds since 1970.
     now: u32,
     /// The position of the server that was chosen last.
@@ -89,18 +95,46 @@ impl Bound {
             By::Key(key) => {
                 route::value(key, rule, &incoming.routed, |value| bound.look_up(affinity, VALUE, value));
             }
-            By::TlsSession(_) => {}
+            By::TlsSession(_) => bound.marks(affinity, incoming.tls),
         }
         bound
     }
 
-    /// What a connection shows of which nothing is read but its addresses.
-    pub fn of_connection(affinity: &LiveAffinity, connection: &Connection, now: u32) -> Bound {
+    /// What a connection shows of which nothing is read but its addresses, and the hello where it stays sealed.
+    pub fn of_connection(
+        affinity: &LiveAffinity,
+        connection: &Connection,
+        hello: Option<&ClientHello<'_>>,
+        now: u32,
+    ) -> Bound {
         let mut bound = Bound { now, ..Bound::default() };
-        if let By::Source { v4, v6 } = affinity.config().by {
-            bound.look_up(affinity, SOURCE, &masked(connection.client.get().ip(), v4, v6));
+        match (&affinity.config().by, hello) {
+            (By::Source { v4, v6 }, _) => {
+                bound.look_up(affinity, SOURCE, &masked(connection.client.get().ip(), *v4, *v6));
+            }
+            (By::TlsSession(_), Some(hello)) => bound.hello(affinity, hello),
+            (By::TlsSession(_), None) => bound.marks(affinity, connection.tls.get().map(|tls| &**tls)),
+            _ => {}
         }
         bound
+    }
+
+    /// What a client would resume with a server: the key of its ticket says which, else its session's id.
+    fn hello(&mut self, affinity: &LiveAffinity, hello: &ClientHello<'_>) {
+        if let Some(found) = tls::of_hello(hello).and_then(|name| affinity.find_key(&name)) {
+            (self.known, self.wanted) = (true, found.ok());
+        } else if !hello.session_id.is_empty() {
+            // One that no server has named may be a mere number, as it is in TLS 1.3.
+            self.finds(affinity, SEALED, hello.session_id);
+        }
+    }
+
+    /// The client's session with us: under what it came back, and may come back.
+    fn marks(&mut self, affinity: &LiveAffinity, peer: Option<&Peer>) {
+        let Some(marks) = peer.and_then(|peer| peer.marks.as_deref()) else { return };
+        for mark in marks.given.iter().chain(&marks.resumed) {
+            self.look_up(affinity, MARK, mark);
+        }
     }
 
     /// Takes what a cookie says; whether that settles it.
@@ -128,36 +162,41 @@ impl Bound {
 
     fn session(&mut self, affinity: &LiveAffinity, learn: &Learn, head: &route::Head<'_>) {
         for value in head.cookie(&learn.cookie) {
-            if self.finds(affinity, value) {
+            if self.finds(affinity, SESSION, value) {
                 return;
             }
         }
         if let Some(name) = &learn.header
-            && head.values(name).any(|value| self.finds(affinity, value))
+            && head.values(name).any(|value| self.finds(affinity, SESSION, value))
         {
             return;
         }
         if let Some(name) = &learn.query
-            && head.parameter(name.as_bytes(), |value| self.finds(affinity, value))
+            && head.parameter(name.as_bytes(), |value| self.finds(affinity, SESSION, value))
         {
             return;
         }
         if let Some(value) = session::path_parameter(head.path, &learn.path_parameter) {
-            self.finds(affinity, value);
+            self.finds(affinity, SESSION, value);
         }
     }
 
     /// Whether a session is known. What no server has set is noted for nobody: a client could fill the table.
-    fn finds(&mut self, affinity: &LiveAffinity, value: &[u8]) -> bool {
-        let tag = affinity.tag(SESSION, value);
+    fn finds(&mut self, affinity: &LiveAffinity, kind: u8, value: &[u8]) -> bool {
+        let tag = affinity.tag(kind, value);
         let Some(found) = affinity.find(tag, self.now) else { return false };
-        (self.tag, self.known, self.wanted) = (tag, true, found.ok());
+        self.tags.push(tag);
+        (self.known, self.wanted) = (true, found.ok());
         true
     }
 
     fn look_up(&mut self, affinity: &LiveAffinity, kind: u8, value: &[u8]) {
-        self.tag = affinity.tag(kind, value);
-        if let Some(found) = affinity.find(self.tag, self.now) {
+        let tag = affinity.tag(kind, value);
+        self.tags.push(tag);
+        // What was found first is what is newer.
+        if !self.known
+            && let Some(found) = affinity.find(tag, self.now)
+        {
             (self.known, self.wanted) = (true, found.ok());
         }
     }
@@ -209,7 +248,7 @@ impl Bound {
         let result = match (self.known, self.forged) {
             (true, _) => AffinityResult::Moved,
             (_, true) => AffinityResult::Forged,
-            _ if self.tag != 0 || inserts => AffinityResult::New,
+            _ if !self.tags.is_empty() || inserts => AffinityResult::New,
             _ => AffinityResult::Unknown,
         };
         self.settle(affinity, result, served);
@@ -219,8 +258,8 @@ impl Bound {
     fn settle(&self, affinity: &LiveAffinity, result: AffinityResult, served: u32) {
         self.served.set(Some(served));
         self.result.set(result);
-        if self.tag != 0 {
-            affinity.note(self.tag, served, self.now);
+        for tag in &self.tags {
+            affinity.note(*tag, served, self.now);
         }
     }
 
@@ -279,6 +318,20 @@ impl Bound {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// Whether the server's hello may be worth a look.
+    pub fn learns_hello(&self, affinity: &LiveAffinity) -> bool {
+        matches!(affinity.config().by, By::TlsSession(_)) && self.served.get().is_some()
+    }
+
+    /// Takes what the server calls a session that stays sealed.
+    pub fn learn_hello(&self, affinity: &LiveAffinity, hello: &ServerHello<'_>) {
+        // In TLS 1.3 it only repeats what the client sent (RFC 8446 §4.1.3).
+        if let (Some(served), false, false) = (self.served.get(), hello.is_tls13, hello.session_id.is_empty()) {
+            affinity.note(affinity.tag(SEALED, hello.session_id), served, self.now);
+            self.is_new();
         }
     }
 

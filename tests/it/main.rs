@@ -49,6 +49,7 @@ mod stop;
 mod switching;
 mod tls;
 mod tls_out;
+mod tls_sessions;
 mod upgrade;
 mod upgrade_failing;
 mod upgrade_load;

@@ -5,6 +5,7 @@
 //! names: another address, or a while out of the configuration, changes nothing.
 
 pub mod kept;
+pub mod learnt;
 pub mod table;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 use siphasher::sip::SipHasher24;
 
 use self::kept::Kept;
+use self::learnt::{Finding, Found, Learnt};
 use self::table::{Entry, Number, Table, Tag};
 use super::names::Names;
 use crate::affinity::token::{Key, LENGTH, ServerMark, Token};
@@ -39,6 +41,8 @@ struct Tables {
     live: HashMap<Arc<str>, Weak<Table>>,
     /// How long their entries live, in seconds.
     lives: HashMap<Arc<str>, u32>,
+    /// Of servers of sealed TLS, by pool.
+    learnt: HashMap<Arc<str>, Weak<ArcSwap<Learnt>>>,
     /// What another process knew, for tables that are not here yet.
     waiting: HashMap<String, Vec<Entry>>,
 }
@@ -59,6 +63,7 @@ pub struct LiveAffinity {
     /// Sorted, with the server's position.
     positions: Vec<(Number, u32)>,
     marks: ArcSwap<Marks>,
+    learnt: Arc<ArcSwap<Learnt>>,
 }
 
 /// What stands for the pool's servers in cookies.
@@ -99,11 +104,22 @@ impl Affinities {
             numbers,
             positions,
             marks: ArcSwap::default(),
+            learnt: self.learnt(&pool.name),
             config,
             scope,
         };
         live.mark(&self.lock_keys());
         Some(live)
+    }
+
+    fn learnt(&self, pool: &Arc<str>) -> Arc<ArcSwap<Learnt>> {
+        let mut tables = self.lock();
+        if let Some(learnt) = tables.learnt.get(pool).and_then(Weak::upgrade) {
+            return learnt;
+        }
+        let learnt = Arc::default();
+        tables.learnt.insert(pool.clone(), Arc::downgrade(&learnt));
+        learnt
     }
 
     /// The table of a scope: where it is to have another size, what it has is put over.
@@ -131,7 +147,8 @@ impl Affinities {
     /// Forgets tables that nobody has any more.
     pub(super) fn sweep(&self) {
         let mut tables = self.lock();
-        let Tables { live, lives, .. } = &mut *tables;
+        let Tables { live, lives, learnt, .. } = &mut *tables;
+        learnt.retain(|_, learnt| learnt.strong_count() > 0);
         live.retain(|_, table| table.strong_count() > 0);
         lives.retain(|scope, _| live.contains_key(scope));
     }
@@ -244,6 +261,28 @@ impl LiveAffinity {
         let number = self.table.as_ref()?.find(tag, now)?;
         let at = self.positions.binary_search_by_key(&number, |(number, _)| *number);
         Some(at.map(|at| self.positions[at].1).map_err(drop))
+    }
+
+    /// The server whose key a ticket was made with; `Err` for one that the pool has no more.
+    pub fn find_key(&self, name: &[u8; 16]) -> Option<Result<u32, ()>> {
+        let number = *self.learnt.load().keys.get(name)?;
+        let at = self.positions.binary_search_by_key(&number, |(number, _)| *number);
+        Some(at.map(|at| self.positions[at].1).map_err(drop))
+    }
+
+    /// Takes what was found out about the servers' tickets.
+    pub fn learn(&self, found: Found) {
+        let number = |server: &Arc<str>| {
+            let at = self.names.iter().position(|name| name == server)?;
+            self.numbers.get(at).copied()
+        };
+        let keys = found.keys.iter().filter_map(|(name, server)| Some((*name, number(server)?))).collect();
+        self.learnt.store(Arc::new(Learnt { keys, findings: found.findings }));
+    }
+
+    /// What was found out about the servers' tickets, by their names.
+    pub fn findings(&self) -> Vec<(Arc<str>, Finding)> {
+        self.learnt.load().findings.clone()
     }
 
     /// Notes where a client is.
