@@ -66,7 +66,8 @@ pub enum Command {
     /// Say where a request would go, and why not elsewhere; asks the files, not the running process.
     #[command(
         after_help = "Examples:\n  reeve explain GET http://shop.example/img/a.png\n  reeve explain tcp sni:mail.example\n  reeve explain GET /api/v1 \
-                            -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n\nExits with 1 when no rule takes the request."
+                            -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n  reeve explain POST /rpc -H 'host: shop.example' \
+                            -H 'content-type: application/json' --body '{\"type\": \"buy\"}'\n\nExits with 1 when no rule takes the request."
     )]
     Explain(ExplainArguments),
     /// Print another program's configuration as reeve.toml and rules, with a note at what has no equal here.
@@ -228,6 +229,9 @@ pub struct ExplainArguments {
     /// A field of the request, as 'name: value'; can be given again.
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(String, String)>,
+    /// The body of the request.
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
     /// The client's address.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub from: IpAddr,

@@ -164,6 +164,8 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            most: raw.most,
+            queue: raw.queue,
             timeouts: raw.timeouts.clone(),
             send_proxy: raw.send_proxy,
             tls: raw.tls.clone().map(|tls| PoolTls {

@@ -37,7 +37,6 @@ fn the_contract_loads_as_it_stands() {
     let expected = [
         "listen.media: protocol \"rtsp\"",
         "pool.web: affinity",
-        "pool.web: queue",
         "pool.web: retry on 502, 503",
         "pool.web: retry budget",
         "pool.web: slow-start",
@@ -68,7 +67,7 @@ fn the_contract_loads_as_it_stands() {
     assert_eq!(web.scheduler, Scheduler::Wlc);
     assert_eq!((web.retry.attempts, web.retry.on_connect), (2, true));
     assert_eq!(web.servers[0].weight, 2);
-    assert_eq!(web.servers[0].limit, Some(100));
+    assert_eq!(web.servers[0].most.connections, Some(100));
     assert!(web.servers[2].backup && !web.servers[0].backup);
     assert_eq!(web.servers[1].address, Address::Ip("127.0.0.1:9002".parse().unwrap()));
     let check = &web.checks[0];

@@ -15,7 +15,7 @@ use super::probe::{Target, probe};
 use super::run;
 use crate::model::check::{Check, Http, Probe};
 use crate::model::fault::Place;
-use crate::model::pool::{Address, Pool, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Timeouts};
 use crate::state::{Farm, Health, LiveServer, NoServer};
 
@@ -99,7 +99,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         name: (*name).into(),
         address: address.clone(),
         weight: 1,
-        limit: None,
+        most: Most::default(),
         backup: false,
         place: place(),
     };
@@ -109,6 +109,8 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         servers: servers.iter().map(server).collect(),
         checks,
         retry: Retry::default(),
+        most: Most::default(),
+        queue: 0,
         timeouts: Timeouts::default(),
         send_proxy: None,
         tls: None,

@@ -20,6 +20,10 @@ pub struct Limits {
     /// Client connections of one process; beyond, new ones wait in the kernel's queue. Each takes up
     /// to two descriptors. 0: as many as the descriptor limit allows.
     pub connections: usize,
+    /// Memory that this process may have in use, in bytes: beyond, requests and new connections are turned
+    /// away until it is less. 0: nine tenths of what the machine gives it (its control group), if that says
+    /// anything.
+    pub memory: u64,
     /// Idle connections kept to one server by one worker.
     pub idle_per_server: usize,
     /// Requests served on one client connection before it is closed, so that load can be rebalanced.
@@ -46,6 +50,9 @@ impl Limits {
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
     pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+    /// A request's body that rules look at, kept until a server is chosen; forms and calls of APIs are smaller by far.
+    /// In chunks it may take twice as much. It is also what can be sent once more to another server.
+    pub const CONDITION_BODY: usize = 64 << 10;
     /// A TLS ClientHello with its record headers. With post-quantum key shares and a ticket one has 2 to
     /// 4 KiB; one record holds no more than this.
     pub const HELLO_BYTES: usize = 16 << 10;
@@ -91,6 +98,7 @@ impl Default for Limits {
             trailer_bytes: 8 << 10,
             trailer_count: 32,
             connections: 0,
+            memory: 0,
             idle_per_server: 512,
             requests_per_connection: 0,
         }

@@ -17,6 +17,11 @@ pub struct Pool {
     /// A server is up when all of them are; none: always up.
     pub checks: Vec<Check>,
     pub retry: Retry,
+    /// Of all its servers together.
+    pub most: Most,
+    /// Requests that may wait for a server that is not full; 0: none waits. How long they do is
+    /// `timeouts.queue`.
+    pub queue: u32,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
     /// Each connection to its servers begins with a PROXY header of this version.
@@ -68,12 +73,35 @@ pub struct Server {
     pub address: Address,
     /// Share of the load against the other servers; 0 takes no new client (drains).
     pub weight: u32,
-    /// Requests in flight at most, over all cores (`max-connections` and `max-requests` mean the
-    /// same for HTTP/1, which has one request a connection).
-    pub limit: Option<u32>,
+    pub most: Most,
     /// Used only while no other server of the pool is.
     pub backup: bool,
     pub place: Place,
+}
+
+/// How much there may be at once, over all cores; `None`: no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Most {
+    /// Connections in use; idle ones do not count.
+    pub connections: Option<u32>,
+    /// Requests in flight.
+    pub requests: Option<u32>,
+}
+
+impl Most {
+    /// Requests in flight at most to servers that are spoken to in this: where each request has a connection of its
+    /// own, the two mean the same.
+    pub fn in_flight(self, protocol: Protocol) -> Option<u32> {
+        match protocol {
+            Protocol::Http1 => self.connections.into_iter().chain(self.requests).min(),
+            Protocol::H2c | Protocol::H2 | Protocol::Auto => self.requests,
+        }
+    }
+
+    /// Connections in use at most, where they have to be counted apart from requests.
+    pub fn in_use(self, protocol: Protocol) -> Option<u32> {
+        self.connections.filter(|_| protocol != Protocol::Http1)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

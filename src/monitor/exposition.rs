@@ -128,6 +128,8 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
 
 fn servers(families: &mut Families, view: &View) {
     for pool in &view.pools {
+        let help = "Requests and connections that wait for a server that is not full.";
+        families.gauge("reeve_queue", help, &[("pool", &*pool.name)], pool.waiting as f64);
         for server in &pool.servers {
             let labels = [("pool", &*pool.name), ("server", &*server.name)];
             let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };

@@ -17,7 +17,7 @@ use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerSta
 use super::{Source, bind_control, run};
 use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Address, Pool, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
@@ -76,7 +76,8 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
 }
 
 pub fn view() -> View {
-    let pool = |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", servers };
+    let pool =
+        |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", waiting: 0, servers };
     View {
         pid: 42,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -281,7 +282,7 @@ fn the_view_is_that_of_the_farm() {
         name: name.into(),
         address: Address::Ip("127.0.0.1:9001".parse().unwrap()),
         weight,
-        limit: Some(9),
+        most: Most { connections: None, requests: Some(9) },
         backup: false,
         place: place.clone(),
     };
@@ -305,6 +306,8 @@ fn the_view_is_that_of_the_farm() {
             servers: vec![configured("web1", 2), configured("web2", 0)],
             checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
+            most: Most::default(),
+            queue: 0,
             timeouts: Default::default(),
             send_proxy: None,
             tls: None,

@@ -77,6 +77,8 @@ pub struct PoolView {
     pub number: u32,
     pub name: Arc<str>,
     pub scheduler: &'static str,
+    /// Requests that wait for a server.
+    pub waiting: u64,
     pub servers: Vec<ServerView>,
 }
 
@@ -185,6 +187,7 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
         number: pool.id(),
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
+        waiting: pool.gate().waiting() as u64,
         servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
     }
 }

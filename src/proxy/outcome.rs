@@ -16,6 +16,8 @@ pub struct Outcome {
     pub server: Option<Arc<LiveServer>>,
     pub pool: Option<Arc<LivePool>>,
     pub tries: u32,
+    /// Spent waiting for a server that is not full.
+    pub queued: Duration,
     pub connect: Duration,
     /// From the first byte of the request.
     pub first_byte: Option<Duration>,
@@ -37,6 +39,7 @@ impl Outcome {
             server: None,
             pool: None,
             tries: 0,
+            queued: Duration::ZERO,
             connect: Duration::ZERO,
             first_byte: None,
             body_in: 0,

@@ -1,7 +1,7 @@
 //! Chooses the server for one request and gets a connection to it.
 //!
 //! Never a server that is down, full or draining, nor one that this request has already failed to
-//! reach. A connection that is idle is taken before a new one is made.
+//! reach. Where all are full, `queue` waits. A connection that is idle is taken before a new one is made.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Tries {
     pub count: u32,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
+    /// Spent waiting for a server that is not full.
+    pub queued: Duration,
     /// Times and tries of the rule's own.
     tuned: Option<Rc<Tuned>>,
 }
@@ -58,6 +60,11 @@ impl Tries {
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
         self.tuned.as_ref().map_or(&pool.config().timeouts, |tuned| &tuned.timeouts)
+    }
+
+    /// The rule's; whoever has the highest waits the shortest.
+    pub fn priority(&self) -> i32 {
+        self.tuned.as_ref().map_or(0, |tuned| tuned.priority)
     }
 
     pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {
@@ -81,10 +88,11 @@ pub enum Picked {
     ToDial(Lease),
 }
 
-/// Chooses a server, and takes an idle connection to it where that will do and there is one.
+/// As [`pick_in_turn`], for a request that waits behind those who wait already, unless it has been at a server.
 ///
 /// # Errors
 /// When no server may be asked.
+#[inline]
 pub fn pick(
     worker: &Worker,
     pool: &LivePool,
@@ -92,7 +100,46 @@ pub fn pick(
     take: Take,
     tries: &mut Tries,
 ) -> Result<Picked, Failure> {
+    if tries.count > 0 || pool.counts_connections() {
+        let in_turn = tries.count > 0 || pool.gate().waiting() == 0;
+        return if in_turn {
+            pick_in_turn(worker, pool, key, take, tries)
+        } else {
+            Err(no_server(pool, NoServer::Full))
+        };
+    }
     let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
+    Ok(picked(worker, pool, take, tries, lease))
+}
+
+/// Chooses a server, and takes an idle connection to it where that will do and there is one.
+///
+/// # Errors
+/// When no server may be asked.
+pub fn pick_in_turn(
+    worker: &Worker,
+    pool: &LivePool,
+    key: Option<u64>,
+    take: Take,
+    tries: &mut Tries,
+) -> Result<Picked, Failure> {
+    let shares = |server: u32| take == Take::IdleOrNew && worker.channels.has_room(server);
+    loop {
+        let mut barred: SmallVec<[u32; 8]> = SmallVec::new();
+        if pool.counts_connections() {
+            let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
+            barred.extend(servers.map(|server| server.id()));
+        }
+        let lease = pool.pick_in_turn(key, &tries.failed, &barred).map_err(|none| no_server(pool, none))?;
+        // Another core may have taken the last connection meanwhile; then it shows.
+        if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
+            return Ok(picked(worker, pool, take, tries, lease));
+        }
+    }
+}
+
+#[inline]
+fn picked(worker: &Worker, pool: &LivePool, take: Take, tries: &mut Tries, lease: Lease) -> Picked {
     tries.count += 1;
     tries.last = Some(lease.server().clone());
     // Where servers are told whose connection it is, an idle one is somebody's: see `Announced::own`.
@@ -100,9 +147,9 @@ pub fn pick(
         && let Some(upstream) = idle(worker, pool, &lease)
     {
         worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
-        return Ok(Picked::Connected(Connected { lease, upstream, reused: true, took: Duration::ZERO }));
+        return Picked::Connected(Connected { lease, upstream, reused: true, took: Duration::ZERO });
     }
-    Ok(Picked::ToDial(lease))
+    Picked::ToDial(lease)
 }
 
 #[inline]
@@ -111,7 +158,7 @@ fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
         return None;
     }
     let stream = || worker.idle.take(lease.id(), lease.address(), lease.way());
-    let place = || worker.channels.take(lease.id(), lease.address(), lease.way()).map(Upstream::Http2);
+    let place = || worker.channels.take(lease, pool.counts_connections()).map(Upstream::Http2);
     match pool.config().protocol {
         Protocol::Http1 => stream().map(Upstream::Http1),
         Protocol::H2c | Protocol::H2 => place(),

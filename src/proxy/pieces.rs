@@ -202,6 +202,30 @@ pub fn at_once(
     }
 }
 
+/// Reads a body to its end, or until more than `most` bytes of it have come, and lets more of it be sent at once.
+/// `None`: it has not ended; else its trailers.
+pub async fn gather(
+    stream: &mut RecvStream,
+    limits: &Limits,
+    most: usize,
+    into: &mut Vec<u8>,
+) -> Result<Option<Option<HeaderMap>>, RelayError> {
+    while into.len() <= most {
+        match poll_fn(|cx| poll_frames(cx, stream, limits)).await? {
+            Piece::Data(bytes, last) => {
+                into.extend_from_slice(&bytes);
+                release(stream, bytes.len());
+                if last {
+                    return Ok(Some(None));
+                }
+            }
+            Piece::End(trailers) => return Ok(Some(trailers)),
+            Piece::Gone => return Err(RelayError::Gone),
+        }
+    }
+    Ok(None)
+}
+
 impl Sink<'_, '_> {
     fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {

@@ -8,12 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admit::admit;
+use super::ahead::Wanted;
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
 use super::tuned::Tuned;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
+use crate::model::Limits;
 use crate::model::rule::Kind;
 use crate::route;
 use crate::state::crowd;
@@ -68,6 +70,8 @@ pub struct Seen {
 #[derive(Debug)]
 pub enum Step {
     Forward(Forward),
+    /// To be planned again when its body is here ([`Ahead`]).
+    NeedBody(Wanted),
     /// An answer of our own.
     Answer(Answer),
     /// `OPTIONS` that may go no further.
@@ -102,6 +106,13 @@ pub struct Forward {
     pub tuned: Option<Rc<Tuned>>,
 }
 
+/// A request's body that has been read because a rule asked for it.
+#[derive(Debug)]
+pub struct Ahead<'a> {
+    pub body: route::Body<'a>,
+    pub need: Box<route::NeedBody>,
+}
+
 /// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
 pub fn plan(
     worker: &Worker,
@@ -109,8 +120,9 @@ pub fn plan(
     view: &Rc<View>,
     connection: &Connection,
     bytes: &[u8],
+    ahead: Option<Ahead<'_>>,
 ) -> Option<Plan> {
-    let head = match request::parse(bytes, &view.snapshot.config.limits) {
+    let mut head = match request::parse(bytes, &view.snapshot.config.limits) {
         Ok(Some(head)) => head,
         Ok(None) => return None,
         // Nothing of it can be trusted, least of all where it ends.
@@ -121,7 +133,7 @@ pub fn plan(
         if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
     };
     let seen = seen(&head, at);
-    Some(of_head(worker, listener, view, connection, &head, seen))
+    Some(of_head(worker, listener, view, connection, &mut head, seen, ahead))
 }
 
 /// Plans a request whose head does not lie in a buffer; what is quoted of it goes into `quoted`.
@@ -130,7 +142,8 @@ pub fn plan_quoted(
     listener: &ListenerView,
     view: &Rc<View>,
     connection: &Connection,
-    head: &RequestHead<'_>,
+    head: &mut RequestHead<'_>,
+    ahead: Option<Ahead<'_>>,
     quoted: &mut Vec<u8>,
 ) -> Plan {
     let seen = seen(head, |part| {
@@ -138,7 +151,7 @@ pub fn plan_quoted(
         quoted.extend_from_slice(part);
         start..quoted.len() as u32
     });
-    of_head(worker, listener, view, connection, head, seen)
+    of_head(worker, listener, view, connection, head, seen, ahead)
 }
 
 fn of_head(
@@ -146,8 +159,9 @@ fn of_head(
     listener: &ListenerView,
     view: &Rc<View>,
     connection: &Connection,
-    head: &RequestHead<'_>,
+    head: &mut RequestHead<'_>,
     seen: Seen,
+    ahead: Option<Ahead<'_>>,
 ) -> Plan {
     let mut plan = Plan {
         view: view.clone(),
@@ -163,7 +177,16 @@ fn of_head(
         place: None,
         seen,
     };
-    plan.step = decide(worker, listener, view, connection, head, &mut plan);
+    if worker.is_short_of_memory() {
+        plan.keep_alive = false;
+        plan.step = Step::Fail(Failure::short_of_memory());
+        return plan;
+    }
+    if ahead.is_some() {
+        // Whoever waited to be asked for the body has been.
+        head.expects_continue = false;
+    }
+    plan.step = decide(worker, listener, view, connection, head, &mut plan, ahead);
     plan
 }
 
@@ -192,6 +215,7 @@ fn decide(
     connection: &Connection,
     head: &RequestHead<'_>,
     plan: &mut Plan,
+    ahead: Option<Ahead<'_>>,
 ) -> Step {
     let (peer, tls) = (connection.client.get().ip(), connection.tls.get().map(|tls| &**tls));
     let alpn = tls.and_then(|tls| tls.alpn.as_deref()).map(str::as_bytes);
@@ -224,9 +248,20 @@ fn decide(
         alpn: alpn.as_slice(),
         certificate: tls.and_then(|tls| tls.certificate.as_ref()),
         no_tls: false,
+        body: ahead.as_ref().map_or_else(|| body(head.body), |ahead| ahead.body),
     };
     let incoming = Incoming { listener, peer, tls, head, routed };
-    let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
+    let dice = &mut || worker.dice();
+    let decided = match (section, ahead) {
+        (None, _) => Ok(None),
+        (Some(section), None) => section.decide(&incoming.routed, dice),
+        (Some(section), Some(ahead)) => Ok(section.decide_with(Some(ahead.need), &incoming.routed, dice)),
+    };
+    let rule = match decided {
+        Ok(rule) => rule,
+        Err(need) => return Step::NeedBody(Wanted { need, expects_continue: head.expects_continue }),
+    };
+    let Some(rule) = rule else {
         return match listener.pool {
             Some(pool) => forward_to(worker, plan, pool, None, &incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
@@ -253,6 +288,15 @@ fn decide(
         }
         route::Action::Deny => Step::Answer(Answer { status: 403, text: None, location: None }),
         route::Action::Drop => Step::Drop,
+    }
+}
+
+/// What rules see of a body before it is read.
+fn body(framing: Framing) -> route::Body<'static> {
+    match framing {
+        Framing::None | Framing::UntilClose | Framing::Length(0) => route::Body::Empty,
+        Framing::Length(length) if length > Limits::CONDITION_BODY as u64 => route::Body::TooLarge,
+        Framing::Length(_) | Framing::Chunked => route::Body::Unread,
     }
 }
 

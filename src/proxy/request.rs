@@ -14,7 +14,7 @@ use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
 use super::plan::{Forward, Plan};
+use super::queue;
 use super::receive::{self, Answer, FromServer, Receive, Received};
 use super::registry::Connection;
 use super::relay::{self, Patience, RelayError};
@@ -38,6 +39,7 @@ use super::worker::Worker;
 use crate::model::pool::Protocol;
 use crate::net::stream::Writer;
 use crate::net::{Buffer, Elapsed, Stream, Timer, idle};
+use crate::state::connections::Doing;
 use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool};
 use crate::wire::http1::{Framing, Refusal};
@@ -112,8 +114,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
-    let mut outcome =
-        Outcome { server: tries.last, pool: Some(pool), tries: tries.count, connect, ..Outcome::of(After::Close) };
+    let mut outcome = Outcome {
+        server: tries.last,
+        pool: Some(pool),
+        tries: tries.count,
+        queued: tries.queued,
+        connect,
+        ..Outcome::of(After::Close)
+    };
     match result.flatten() {
         Ok(Ran::Done(after)) => conclude(&mut outcome, progress, Ok(after)),
         Ok(Ran::Switched(switched)) => outcome.switched = Some(switched),
@@ -197,14 +205,13 @@ impl Exchange<'_> {
         unless_given_up(&mut client.to, ready(Ok(()))).await?;
         loop {
             let key = self.forward.key;
-            let Connected { lease, mut upstream, reused, took } =
-                match pick::pick(self.worker, &self.pool, key, take, &mut self.tries)? {
-                    Picked::Connected(connected) => connected,
-                    Picked::ToDial(lease) => {
-                        let reached = Box::pin(self.reach(client.connection, client.timer, take, lease));
-                        unless_given_up(&mut client.to, reached).await?
-                    }
-                };
+            let Connected { lease, mut upstream, reused, took } = match self.pick(client, key, take).await? {
+                Picked::Connected(connected) => connected,
+                Picked::ToDial(lease) => {
+                    let reached = Box::pin(self.reach(client.connection, client.timer, take, lease));
+                    unless_given_up(&mut client.to, reached).await?
+                }
+            };
             self.connect += took;
             client.connection.server.set((self.pool.id(), lease.id()));
             if let Some(at) = self.forward.host_at {
@@ -265,6 +272,24 @@ impl Exchange<'_> {
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    /// Chooses a server, or waits for one where all are full.
+    #[inline]
+    async fn pick(&mut self, client: &mut Client<'_, '_>, key: Option<u64>, take: Take) -> Result<Picked, Failure> {
+        match pick::pick(self.worker, &self.pool, key, take, &mut self.tries) {
+            Err(failure) if queue::may_wait(&self.pool, &failure) => Box::pin(self.wait(client, key, take)).await,
+            picked => picked,
+        }
+    }
+
+    async fn wait(&mut self, client: &mut Client<'_, '_>, key: Option<u64>, take: Take) -> Result<Picked, Failure> {
+        let (mut ending, timer) = (None, client.timer);
+        client.connection.doing.set(Doing::Queued);
+        let gone = |cx: &mut Context<'_>| client.poll_gone(&mut ending, cx);
+        let picked = queue::wait(self.worker, &mut self.pool, key, take, &mut self.tries, timer, gone).await;
+        client.connection.doing.set(Doing::Waiting);
+        picked
     }
 
     /// The server has said that it did not look at the request, all of which is still here.

@@ -15,6 +15,8 @@ pub struct Tuned {
     pub retry: Retry,
     /// From the first byte of the request to the last of its answer.
     pub total: Option<Duration>,
+    /// Who waits for a server goes before those of a lower one.
+    pub priority: i32,
 }
 
 /// By rule and pool: made by the first request that needs it, and kept as long as the snapshot is looked at, so that no
@@ -39,7 +41,7 @@ impl Tuned {
         }
         retry.attempts = tuning.attempts.unwrap_or(retry.attempts);
         (retry.on_connect, retry.on_refused) = tuning.on.unwrap_or((retry.on_connect, retry.on_refused));
-        Tuned { timeouts, retry, total: tuning.total }
+        Tuned { timeouts, retry, total: tuning.total, priority: tuning.priority.unwrap_or(0) }
     }
 }
 
@@ -56,7 +58,10 @@ mod tests {
         let config = load.config.unwrap_or_else(|| panic!("{:?}", load.faults));
         let pool = &config.pools[0];
         let none = Tuned::new(&Tuning::default(), pool);
-        assert_eq!(none, Tuned { timeouts: pool.timeouts.clone(), retry: pool.retry.clone(), total: None });
+        assert_eq!(
+            none,
+            Tuned { timeouts: pool.timeouts.clone(), retry: pool.retry.clone(), total: None, priority: 0 }
+        );
 
         let (short, long) = (Duration::from_millis(10), Duration::from_secs(90));
         let tuning = Tuning { connect: Some(short), idle: Some(long), on: Some((true, false)), ..Tuning::default() };

@@ -64,6 +64,8 @@ pub struct Worker {
     /// When the last tick was, and what the calendar said then, in milliseconds since 1970 (UTC).
     lately: Cell<Instant>,
     calendar: Cell<u64>,
+    /// The process has more memory in use than it may; known a tick later.
+    short_of_memory: Cell<bool>,
     /// When it was last said that something is short.
     short_said: Cell<Option<Instant>>,
 }
@@ -142,6 +144,7 @@ impl Worker {
             ticks: Cell::new(0),
             lately: Cell::new(Instant::now()),
             calendar: Cell::new(unix_ms(now)),
+            short_of_memory: Cell::new(false),
             short_said: Cell::default(),
         }
     }
@@ -241,6 +244,11 @@ impl Worker {
         }
     }
 
+    /// Whether new work has to be turned away for lack of memory.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory.get()
+    }
+
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
     pub(super) fn tick(&self) {
         let now = Instant::now();
@@ -249,6 +257,10 @@ impl Worker {
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
+        self.short_of_memory.set(self.farm.is_short_of_memory());
+        if self.short_of_memory.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
+            self.make_room();
+        }
         // Another snapshot is taken up here rather than by a request.
         let view = self.view();
         if ticks.is_multiple_of(TICKS_A_FLUSH) {

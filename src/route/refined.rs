@@ -46,6 +46,8 @@ pub struct Tuning {
     pub total: Option<Duration>,
     /// Extra tries.
     pub attempts: Option<u32>,
+    /// Who waits for a server goes before those of a lower one.
+    pub priority: Option<i32>,
     /// What they are for, where the rule says so: a connection that was not made, and a request that a server
     /// has not looked at.
     pub on: Option<(bool, bool)>,
@@ -77,12 +79,12 @@ impl Refined {
                     tuning.attempts = Some(*attempts);
                     tuning.on = (!on.is_empty()).then(|| (has("connect"), has("refused-stream")));
                 }
+                Refinement::Priority(priority) => tuning.priority = Some(*priority),
                 Refinement::SetHeader { .. }
                 | Refinement::RemoveHeader { .. }
                 | Refinement::Mirror { .. }
                 | Refinement::AuthBasic { .. }
-                | Refinement::AuthForward { .. }
-                | Refinement::Priority(_) => {}
+                | Refinement::AuthForward { .. } => {}
             }
         }
         refined.rates = rates.into();

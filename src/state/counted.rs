@@ -3,6 +3,7 @@
 //! Numbers of `state::names` mean nothing in another process, and words that one version does not know are
 //! left out by it. A process tells all it counted once, and then only what has changed since.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -141,11 +142,11 @@ impl Counted {
 
     /// Puts what has changed in its place: the inverse of [`Counted::since`].
     pub fn take_up(&mut self, since: Counted) {
-        replace(&mut self.requests, since.requests, |a, b| a.key() == b.key());
-        replace(&mut self.upstreams, since.upstreams, |a, b| a.key() == b.key());
-        replace(&mut self.retries, since.retries, |a, b| a.pool == b.pool);
-        replace(&mut self.listeners, since.listeners, |a, b| a.name == b.name);
-        replace(&mut self.rules, since.rules, |a, b| a.0 == b.0);
+        replace(&mut self.requests, since.requests, |a, b| a.key().cmp(&b.key()));
+        replace(&mut self.upstreams, since.upstreams, |a, b| a.key().cmp(&b.key()));
+        replace(&mut self.retries, since.retries, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.listeners, since.listeners, |a, b| a.name.cmp(&b.name));
+        replace(&mut self.rules, since.rules, |a, b| a.0.cmp(&b.0));
         self.sort();
     }
 
@@ -200,11 +201,13 @@ fn changed<'a, T: Clone + PartialEq, K: Ord + 'a>(now: &'a [T], before: &'a [T],
     now.iter().filter(|of| was(of) != Some(*of)).cloned().collect()
 }
 
-fn replace<T>(all: &mut Vec<T>, since: Vec<T>, same: fn(&T, &T) -> bool) {
+/// `all` is sorted by `order`; what is new in it comes at its end.
+fn replace<T>(all: &mut Vec<T>, since: Vec<T>, order: fn(&T, &T) -> Ordering) {
+    let sorted = all.len();
     for of in since {
-        match all.iter_mut().find(|other| same(other, &of)) {
-            Some(other) => *other = of,
-            None => all.push(of),
+        match all[..sorted].binary_search_by(|other| order(other, &of)) {
+            Ok(at) => all[at] = of,
+            Err(_) => all.push(of),
         }
     }
 }

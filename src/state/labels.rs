@@ -86,6 +86,12 @@ labels! {
         Rate = "rate",
         /// A rule has as many requests under way as it may.
         RuleFull = "rule-full",
+        /// Every server of the pool, or the pool, is at its bound, and it has no queue.
+        Full = "full",
+        /// So many wait for a server already.
+        QueueFull = "queue-full",
+        /// It has waited for a server as long as it may.
+        QueueTimeout = "queue-timeout",
         /// A rule said `deny`.
         Denied = "denied",
         /// A rule said `drop`.

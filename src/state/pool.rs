@@ -4,6 +4,7 @@
 //! weight) and their scheduler. It is rebuilt off the request path when one of these changes, so that a
 //! pick takes no lock, no memory, and does not step over dead servers.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
-use crate::model::pool::{Pool, Scheduler};
+use crate::model::pool::{Most, Pool, Scheduler};
 
 /// The live twin of a configured pool. Made anew by every reload; its servers stay.
 #[derive(Debug)]
@@ -25,6 +27,11 @@ pub struct LivePool {
     tls: Option<ClientSlot>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
+    gate: Arc<Gate>,
+    /// Requests in flight at most, in the pool.
+    most: Option<u32>,
+    /// Connections in use are counted apart from requests.
+    counts_connections: bool,
     plan: ArcSwap<Plan>,
     /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
     planning: Mutex<()>,
@@ -54,14 +61,19 @@ impl LivePool {
         tls: Option<ClientSlot>,
         before: Option<&LivePool>,
         manner: u32,
+        gate: Arc<Gate>,
     ) -> Arc<LivePool> {
         let position = before.map_or(0, |before| before.position.0.load(Ordering::Relaxed));
         let manner = match before {
             Some(before) if before.config.spoken_to_as(&config) => before.manner,
             _ => manner,
         };
+        let bounds = |most: &Most| most.in_use(config.protocol).is_some();
         let pool = Arc::new(LivePool {
             id,
+            gate,
+            most: config.most.in_flight(config.protocol),
+            counts_connections: bounds(&config.most) || config.servers.iter().any(|server| bounds(&server.most)),
             plan: ArcSwap::from_pointee(Plan::default()),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
@@ -73,7 +85,7 @@ impl LivePool {
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
         // plan, a later one makes its own.
         for (server, configured) in pool.servers.iter().zip(&pool.config.servers) {
-            server.configure(configured, &pool.config.checks, manner, &Arc::downgrade(&pool));
+            server.configure(configured, &pool.config, manner, &Arc::downgrade(&pool));
         }
         pool.plan_again();
         pool
@@ -102,18 +114,77 @@ impl LivePool {
         self.tls.as_ref()
     }
 
+    /// As [`LivePool::pick_in_turn`], for whom nobody waits.
+    ///
+    /// # Errors
+    /// `Full` also where others wait for a place, who go first.
+    #[inline]
+    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+        if self.gate.is_waited_at() {
+            return Err(NoServer::Full);
+        }
+        self.pick_in_turn(key, tried, &[])
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
-    /// hashing for this pick. `tried` are ids of servers not to be chosen again. Backup servers serve
+    /// hashing for this pick. `tried` are ids of servers not to be chosen again, `barred` of those that are full to
+    /// whoever asks. Backup servers serve
     /// while no other server is up, or when all that are were tried; not when these are merely full.
-    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+    pub fn pick_in_turn(&self, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
+        match self.most {
+            None => self.choose(key, tried, barred),
+            Some(most) => self.choose_within(most, key, tried, barred),
+        }
+    }
+
+    fn choose(&self, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
         let plan = self.plan.load();
         let ticket = self.position.0.fetch_add(1, Ordering::Relaxed);
-        match plan.primary.pick(ticket, key, tried) {
-            Err(NoServer::Down) => plan.backup.pick(ticket, key, tried),
+        match plan.primary.pick(ticket, key, tried, barred) {
+            Err(NoServer::Down) => plan.backup.pick(ticket, key, tried, barred),
             settled => settled,
         }
+    }
+
+    /// The same, unless the pool has `most` in it already.
+    fn choose_within(&self, most: u32, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
+        if !self.gate.requests().enter(most) {
+            // Where none is up there is nothing to wait for.
+            let plan = self.plan.load();
+            let some = [&plan.primary, &plan.backup].into_iter().any(|tier| tier.has_untried(tried));
+            return Err(if some { NoServer::Full } else { NoServer::Down });
+        }
+        let mut chosen = self.choose(key, tried, barred);
+        match &mut chosen {
+            Ok(lease) => lease.in_pool = true,
+            Err(_) => {
+                self.gate.requests().leave();
+                // Who was refused for its sake may wait.
+                if self.gate.is_waited_at() {
+                    self.gate.call();
+                }
+            }
+        }
+        chosen
+    }
+
+    /// The way in: who waits for a place.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Whether another connection to a server may be taken into use now.
+    pub fn may_connect(&self, server: &LiveServer) -> bool {
+        let most = self.config.most.in_use(self.config.protocol);
+        most.is_none_or(|most| self.gate.connections().get() < most) && server.may_connect()
+    }
+
+    /// Whether connections in use are bounded apart from requests: [`Lease::take_into_use`] then has to be asked for
+    /// each.
+    pub fn counts_connections(&self) -> bool {
+        self.counts_connections
     }
 
     /// How many picks were made.
@@ -132,6 +203,7 @@ impl LivePool {
         let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
         let tier = |entries| Tier::new(&self.config.scheduler, entries);
         self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
+        self.gate.call_all();
     }
 }
 
@@ -197,8 +269,8 @@ impl Tier {
         Tier { balancer: Balancer::new(scheduler, &shares), entries }
     }
 
-    fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
-        let candidates = Candidates { entries: &self.entries, tried };
+    fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
+        let candidates = Candidates { entries: &self.entries, tried, barred };
         // Another core may take a server's last place between choosing and entering. Then it shows full,
         // and the next choice is another one; the bound is for servers that empty and fill all the time.
         for _ in 0..=self.entries.len() {
@@ -206,12 +278,21 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
-                let cuts = entry.server.cuts();
-                return Ok(Lease { server: Arc::clone(&entry.server), address: entry.address, way: entry.way, cuts });
+                return Ok(Lease {
+                    server: Arc::clone(&entry.server),
+                    address: entry.address,
+                    way: entry.way,
+                    cuts: entry.server.cuts(),
+                    in_pool: false,
+                    seat: Cell::new(None),
+                });
             }
         }
-        let untried = self.entries.iter().any(|entry| !tried.contains(&entry.server.id()));
-        Err(if untried { NoServer::Full } else { NoServer::Down })
+        Err(if self.has_untried(tried) { NoServer::Full } else { NoServer::Down })
+    }
+
+    fn has_untried(&self, tried: &[u32]) -> bool {
+        self.entries.iter().any(|entry| !tried.contains(&entry.server.id()))
     }
 }
 
@@ -222,6 +303,7 @@ const WHOLE: u32 = 100;
 struct Candidates<'a> {
     entries: &'a [Entry],
     tried: &'a [u32],
+    barred: &'a [u32],
 }
 
 impl View for Candidates<'_> {
@@ -239,20 +321,80 @@ impl View for Candidates<'_> {
     }
     fn open(&self, server: usize) -> bool {
         let server = &self.entries[server].server;
-        !server.is_full() && !self.tried.contains(&server.id())
+        !server.is_full() && !self.tried.contains(&server.id()) && !self.barred.contains(&server.id())
     }
 }
 
 /// A chosen server with a request counted in flight; dropping it counts the request out.
-#[derive(Debug)]
 pub struct Lease {
     server: Arc<LiveServer>,
     address: SocketAddr,
     way: Way,
     cuts: u32,
+    /// It is counted in the pool, too.
+    in_pool: bool,
+    /// A connection that is counted, and not yet handed on.
+    seat: Cell<Option<Box<Seat>>>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("server", self.server.identity()).finish_non_exhaustive()
+    }
+}
+
+/// A connection in use, where those are bounded apart from requests; dropping it counts it out.
+#[derive(Debug)]
+pub struct Seat {
+    server: Arc<LiveServer>,
+    in_pool: bool,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.server.give_back(self.in_pool);
+    }
 }
 
 impl Lease {
+    /// Counts a connection into use, for as long as this lease or whoever takes its [`Lease::seat`] lives. False where
+    /// the server or the pool has as many as it may.
+    pub fn take_into_use(&self, pool: &LivePool) -> bool {
+        let seat = self.seat.take();
+        let seat = seat.or_else(|| {
+            let most = pool.config.most.in_use(pool.config.protocol);
+            let connections = self.server.gate().connections();
+            if most.is_some_and(|most| !connections.enter(most)) {
+                return None;
+            }
+            if self.server.take_into_use() {
+                return Some(Box::new(Seat { server: self.server.clone(), in_pool: most.is_some() }));
+            }
+            if most.is_some() {
+                connections.leave();
+                // Who was refused for its sake may wait.
+                self.server.gate().call_all();
+            }
+            None
+        });
+        let some = seat.is_some();
+        self.seat.set(seat);
+        some
+    }
+
+    /// Whether a connection is counted for it that was not handed on.
+    pub fn is_seated(&self) -> bool {
+        let seat = self.seat.take();
+        let seated = seat.is_some();
+        self.seat.set(seat);
+        seated
+    }
+
+    /// The connection that was counted for it.
+    pub fn seat(&self) -> Option<Box<Seat>> {
+        self.seat.take()
+    }
+
     /// Where the server was when it was chosen.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -288,6 +430,6 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.leave();
+        self.server.leave(self.in_pool);
     }
 }

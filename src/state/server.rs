@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::changes::{Change, Changes, Evidence};
+use super::gate::{Count, Gate};
 use super::pool::LivePool;
 use crate::balance;
-use crate::model::check::{Check, Probe, Start};
-use crate::model::pool::{Address, Server};
+use crate::model::check::{Probe, Start};
+use crate::model::pool::{Address, Pool, Server};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -56,9 +57,15 @@ pub struct LiveServer {
     pool_name: Arc<str>,
     identity: Arc<str>,
     seed: u64,
-    in_flight: InFlight,
+    in_flight: Count,
+    /// Connections in use, where they are bounded apart from requests.
+    in_use: Count,
+    /// Its pool's.
+    gate: Arc<Gate>,
     /// `NO_LIMIT` where none is configured.
     limit: AtomicU32,
+    /// The same of connections in use.
+    most_in_use: AtomicU32,
     weight: AtomicU32,
     backup: AtomicBool,
     up: AtomicBool,
@@ -73,11 +80,6 @@ pub struct LiveServer {
 /// How a server is reached and spoken to: another one when its address, its protocol, what it has to prove
 /// or what it is told first changes. Connections made in one way are of no use in another.
 pub type Way = u32;
-
-/// On a cache line of its own: every core writes it, while the rest is read only.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct InFlight(AtomicU32);
 
 const NO_LIMIT: u32 = u32::MAX;
 
@@ -108,17 +110,20 @@ struct Slow {
 
 impl LiveServer {
     /// A server as the file has it, in no pool yet.
-    pub(super) fn new(id: u32, pool_name: &Arc<str>, identity: Arc<str>, server: &Server) -> LiveServer {
+    pub(super) fn new(id: u32, pool: &Pool, identity: Arc<str>, server: &Server, gate: Arc<Gate>) -> LiveServer {
         let address = first_address(&server.address);
         let now = SystemTime::now();
         LiveServer {
             id,
             name: Arc::clone(&server.name),
-            pool_name: Arc::clone(pool_name),
+            pool_name: Arc::clone(&pool.name),
             seed: balance::hash_bytes(identity.as_bytes()),
             identity,
-            in_flight: InFlight::default(),
-            limit: AtomicU32::new(server.limit.unwrap_or(NO_LIMIT)),
+            in_flight: Count::default(),
+            in_use: Count::default(),
+            gate,
+            limit: AtomicU32::new(NO_LIMIT),
+            most_in_use: AtomicU32::new(NO_LIMIT),
             weight: AtomicU32::new(server.weight),
             backup: AtomicBool::new(server.backup),
             up: AtomicBool::new(address.is_ok()),
@@ -143,9 +148,11 @@ impl LiveServer {
     }
 
     /// Takes over what the file says now. The caller rebuilds the pool's plan afterwards.
-    pub(super) fn configure(&self, server: &Server, checks: &[Check], manner: u32, pool: &Weak<LivePool>) {
+    pub(super) fn configure(&self, server: &Server, of: &Pool, manner: u32, pool: &Weak<LivePool>) {
+        let checks = &of.checks;
         let checked = !checks.is_empty();
-        self.limit.store(server.limit.unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.limit.store(server.most.in_flight(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.most_in_use.store(server.most.in_use(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.weight.store(server.weight, Ordering::Relaxed);
         self.backup.store(server.backup, Ordering::Relaxed);
         let mut slow = self.slow();
@@ -214,7 +221,7 @@ impl LiveServer {
 
     /// Requests in flight, over all cores.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.0.load(Ordering::Relaxed)
+        self.in_flight.get()
     }
 
     /// Requests in flight at most.
@@ -266,20 +273,53 @@ impl LiveServer {
         self.in_flight() >= self.limit.load(Ordering::Relaxed)
     }
 
-    /// Counts a request in, unless that would pass the limit. Compared and added in one step, so that the
-    /// limit is exact over all cores and a request refused never takes up a place.
+    /// Counts a request in, unless that would pass the limit.
     pub(super) fn enter(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
         if limit == NO_LIMIT {
-            self.in_flight.0.fetch_add(1, Ordering::Relaxed);
+            self.in_flight.add();
             return true;
         }
-        let add = |count: u32| (count < limit).then(|| count + 1);
-        self.in_flight.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        self.in_flight.enter(limit)
     }
 
-    pub(super) fn leave(&self) {
-        self.in_flight.0.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a request out, of the pool too where it was counted `in_pool`, and calls whoever waits for its place.
+    pub(super) fn leave(&self, in_pool: bool) {
+        self.in_flight.leave();
+        if in_pool {
+            self.gate.requests().leave();
+        }
+        self.call();
+    }
+
+    /// Counts a connection in, unless that would pass the server's bound.
+    pub(super) fn take_into_use(&self) -> bool {
+        self.in_use.enter(self.most_in_use.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn may_connect(&self) -> bool {
+        self.in_use.get() < self.most_in_use.load(Ordering::Relaxed)
+    }
+
+    /// Counts it out again, of the pool too where it was counted `in_pool`.
+    pub(super) fn give_back(&self, in_pool: bool) {
+        self.in_use.leave();
+        if in_pool {
+            self.gate.connections().leave();
+        }
+        self.call();
+    }
+
+    #[inline]
+    fn call(&self) {
+        if self.gate.is_waited_at() {
+            self.gate.call();
+        }
+    }
+
+    /// The way into its pool.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Whether requests may go there: checked good, or not checked, and its name resolves.

@@ -16,6 +16,7 @@ mod floors;
 mod golden;
 
 mod bodies;
+mod body_rules;
 mod browser;
 mod chaos;
 mod clients;
@@ -32,6 +33,7 @@ mod idle;
 mod import;
 mod import_peers;
 mod opaque;
+mod overload;
 mod proxy_header;
 mod refinements;
 mod reload;

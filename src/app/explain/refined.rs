@@ -19,10 +19,11 @@ pub(super) fn lines(refined: &Refined) -> Vec<String> {
         lines.push(format!("limit {}/{per} per {}", rate.count, rate.key));
     }
     lines.extend(refined.connections.map(|count| format!("limit connections {count}")));
-    let Some(Tuning { connect, response, idle, total, attempts, on }) = refined.tuning else { return lines };
+    let Some(Tuning { connect, response, idle, total, attempts, on, priority }) = refined.tuning else { return lines };
     let times = [("connect", connect), ("response", response), ("idle", idle), ("total", total)];
     let time = |(name, after): (&str, Option<Duration>)| after.map(|after| format!("timeout {name} {after:?}"));
     lines.extend(times.into_iter().filter_map(time));
+    lines.extend(priority.map(|priority| format!("priority {priority}")));
     if let Some(attempts) = attempts {
         let on = match on {
             Some((true, true)) => " on connect refused-stream",

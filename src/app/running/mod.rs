@@ -8,6 +8,7 @@
 mod changes;
 pub mod listeners;
 pub mod lists;
+pub mod memory;
 pub mod orders;
 mod service;
 

@@ -51,13 +51,6 @@ fn token(walk: &Walk<'_>, node: &Node, name: &str) {
     }
 }
 
-pub fn queue(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    integer(&mut fields, "limit", 1, 1_000_000);
-    duration(&mut fields, "timeout");
-    fields.finish();
-}
-
 pub fn outlier(walk: &Walk<'_>, node: &Node, title: &str) {
     let Some(mut fields) = Fields::of(walk, node, title) else { return };
     integer(&mut fields, "consecutive-5xx", 1, 1_000_000);

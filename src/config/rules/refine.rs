@@ -76,11 +76,9 @@ fn is_built(refinement: &Refinement, kind: Kind) -> bool {
         | Refinement::BodyLimit { .. }
         | Refinement::ConnectionLimit { .. }
         | Refinement::Timeout { .. }
-        | Refinement::Retry { .. } => kind == Kind::Http,
-        Refinement::Mirror { .. }
-        | Refinement::AuthBasic { .. }
-        | Refinement::AuthForward { .. }
-        | Refinement::Priority(_) => false,
+        | Refinement::Retry { .. }
+        | Refinement::Priority(_) => kind == Kind::Http,
+        Refinement::Mirror { .. } | Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
     }
 }
 
