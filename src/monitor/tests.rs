@@ -61,6 +61,7 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         reason: if ok { String::new() } else { "3 probes failed".to_owned() },
         weight: if state == ServerState::Draining { 0 } else { 2 },
         portion: 100,
+        ejected: None,
         changes: Vec::new(),
         drained: false,
         backup: false,
@@ -76,8 +77,14 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
 }
 
 pub fn view() -> View {
-    let pool =
-        |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", waiting: 0, servers };
+    let pool = |number, name: &str, servers| PoolView {
+        number,
+        name: name.into(),
+        scheduler: "wrr",
+        panics: None,
+        waiting: 0,
+        servers,
+    };
     View {
         pid: 42,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -308,6 +315,8 @@ fn the_view_is_that_of_the_farm() {
             retry: Retry::default(),
             most: Most::default(),
             queue: 0,
+            outlier: None,
+            slow_start: None,
             timeouts: Default::default(),
             send_proxy: None,
             tls: None,

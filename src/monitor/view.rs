@@ -77,6 +77,8 @@ pub struct PoolView {
     pub number: u32,
     pub name: Arc<str>,
     pub scheduler: &'static str,
+    /// Too few servers are up, so that all are used; `None` where that never is so.
+    pub panics: Option<bool>,
     /// Requests that wait for a server.
     pub waiting: u64,
     pub servers: Vec<ServerView>,
@@ -99,6 +101,8 @@ pub struct ServerView {
     pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
+    /// Out for a while because of how it answered; `None` where nobody looks at that.
+    pub ejected: Option<bool>,
     pub backup: bool,
     /// Requests in flight at most.
     pub limit: Option<u32>,
@@ -183,16 +187,18 @@ impl View {
 }
 
 fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
+    let outlier = pool.config().outlier.as_ref();
     PoolView {
         number: pool.id(),
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
         waiting: pool.gate().waiting() as u64,
-        servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
+        panics: outlier.filter(|outlier| outlier.panic > 0).map(|_| pool.panics()),
+        servers: pool.servers().iter().map(|server| server_view(server, outlier.is_some(), now)).collect(),
     }
 }
 
-fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
+fn server_view(server: &LiveServer, looked_at: bool, now: SystemTime) -> ServerView {
     let mut standing = server.standing();
     let portion = server.portion();
     let state = match standing.health {
@@ -224,6 +230,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         weight: server.weight(),
         portion,
         drained: server.is_drained(),
+        ejected: looked_at.then(|| server.is_ejected()),
         backup: server.is_backup(),
         limit: server.limit(),
         in_flight: server.in_flight().into(),

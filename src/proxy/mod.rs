@@ -12,6 +12,7 @@ mod announced;
 mod answer;
 mod channels;
 mod client;
+mod conduct;
 mod connection;
 mod failure;
 mod finish;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::channels::{self, Place};
+use super::conduct;
 use super::failure::{Failure, FailureKind};
 use super::tuned::Tuned;
 use super::worker::Worker;
@@ -218,6 +219,9 @@ pub async fn connect(
         let error = match new(worker, pool, &lease, greeting, take, limit, timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
+                if take == Take::Opaque {
+                    conduct::reached(worker, pool, &lease, started.elapsed());
+                }
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
             }
             Err(error) => error,
@@ -237,6 +241,9 @@ pub async fn connect(
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
+        if kind != FailureKind::Shortage {
+            conduct::not_reached(worker, pool, &lease);
+        }
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
         let retry = tries.retry(pool);
         if kind == FailureKind::Shortage || !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {

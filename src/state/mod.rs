@@ -7,10 +7,12 @@
 
 pub mod changes;
 pub mod commands;
+pub mod conduct;
 pub mod connections;
 pub mod counted;
 pub mod counters;
 pub mod crowd;
+pub mod ejected;
 pub mod farm;
 pub mod gate;
 pub mod generations;

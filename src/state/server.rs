@@ -7,14 +7,16 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::{Change, Changes, Evidence};
+use super::conduct::Conduct;
+use super::ejected::{Bench, Rise};
 use super::gate::{Count, Gate};
 use super::pool::LivePool;
 use crate::balance;
 use crate::model::check::{Probe, Start};
-use crate::model::pool::{Address, Pool, Server};
+use crate::model::pool::{Address, Outlier, Pool, Server};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -74,6 +76,7 @@ pub struct LiveServer {
     way: AtomicU32,
     /// How often its connections were to be closed at once.
     cuts: AtomicU32,
+    conduct: Conduct,
     slow: Mutex<Slow>,
 }
 
@@ -99,6 +102,11 @@ struct Slow {
     starts_down: bool,
     /// What it says of itself.
     advice: Advice,
+    bench: Bench,
+    /// It came up lately.
+    rise: Option<Rise>,
+    /// How long it then takes to get its whole share.
+    slow_start: Option<Duration>,
     changes: Changes,
     /// Since when it is drained, or is not any more.
     drained_since: SystemTime,
@@ -130,6 +138,7 @@ impl LiveServer {
             drained: AtomicBool::new(false),
             way: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
+            conduct: Conduct::default(),
             slow: Mutex::new(Slow {
                 configured: server.address.clone(),
                 address,
@@ -139,6 +148,9 @@ impl LiveServer {
                 last_probe: None,
                 starts_down: false,
                 advice: Advice::default(),
+                bench: Bench::default(),
+                rise: None,
+                slow_start: None,
                 changes: Changes::default(),
                 drained_since: now,
                 manner: None,
@@ -159,6 +171,10 @@ impl LiveServer {
         slow.pool = Weak::clone(pool);
         let elsewhere = slow.configured != server.address;
         let before = slow.manner.replace(manner);
+        slow.slow_start = of.slow_start;
+        if of.outlier.is_none() {
+            slow.bench = Bench::default();
+        }
         slow.starts_down = checks.iter().any(|check| check.start == Start::Down);
         if elsewhere || before.is_some_and(|before| before != manner) {
             self.way.fetch_add(1, Ordering::Relaxed);
@@ -169,6 +185,8 @@ impl LiveServer {
             slow.address = first_address(&server.address);
             slow.address_since = SystemTime::now();
             slow.changes.note("moved", format!("its address is {} now", server.address));
+            (slow.bench, slow.rise) = (Bench::default(), None);
+            self.conduct.forget();
             slow.forget();
         }
         if !checked && (slow.checked || slow.standing.why != NO_CHECK) {
@@ -331,7 +349,12 @@ impl LiveServer {
     pub fn standing(&self) -> Standing {
         let slow = self.slow();
         match &slow.address {
-            Ok(_) => slow.standing.clone(),
+            Ok(_) => match slow.bench.why() {
+                Some((why, since)) if slow.standing.health == Health::Up => {
+                    Standing { health: Health::Down, why: why.to_owned(), since }
+                }
+                _ => slow.standing.clone(),
+            },
             Err(why) => Standing { health: Health::Down, why: why.clone(), since: slow.address_since },
         }
     }
@@ -356,6 +379,9 @@ impl LiveServer {
         if !slow.checked || slow.standing.health != health {
             let (what, why) = (health.word().to_owned(), why.clone());
             slow.changes.add(Change { at, what, why, evidence: evidence() });
+        }
+        if slow.checked && slow.standing.health == Health::Down && health == Health::Up {
+            slow.begin_to_rise();
         }
         slow.checked = true;
         slow.standing.health = health;
@@ -393,10 +419,59 @@ impl LiveServer {
         true
     }
 
-    /// How much of its weight it has now, in percent. Takes a lock.
+    /// How much of its weight it has now, in percent: what its agent wants, and less while it has come up lately. Takes a
+    /// lock.
     pub fn portion(&self) -> u32 {
         let slow = self.slow();
-        if slow.advice.drain { 0 } else { slow.advice.share }
+        let share = if slow.advice.drain { 0 } else { slow.advice.share };
+        match slow.rise {
+            Some(rise) if share > 0 => (share * rise.portion(Instant::now()) / 100).max(1),
+            _ => share,
+        }
+    }
+
+    /// How it has answered lately.
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// It is out for a while because of how it answered. Takes a lock.
+    pub fn is_ejected(&self) -> bool {
+        self.slow().bench.is_out()
+    }
+
+    /// Takes it out for a while: for how long. The caller has the pool's plan made anew.
+    pub fn eject(&self, why: &str, outlier: &Outlier, now: Instant) -> Duration {
+        let mut slow = self.slow();
+        let time = slow.bench.eject(why, outlier, now);
+        let why = slow.bench.why().map(|(why, _)| why.to_owned()).unwrap_or_default();
+        slow.changes.note("ejected", why);
+        self.settle(&slow);
+        time
+    }
+
+    /// Brings it back when its time is over, with nothing held against it. Whether it was; the caller then has the
+    /// pool's plan made anew.
+    pub fn release(&self, now: Instant) -> bool {
+        let mut slow = self.slow();
+        let released = slow.bench.release(now);
+        if released {
+            self.conduct.forget();
+            slow.begin_to_rise();
+            slow.changes.note("returned", "its time out is over");
+            self.settle(&slow);
+        }
+        released
+    }
+
+    /// Whether its share is still growing, or has just become whole: the pool's plan is then to be made anew.
+    pub fn rises(&self, now: Instant) -> bool {
+        let mut slow = self.slow();
+        let Some(rise) = slow.rise else { return false };
+        if rise.portion(now) >= 100 {
+            slow.rise = None;
+        }
+        true
     }
 
     /// What it says of itself, by an agent. Takes a lock.
@@ -472,7 +547,7 @@ impl LiveServer {
     }
 
     fn settle(&self, slow: &Slow) -> bool {
-        let up = slow.address.is_ok() && slow.standing.health == Health::Up;
+        let up = slow.address.is_ok() && slow.standing.health == Health::Up && !slow.bench.is_out();
         self.up.swap(up, Ordering::Relaxed) != up
     }
 
@@ -497,6 +572,10 @@ fn plan(slow: MutexGuard<'_, Slow>) {
 }
 
 impl Slow {
+    fn begin_to_rise(&mut self) {
+        self.rise = self.slow_start.map(|whole| Rise::new(whole, Instant::now()));
+    }
+
     /// Nothing is known any more; checks will tell.
     fn forget(&mut self) {
         self.forget_for(NOT_CHECKED);

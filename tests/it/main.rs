@@ -34,6 +34,7 @@ mod import;
 mod import_peers;
 mod opaque;
 mod overload;
+mod passive;
 mod proxy_header;
 mod refinements;
 mod reload;

@@ -8,6 +8,7 @@ mod address;
 mod check;
 mod layer4;
 mod listen;
+mod outlier;
 mod pool;
 mod probe;
 mod process;

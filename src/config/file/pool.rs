@@ -1,13 +1,14 @@
 //! `[pool.NAME]`: servers that serve the same thing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
-use super::{scheduler, server, settings, table_place, tls, unbuilt};
-use crate::model::pool::{Most, Protocol, ProxyVersion, Retry, Scheduler, Server};
+use super::{outlier, scheduler, server, settings, table_place, tls, unbuilt};
+use crate::model::pool::{Most, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -21,6 +22,8 @@ pub struct Pool {
     pub most: Most,
     /// As in [`crate::model::pool::Pool`].
     pub queue: u32,
+    pub outlier: Option<Outlier>,
+    pub slow_start: Option<Duration>,
     pub timeouts: Timeouts,
     pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
@@ -46,6 +49,8 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         retry: Retry::default(),
         most: Most::default(),
         queue: 0,
+        outlier: None,
+        slow_start: None,
         timeouts: general.clone(),
         send_proxy: None,
         tls: None,
@@ -86,6 +91,10 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     let tls_entry = fields.get("tls");
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
     pool.protocol = protocol(&mut fields, tls_entry.is_some(), pool.send_proxy.is_some());
+    if let Some(entry) = fields.get("outlier") {
+        pool.outlier = outlier::read(walk, &entry.node, name);
+    }
+    pool.slow_start = fields.get("slow-start").and_then(|entry| walk.duration(&entry.node, "slow-start", false));
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
@@ -120,16 +129,12 @@ fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> P
 fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
     let walk = fields.walk;
     type Reader = fn(&Walk<'_>, &Node, &str);
-    let tables: [(&'static str, Reader); 2] = [("affinity", unbuilt::affinity), ("outlier", unbuilt::outlier)];
+    let tables: [(&'static str, Reader); 1] = [("affinity", unbuilt::affinity)];
     for (key, read) in tables {
         if let Some(entry) = fields.get(key) {
             read(walk, &entry.node, &format!("[pool.{name}] {key}"));
             walk.not_built(&entry.key_origin, format_args!("pool.{name}: {key}"));
         }
-    }
-    if let Some(entry) = fields.get("slow-start") {
-        walk.duration(&entry.node, "slow-start", false);
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: slow-start"));
     }
 }
 
