@@ -19,6 +19,7 @@ mod bodies;
 mod body_rules;
 mod browser;
 mod chaos;
+mod checks;
 mod clients;
 mod commands;
 mod conformance;
