@@ -168,6 +168,8 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             retry: raw.retry.clone(),
             most: raw.most,
             queue: raw.queue,
+            outlier: raw.outlier.clone(),
+            slow_start: raw.slow_start,
             timeouts: raw.timeouts.clone(),
             send_proxy: raw.send_proxy,
             tls: raw.tls.clone().map(|tls| PoolTls {

@@ -111,6 +111,8 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         retry: Retry::default(),
         most: Most::default(),
         queue: 0,
+        outlier: None,
+        slow_start: None,
         timeouts: Timeouts::default(),
         send_proxy: None,
         tls: None,

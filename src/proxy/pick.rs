@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::bound::Bound;
 use super::channels::{self, Place};
+use super::conduct;
 use super::failure::{Failure, FailureKind};
 use super::retry;
 use super::tuned::Tuned;
@@ -236,6 +237,9 @@ pub async fn connect(
         let error = match new(worker, pool, &lease, greeting, take, tries.timeouts(pool), timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
+                if take == Take::Opaque {
+                    conduct::reached(worker, pool, &lease, started.elapsed());
+                }
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
             }
             Err(error) => error,
@@ -255,6 +259,9 @@ pub async fn connect(
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
+        if kind != FailureKind::Shortage {
+            conduct::not_reached(worker, pool, &lease);
+        }
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
         if kind == FailureKind::Shortage || !retry::may(worker, pool, tries, RetryReason::Connect) {
             return Err(failure);

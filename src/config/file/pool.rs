@@ -1,14 +1,15 @@
 //! `[pool.NAME]`: servers that serve the same thing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
-use super::{affinity, scheduler, server, settings, table_place, tls, unbuilt};
+use super::{affinity, outlier, scheduler, server, settings, table_place, tls};
 use crate::model::affinity::Affinity;
-use crate::model::pool::{Most, Protocol, ProxyVersion, Retry, Scheduler, Server};
+use crate::model::pool::{Most, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -22,6 +23,8 @@ pub struct Pool {
     pub most: Most,
     /// As in [`crate::model::pool::Pool`].
     pub queue: u32,
+    pub outlier: Option<Outlier>,
+    pub slow_start: Option<Duration>,
     pub timeouts: Timeouts,
     pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
@@ -48,6 +51,8 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         retry: Retry::default(),
         most: Most::default(),
         queue: 0,
+        outlier: None,
+        slow_start: None,
         timeouts: general.clone(),
         send_proxy: None,
         tls: None,
@@ -90,7 +95,10 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
     pool.protocol = protocol(&mut fields, tls_entry.is_some(), pool.send_proxy.is_some());
     pool.affinity = affinity::read(&mut fields, name);
-    not_built_yet(&mut fields, name);
+    if let Some(entry) = fields.get("outlier") {
+        pool.outlier = outlier::read(walk, &entry.node, name);
+    }
+    pool.slow_start = fields.get("slow-start").and_then(|entry| walk.duration(&entry.node, "slow-start", false));
     fields.finish();
     Some(pool)
 }
@@ -119,22 +127,6 @@ fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> P
         };
     }
     protocol
-}
-
-fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
-    let walk = fields.walk;
-    type Reader = fn(&Walk<'_>, &Node, &str);
-    let tables: [(&'static str, Reader); 1] = [("outlier", unbuilt::outlier)];
-    for (key, read) in tables {
-        if let Some(entry) = fields.get(key) {
-            read(walk, &entry.node, &format!("[pool.{name}] {key}"));
-            walk.not_built(&entry.key_origin, format_args!("pool.{name}: {key}"));
-        }
-    }
-    if let Some(entry) = fields.get("slow-start") {
-        walk.duration(&entry.node, "slow-start", false);
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: slow-start"));
-    }
 }
 
 /// `{ limit = 1000, timeout = "5s" }`; the time goes before `[pool.NAME.timeouts] queue`.
