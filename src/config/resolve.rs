@@ -163,6 +163,7 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            hedge: raw.hedge,
             most: raw.most,
             queue: raw.queue,
             timeouts: raw.timeouts.clone(),

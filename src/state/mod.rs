@@ -19,6 +19,7 @@ pub mod histogram;
 pub mod labels;
 pub mod names;
 pub mod orders;
+mod pace;
 pub mod pool;
 pub mod rates;
 pub mod rule_hits;
