@@ -166,6 +166,7 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            hedge: raw.hedge,
             most: raw.most,
             queue: raw.queue,
             outlier: raw.outlier.clone(),

@@ -317,6 +317,7 @@ fn the_view_is_that_of_the_farm() {
             servers: vec![configured("web1", 2), configured("web2", 0)],
             checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
+            hedge: None,
             most: Most::default(),
             queue: 0,
             outlier: None,

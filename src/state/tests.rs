@@ -31,6 +31,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         servers,
         checks: Vec::new(),
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
         outlier: None,

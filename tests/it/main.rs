@@ -28,6 +28,7 @@ mod conformance;
 mod deadlines;
 mod demo;
 mod drain;
+mod hedge;
 mod http2;
 mod http2_floods;
 mod http2_frames;
