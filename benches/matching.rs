@@ -163,8 +163,9 @@ fn decide(table: &Table, (path, tenant, cookie): &(String, String, String)) -> O
         alpn: &[],
         certificate: None,
         no_tls: false,
+        body: reeve::route::Body::Empty,
     };
-    let rule = table.section(Kind::Http, black_box(head.host))?.decide(&head, &mut || 0)?;
+    let rule = table.section(Kind::Http, black_box(head.host))?.decide_with(None, &head, &mut || 0)?;
     // What the caller goes on with.
     match rule.action() {
         Action::Use { target: Target::Pool(pool), .. } => Some(rule.number() + *pool as u32),

@@ -66,7 +66,8 @@ pub enum Command {
     /// Say where a request would go, and why not elsewhere; asks the files, not the running process.
     #[command(
         after_help = "Examples:\n  reeve explain GET http://shop.example/img/a.png\n  reeve explain tcp sni:mail.example\n  reeve explain GET /api/v1 \
-                            -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n\nExits with 1 when no rule takes the request."
+                            -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n  reeve explain POST /rpc -H 'host: shop.example' \
+                            -H 'content-type: application/json' --body '{\"type\": \"buy\"}'\n\nExits with 1 when no rule takes the request."
     )]
     Explain(ExplainArguments),
     /// Print another program's configuration as reeve.toml and rules, with a note at what has no equal here.
@@ -79,8 +80,8 @@ pub enum Command {
     #[command(after_help = concat!("Example: reeve status --format json", not_reached!()))]
     Status(ClientArguments),
     /// Each server of each pool: up or down and why, its weight, what it has in hand.
-    #[command(after_help = concat!("Example: reeve servers", not_reached!()))]
-    Servers(ClientArguments),
+    #[command(after_help = concat!("Examples:\n  reeve servers\n  reeve servers web/web1\n  reeve servers --long", not_reached!()))]
+    Servers(ServersArguments),
     /// The connections of each listener, and those kept to each server.
     #[command(after_help = concat!("Example: reeve connections --socket /run/reeve/reeve.sock", not_reached!()))]
     Connections(ClientArguments),
@@ -146,6 +147,18 @@ pub struct ReloadArguments {
     /// Only the files of lists and maps, and not what else has been edited [default: everything].
     #[arg(value_enum)]
     pub what: Option<ReloadWhat>,
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ServersArguments {
+    /// Only this pool, or this server of it, with what became of them lately.
+    #[arg(value_name = "POOL[/SERVER]")]
+    pub name: Option<String>,
+    /// What became of each lately, and what its checks said and heard then.
+    #[arg(long)]
+    pub long: bool,
     #[command(flatten)]
     pub client: ClientArguments,
 }
@@ -216,6 +229,9 @@ pub struct ExplainArguments {
     /// A field of the request, as 'name: value'; can be given again.
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(String, String)>,
+    /// The body of the request.
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
     /// The client's address.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub from: IpAddr,
@@ -338,7 +354,11 @@ mod tests {
         assert!(run.texts.base.is_none() && run.socket.is_none() && run.texts.set.overrides.is_empty());
         let Command::Demo(demo) = parse("reeve demo").unwrap() else { panic!("not demo") };
         assert!(!demo.json && demo.stop_after.is_none());
-        let Command::Servers(client) = parse("reeve servers --socket /x --format json").unwrap() else { panic!() };
+        let Command::Servers(ServersArguments { client, .. }) =
+            parse("reeve servers --socket /x --format json").unwrap()
+        else {
+            panic!()
+        };
         assert_eq!((client.socket, client.output.format), (Some("/x".into()), Format::Json));
     }
 

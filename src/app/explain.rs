@@ -15,13 +15,12 @@ use self::report::{Outcome, Report, SectionReport, Step, Winner};
 use super::args::{ExplainArguments, Format};
 use super::check::{self, Prepared};
 use super::{FAULT, UNEXPECTED, output, request};
-use crate::model::Config;
 use crate::model::fault::Place;
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::Scheduler;
 use crate::model::rule::{HostPattern, Key, Kind, Section, Target, Template, TemplatePart};
+use crate::model::{Config, Limits};
 use crate::route::explain::Verdict;
-use crate::route::{self, Action, Change, Head, Rule};
+use crate::route::{self, Action, Body, Change, Content, Head, Rule};
 use crate::wire::field::Field;
 
 /// `reeve explain METHOD URL`.
@@ -99,6 +98,8 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
     if !asked.host.is_empty() && !fields.iter().any(|field| field.is("host")) {
         fields.push(Field { name: "host", value: asked.host.as_bytes() });
     }
+    let content = arguments.body.as_deref().map(Content::new);
+    let too_large = arguments.body.as_ref().is_some_and(|body| body.len() > Limits::CONDITION_BODY);
     let head = Head {
         method: &arguments.method,
         host: &asked.host,
@@ -111,6 +112,11 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         alpn: &[],
         certificate: None,
         no_tls: false,
+        body: match &content {
+            Some(_) if too_large => Body::TooLarge,
+            Some(content) => Body::Whole(content),
+            None => Body::Empty,
+        },
     };
     let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();
     let winner = steps.iter().find(|step| step.verdict == Verdict::Takes).map(|step| step.rule);
@@ -190,7 +196,6 @@ fn told(rule: &Rule, verdict: &Verdict) -> Step {
     let failed = match verdict {
         Verdict::Takes => None,
         Verdict::Fails { condition, seen } => Some((condition.clone(), seen.clone())),
-        Verdict::Off { condition } => Some((condition.clone(), "not built yet".to_owned())),
     };
     Step { id: rule.id().to_string(), place: rule.place().clone(), failed }
 }
@@ -219,10 +224,7 @@ fn to_pool(config: &Config, pool: usize, rule: Option<&Rule>, head: &Head<'_>) -
     let Some(pool) = config.pools.get(pool) else { return Outcome::NoRoute };
     let by = match rule.map(Rule::action) {
         Some(Action::Use { by: Some(by), .. }) => Some(by),
-        _ => match &pool.scheduler {
-            Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key),
-            _ => None,
-        },
+        _ => pool.scheduler.key(),
     };
     let server = |server: &crate::model::pool::Server| {
         let note = match (server.weight, server.backup) {
@@ -261,7 +263,7 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
             }
         });
     }
-    changes.extend(rule.refined().map(refined::lines).unwrap_or_default());
+    changes.extend(rule.refined().map(|refined| refined::lines(refined, config)).unwrap_or_default());
     let looked_up = match rule.action() {
         Action::Use { target: Target::Map { key, .. }, .. } => {
             let value = route::key_text(key, Some(rule), head);

@@ -22,7 +22,7 @@ use super::check::Prepared;
 use super::running::clients::Clients;
 use super::running::listeners::Listeners;
 use super::running::orders::{REGEXES_COMPILED, obey, tell};
-use super::running::{Ready, Running, StartError, lists};
+use super::running::{Ready, Running, StartError, lists, memory};
 use super::upgrade::{Before, Heir, Leaving, Origin, Settling, leave};
 use super::{START_FAILED, output};
 use crate::config;
@@ -118,8 +118,10 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     report_panics(running.tallies.count_panics());
     let room = Room { descriptors, workers: count };
     let mut threads = Vec::with_capacity(count);
+    let (ended, ends) = mpsc::channel(count);
     for (number, commands) in commands.into_iter().enumerate() {
-        threads.push(spawn_worker(number, running.farm.clone(), running.logs.slot(), commands, room)?);
+        let ended = ended.clone();
+        threads.push(spawn_worker(number, running.farm.clone(), running.logs.slot(), commands, room, ended)?);
     }
     let (control, settling) = match heir {
         None => {
@@ -141,8 +143,8 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     say(&started, count);
     (options.ready)(&started);
     warm_up(&running.farm)?;
-    let ends = Ends { threads, signals, stop_after: options.stop_after };
-    let mut running = runtime.block_on(control_thread(running, settling, ends));
+    let ends = Ends { threads, ended: ends, signals, stop_after: options.stop_after };
+    let (mut running, lost) = runtime.block_on(control_thread(running, settling, ends));
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Some(running) = &mut running {
@@ -155,7 +157,10 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
         }
     }
     tracing::info!("stopped");
-    Ok(())
+    match lost {
+        Some(worker) => Err(StartError::Other(format!("worker {worker} ended by a fault; see the log"))),
+        None => Ok(()),
+    }
 }
 
 /// Goes on where another process is: with its sockets, and what it knows. When this returns, both accept.
@@ -219,14 +224,29 @@ fn spawn_worker(
     logs: LogSlot,
     commands: Commands,
     room: Room,
+    ended: mpsc::Sender<usize>,
 ) -> Result<JoinHandle<Option<Counters>>, StartError> {
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
+            let _told = TellEnd { number, ended };
             let counted = proxy::run(Start { number, farm, logs, commands, room });
-            counted.inspect_err(|error| tracing::error!(worker = number, %error, "a worker could not start")).ok()
+            counted.inspect_err(|error| tracing::error!(worker = number, %error, "a worker cannot go on")).ok()
         })
         .map_err(|error| StartError::Other(format!("worker {number} cannot be started: {error}")))
+}
+
+/// Says that a worker's thread has ended, by a panic too.
+struct TellEnd {
+    number: usize,
+    ended: mpsc::Sender<usize>,
+}
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        // There is room for every worker; at the end of the process nobody listens.
+        let _ = self.ended.try_send(self.number);
+    }
 }
 
 /// Without its control socket Reeve serves all the same, but says so.
@@ -258,19 +278,23 @@ fn say(started: &Started, workers: usize) {
 /// What is needed to end it all.
 struct Ends {
     threads: Vec<JoinHandle<Option<Counters>>>,
+    /// Numbers of workers whose threads have ended.
+    ended: mpsc::Receiver<usize>,
     signals: Signals,
     stop_after: Option<Duration>,
 }
 
-/// Everything that is not on the request path, until a signal ends it or another process has taken over.
-async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends) -> Option<Running> {
-    let Ends { threads, mut signals, stop_after } = ends;
+/// Everything that is not on the request path, until a signal ends it or another process has taken over. Also the
+/// worker whose end made it end.
+async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends) -> (Option<Running>, Option<usize>) {
+    let Ends { threads, mut ended, mut signals, stop_after } = ends;
     let (farm, workers, tallies) = (running.farm.clone(), running.workers.clone(), running.tallies.clone());
     let (stop, stopped) = watch::channel(false);
     let (no_more_orders, last_order) = watch::channel(false);
     let (orders, queue) = mpsc::channel(orders::QUEUE);
     let source = Source::new(farm.clone(), tallies.clone(), workers.clone(), orders.clone());
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
+    let memory = tokio::spawn(memory::watch(farm.clone(), stopped.clone()));
     let certificates = tokio::spawn(tls::watch(running.force.subscribe(), stopped.clone()));
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
     let sessions = tokio::spawn(sessions::run(farm.clone(), stopped.clone()));
@@ -288,9 +312,15 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     });
     let before = running.before.clone();
     let mut obeying = tokio::spawn(obey(running, queue, last_order));
-    let mut obeyed = None;
+    let (mut obeyed, mut lost) = (None, None);
     let told = loop {
         tokio::select! {
+            // What waits at its sockets would never be served: whoever looks after the process starts another one.
+            Some(worker) = ended.recv() => {
+                tracing::error!(worker, "a worker has ended by a fault of Reeve: the process ends too");
+                lost = Some(worker);
+                break true;
+            }
             () = signals.stop_or(stop_after, &orders) => break true,
             ended = &mut obeying, if obeyed.is_none() => {
                 if let Err(error) = &ended {
@@ -351,12 +381,12 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
         }
     };
     // All end at once; what they were doing matters no more.
-    let all = async { tokio::join!(health, certificates, lists, monitor, clients, sessions) };
+    let all = async { tokio::join!(health, memory, certificates, lists, monitor, clients, sessions) };
     let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     if let Some(running) = &mut running {
         running.control.send_replace(None);
     }
-    running
+    (running, lost)
 }
 
 /// Waits for the workers to end; what they counted.

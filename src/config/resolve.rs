@@ -10,9 +10,10 @@ use super::closest::closest;
 use super::file::{File, Listen, Named, NamedCheck, Page, Taken};
 use super::source::{Seen, Sources};
 use super::{fault, read, reason, rules};
+use crate::model::check::Check;
 use crate::model::config::{Log, LogTarget};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Check, Pool};
+use crate::model::pool::Pool;
 use crate::model::rule::{Kind, RuleSet, Term, Test};
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Place};
@@ -154,7 +155,7 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
         let checks = raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults));
         let spoken = |check: Check| Check {
             protocol: raw.protocol,
-            send_proxy: raw.send_proxy.filter(|_| check.port.is_none()),
+            send_proxy: raw.send_proxy.filter(|_| !check.is_elsewhere()),
             ..check
         };
         Pool {
@@ -163,6 +164,8 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            most: raw.most,
+            queue: raw.queue,
             timeouts: raw.timeouts.clone(),
             send_proxy: raw.send_proxy,
             tls: raw.tls.clone().map(|tls| PoolTls {

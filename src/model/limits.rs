@@ -20,6 +20,10 @@ pub struct Limits {
     /// Client connections of one process; beyond, new ones wait in the kernel's queue. Each takes up
     /// to two descriptors. 0: as many as the descriptor limit allows.
     pub connections: usize,
+    /// Memory that this process may have in use, in bytes: beyond, requests and new connections are turned
+    /// away until it is less. 0: nine tenths of what the machine gives it (its control group), if that says
+    /// anything.
+    pub memory: u64,
     /// Idle connections kept to one server by one worker.
     pub idle_per_server: usize,
     /// Requests served on one client connection before it is closed, so that load can be rebalanced.
@@ -28,10 +32,32 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What a check may send, in bytes: a request, no document.
+    pub const CHECK_SENT: usize = 4 << 10;
+    /// As much of an answer to a check is read; a health page is shorter.
+    pub const CHECK_HEARD: usize = 64 << 10;
+    /// A line of an answer to a check. RFC 5321 §4.5.3.1.5 has 512, capabilities of IMAP reach 1,500.
+    pub const CHECK_LINE: usize = 4 << 10;
+    /// Lines of one such answer: FTP servers greet with pages of rules.
+    pub const CHECK_LINES: usize = 1000;
+    /// What a check keeps to be shown of what it said and heard, each.
+    pub const CHECK_SHOWN: usize = 400;
+    /// Programs run for checks at a time; more wait for their turn.
+    pub const CHECK_COMMANDS: usize = 32;
+    /// Changes of a server's health that are remembered.
+    pub const CHANGES_KEPT: usize = 16;
     /// The largest `header-count` that can be configured; the parser's table is of this size.
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
     pub const HEADER_BYTES_CEILING: usize = 1 << 20;
+    /// A request's body that rules look at, kept until a server is chosen; forms and calls of APIs are smaller by far.
+    /// In chunks it may take twice as much. It is also what can be sent once more to another server.
+    pub const CONDITION_BODY: usize = 64 << 10;
+    /// Copies of requests that one worker has under way to other pools; more are dropped. Each holds a head and a body of
+    /// [`Limits::CONDITION_BODY`] at most: 16 MiB in all where they are that large.
+    pub const MIRRORS: usize = 128;
+    /// Bytes of the answer to a copy that are read before its connection is closed: reading a short one to its end keeps the connection.
+    pub const MIRRORED_ANSWER: usize = 1 << 20;
     /// A TLS ClientHello with its record headers. With post-quantum key shares and a ticket one has 2 to
     /// 4 KiB; one record holds no more than this.
     pub const HELLO_BYTES: usize = 16 << 10;
@@ -77,6 +103,7 @@ impl Default for Limits {
             trailer_bytes: 8 << 10,
             trailer_count: 32,
             connections: 0,
+            memory: 0,
             idle_per_server: 512,
             requests_per_connection: 0,
         }

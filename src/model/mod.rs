@@ -4,6 +4,7 @@
 //! everything else only reads them.
 
 pub mod affinity;
+pub mod check;
 pub mod config;
 pub mod fault;
 pub mod limits;

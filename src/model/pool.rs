@@ -1,12 +1,11 @@
-//! Servers that serve the same thing, how one of them is chosen, and how their health is known.
+//! Servers that serve the same thing, and how one of them is chosen.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Timeouts;
 use super::affinity::Affinity;
+use super::check::Check;
 use super::fault::Place;
 use super::rule::Key;
 use super::tls::PoolTls;
@@ -19,6 +18,11 @@ pub struct Pool {
     /// A server is up when all of them are; none: always up.
     pub checks: Vec<Check>,
     pub retry: Retry,
+    /// Of all its servers together.
+    pub most: Most,
+    /// Requests that may wait for a server that is not full; 0: none waits. How long they do is
+    /// `timeouts.queue`.
+    pub queue: u32,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
     /// Each connection to its servers begins with a PROXY header of this version.
@@ -72,12 +76,35 @@ pub struct Server {
     pub address: Address,
     /// Share of the load against the other servers; 0 takes no new client (drains).
     pub weight: u32,
-    /// Requests in flight at most, over all cores (`max-connections` and `max-requests` mean the
-    /// same for HTTP/1, which has one request a connection).
-    pub limit: Option<u32>,
+    pub most: Most,
     /// Used only while no other server of the pool is.
     pub backup: bool,
     pub place: Place,
+}
+
+/// How much there may be at once, over all cores; `None`: no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Most {
+    /// Connections in use; idle ones do not count.
+    pub connections: Option<u32>,
+    /// Requests in flight.
+    pub requests: Option<u32>,
+}
+
+impl Most {
+    /// Requests in flight at most to servers that are spoken to in this: where each request has a connection of its
+    /// own, the two mean the same.
+    pub fn in_flight(self, protocol: Protocol) -> Option<u32> {
+        match protocol {
+            Protocol::Http1 => self.connections.into_iter().chain(self.requests).min(),
+            Protocol::H2c | Protocol::H2 | Protocol::Auto => self.requests,
+        }
+    }
+
+    /// Connections in use at most, where they have to be counted apart from requests.
+    pub fn in_use(self, protocol: Protocol) -> Option<u32> {
+        self.connections.filter(|_| protocol != Protocol::Http1)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -109,14 +136,38 @@ pub enum Scheduler {
     Lc,
     /// Fewest requests in flight for its weight.
     Wlc,
+    /// Fewest requests in flight for its weight, the new one included.
+    Sed,
+    /// An idle one, else as `Sed`.
+    Nq,
+    /// The heaviest.
+    Fo,
+    /// The heaviest that has no more requests in flight than its weight.
+    Ovf,
+    /// The first that is not full.
+    First,
     /// At random, in proportion to the weights.
     Random,
+    /// The better of two at random.
+    Twos,
+    /// The shortest time to answer for what it has in flight, and its weight.
+    Ewma,
     /// Rendezvous hashing by a key.
     Hash { key: Key },
     /// Maglev hashing by a key.
     Mh { key: Key },
-    /// Parsed and checked, but not built yet: `wrr` serves in its place, and a note says so.
-    Unbuilt { word: &'static str },
+    /// Buckets of keys, by weight.
+    Sh { key: Key },
+    /// Buckets of keys.
+    Dh { key: Key },
+    /// The server that has a key, while it can bear it.
+    Lblc { key: Key },
+    /// The servers that have a key, while they can bear it.
+    Lblcr { key: Key },
+    /// The same, of what can be borne as a share of all.
+    Content { key: Key },
+    /// One of those that go by a key, with a bound: no server has more than `factor` times its share.
+    Bounded { of: Box<Scheduler>, factor: f64 },
 }
 
 impl Scheduler {
@@ -127,10 +178,37 @@ impl Scheduler {
             Scheduler::Wrr => "wrr",
             Scheduler::Lc => "lc",
             Scheduler::Wlc => "wlc",
+            Scheduler::Sed => "sed",
+            Scheduler::Nq => "nq",
+            Scheduler::Fo => "fo",
+            Scheduler::Ovf => "ovf",
+            Scheduler::First => "first",
             Scheduler::Random => "random",
+            Scheduler::Twos => "twos",
+            Scheduler::Ewma => "ewma",
             Scheduler::Hash { .. } => "hash",
             Scheduler::Mh { .. } => "mh",
-            Scheduler::Unbuilt { word } => word,
+            Scheduler::Sh { .. } => "sh",
+            Scheduler::Dh { .. } => "dh",
+            Scheduler::Lblc { .. } => "lblc",
+            Scheduler::Lblcr { .. } => "lblcr",
+            Scheduler::Content { .. } => "content",
+            Scheduler::Bounded { of, .. } => of.word(),
+        }
+    }
+
+    /// What it goes by, where that is a key.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Scheduler::Hash { key }
+            | Scheduler::Mh { key }
+            | Scheduler::Sh { key }
+            | Scheduler::Dh { key }
+            | Scheduler::Lblc { key }
+            | Scheduler::Lblcr { key }
+            | Scheduler::Content { key } => Some(key),
+            Scheduler::Bounded { of, .. } => of.key(),
+            _ => None,
         }
     }
 }
@@ -144,67 +222,13 @@ pub struct Retry {
     pub on_connect: bool,
     /// Whether a request that a server of HTTP/2 says it has not looked at is tried again.
     pub on_refused: bool,
+    /// Retries at most, of all cores, in hundredths of a percent of the requests of the last ten seconds; three a second
+    /// are always allowed. `None`: as many as `attempts` makes.
+    pub budget: Option<u32>,
 }
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { attempts: 2, on_connect: true, on_refused: true }
+        Retry { attempts: 2, on_connect: true, on_refused: true, budget: None }
     }
-}
-
-/// How the health of a server is asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    pub probe: Probe,
-    /// From one probe to the next.
-    pub interval: Duration,
-    /// Share of the interval by which each wait is lengthened or shortened at random, 0.0 to 1.0.
-    pub jitter: f64,
-    /// For the whole probe, connecting included.
-    pub timeout: Duration,
-    /// Good probes in a row that bring a server up.
-    pub rise: u32,
-    /// Failed probes in a row that take it down.
-    pub fall: u32,
-    /// Port to probe, where it is not the server's own.
-    pub port: Option<u16>,
-    /// What an HTTP probe speaks: what the pool's servers are spoken to in.
-    pub protocol: Protocol,
-    /// The PROXY header that begins each probe, as it begins every other connection to these servers.
-    /// Not where `port` names another port: who listens there expects none.
-    pub send_proxy: Option<ProxyVersion>,
-    pub place: Place,
-}
-
-impl Check {
-    /// What a check does that says only its probe.
-    pub fn with(probe: Probe, place: Place) -> Check {
-        let seconds = Duration::from_secs;
-        Check {
-            probe,
-            interval: seconds(2),
-            jitter: 0.1,
-            timeout: seconds(1),
-            rise: 2,
-            fall: 3,
-            port: None,
-            protocol: Protocol::Http1,
-            send_proxy: None,
-            place,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// A connection can be made.
-    Tcp,
-    /// A request is answered with an expected status.
-    Http {
-        method: Arc<str>,
-        path: Arc<str>,
-        /// The Host field; the server's address where none is given.
-        host: Option<Arc<str>>,
-        expect_status: Vec<RangeInclusive<u16>>,
-    },
 }

@@ -136,10 +136,25 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
         let help = "Requests tried once more, by what had gone wrong.";
         families.counter("reeve_retries_total", help, &[("pool", pool), ("reason", reason)], count as f64);
     }
+    let mut sorted: Vec<_> = counters
+        .mirrors()
+        .filter_map(|(pool, result, count)| Some((names.pool(pool)?, result.as_str(), count)))
+        .collect();
+    sorted.sort_unstable();
+    for (pool, result, count) in sorted {
+        let help = "Copies of requests for another pool, by what came of them.";
+        families.counter("reeve_mirrored_total", help, &[("pool", pool), ("result", result)], count as f64);
+    }
 }
 
 fn servers(families: &mut Families, view: &View) {
     for pool in &view.pools {
+        let help = "Requests and connections that wait for a server that is not full.";
+        families.gauge("reeve_queue", help, &[("pool", &*pool.name)], pool.waiting as f64);
+        if let Some(refused) = pool.retries_refused {
+            let help = "Requests not tried once more because the budget for retries was used up.";
+            families.counter("reeve_retries_refused_total", help, &[("pool", &*pool.name)], refused as f64);
+        }
         for server in &pool.servers {
             let labels = [("pool", &*pool.name), ("server", &*server.name)];
             let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };

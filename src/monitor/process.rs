@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::sys::process::resident_bytes;
+
 /// What is not known (no /proc, say) is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Process {
@@ -21,7 +23,7 @@ impl Process {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).ok();
         Process {
             cpu_seconds: read("stat").and_then(|text| cpu_seconds(&text)),
-            resident_bytes: read("status").and_then(|text| resident_bytes(&text)),
+            resident_bytes: resident_bytes(),
             // One of them is the folder being read.
             open_files: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as u64),
             max_files: read("limits").and_then(|text| max_files(&text)),
@@ -35,12 +37,6 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some((user + system) as f64 / TICKS_PER_SECOND)
-}
-
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 fn max_files(limits: &str) -> Option<u64> {

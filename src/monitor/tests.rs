@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use super::report::{Connections, Problem, Servers, Status};
 use super::view::{AffinityView, ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
+use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
 use crate::state::affinity::learnt::Finding;
 use crate::state::commands::{Commands, ToWorker, Workers};
@@ -60,6 +61,8 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         since: Duration::from_secs(3700),
         reason: if ok { String::new() } else { "3 probes failed".to_owned() },
         weight: if state == ServerState::Draining { 0 } else { 2 },
+        portion: 100,
+        changes: Vec::new(),
         drained: false,
         backup: false,
         limit: Some(100),
@@ -78,6 +81,8 @@ pub fn view() -> View {
         number,
         name: name.into(),
         scheduler: "wrr",
+        waiting: 0,
+        retries_refused: None,
         servers,
         tickets: vec![("web1".into(), Finding::Opaque)],
     };
@@ -286,7 +291,7 @@ fn the_view_is_that_of_the_farm() {
         name: name.into(),
         address: Address::Ip("127.0.0.1:9001".parse().unwrap()),
         weight,
-        limit: Some(9),
+        most: Most { connections: None, requests: Some(9) },
         backup: false,
         place: place.clone(),
     };
@@ -308,8 +313,10 @@ fn the_view_is_that_of_the_farm() {
             name: "web".into(),
             scheduler: Scheduler::Wlc,
             servers: vec![configured("web1", 2), configured("web2", 0)],
-            checks: vec![Check::with(Probe::Tcp, place.clone())],
+            checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
+            most: Most::default(),
+            queue: 0,
             timeouts: Default::default(),
             send_proxy: None,
             tls: None,

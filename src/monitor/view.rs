@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::affinity::learnt::Finding;
 use crate::state::tallies::Tallies;
-use crate::state::{Farm, Health, LiveAffinity, LivePool, LiveServer};
+use crate::state::{Change, Farm, Health, LiveAffinity, LivePool, LiveServer};
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -91,6 +91,10 @@ pub struct PoolView {
     pub number: u32,
     pub name: Arc<str>,
     pub scheduler: &'static str,
+    /// Requests that wait for a server.
+    pub waiting: u64,
+    /// Retries that were not made for want of budget, where it is bounded.
+    pub retries_refused: Option<u64>,
     pub servers: Vec<ServerView>,
     /// What was found out about its servers' tickets, by their names; empty where nobody asks.
     pub tickets: Vec<(Arc<str>, Finding)>,
@@ -109,6 +113,8 @@ pub struct ServerView {
     /// Why it is in that state; empty where there is nothing to say.
     pub reason: String,
     pub weight: u32,
+    /// How much of it it has now, in percent.
+    pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
     pub backup: bool,
@@ -117,6 +123,8 @@ pub struct ServerView {
     pub in_flight: u64,
     /// The last probe, where it is checked.
     pub probe: Option<ProbeView>,
+    /// What became of it lately, the newest last.
+    pub changes: Vec<Arc<Change>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +212,8 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
         number: pool.id(),
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
+        waiting: pool.gate().waiting() as u64,
+        retries_refused: pool.config().retry.budget.map(|_| pool.gate().budget().refused()),
         servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
         tickets: pool.affinity().map(LiveAffinity::findings).unwrap_or_default(),
     }
@@ -211,6 +221,7 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
 
 fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
     let mut standing = server.standing();
+    let portion = server.portion();
     let state = match standing.health {
         _ if server.is_drained() => {
             standing.since = server.drained_since();
@@ -222,6 +233,10 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         }
         Health::Down => ServerState::Down,
         Health::Up if server.weight() == 0 => ServerState::Draining,
+        Health::Up if portion == 0 => {
+            standing.why = server.advice().words();
+            ServerState::Draining
+        }
         Health::Up => ServerState::Up,
     };
     // The clock may have been set back in between; then it was just now.
@@ -234,6 +249,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         since: ago(standing.since),
         reason: standing.why,
         weight: server.weight(),
+        portion,
         drained: server.is_drained(),
         backup: server.is_backup(),
         limit: server.limit(),
@@ -244,6 +260,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
             took: probe.took,
             detail: probe.detail,
         }),
+        changes: server.changes(),
     }
 }
 

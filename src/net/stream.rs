@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::buffers::{Buffer, Buffers, SMALL};
+use super::ending::Ending;
 use super::secure::Session;
 use crate::sys::{socket, splice::Pipe};
 
@@ -133,6 +134,20 @@ impl Reader<'_> {
         match &self.half {
             Half::Plain(half) => half.as_ref().try_io(Interest::READABLE, || Ok(())).is_err(),
             Half::Tls(session) => session.borrow_mut().seems_quiet(),
+        }
+    }
+
+    /// To be told when the other side ends the connection, whatever has been sent before and not been read.
+    ///
+    /// # Errors
+    /// When no descriptor is left for it.
+    pub fn watch(&self) -> io::Result<Ending> {
+        match &self.half {
+            Half::Plain(half) => {
+                let tcp: &TcpStream = half.as_ref();
+                Ending::of(tcp)
+            }
+            Half::Tls(session) => Ending::of(session.borrow().tcp()),
         }
     }
 

@@ -28,11 +28,11 @@ use tokio::task::spawn_local;
 
 use super::pick;
 use super::worker::Worker;
-use crate::model::Limits;
+use crate::model::{Limits, Timeouts};
 use crate::net::dial::DialError;
 use crate::net::flood::Side;
 use crate::net::{Deferred, Elapsed, Stream, Timer};
-use crate::state::{Lease, LivePool, Way};
+use crate::state::{Lease, LivePool, Seat, Way};
 
 /// A server that says nothing for so long while it owes answers is asked whether it is there. Once: gRPC
 /// servers take more than two such questions in a row for abuse.
@@ -65,6 +65,8 @@ pub struct Channel {
     way: Way,
     /// Requests under way.
     streams: Cell<usize>,
+    /// It is counted while there are some, where connections in use are bounded.
+    seat: RefCell<Option<Box<Seat>>>,
     /// Requests so far.
     entered: Cell<u64>,
     /// It takes no more of them.
@@ -79,15 +81,24 @@ pub struct Place {
 }
 
 impl Channels {
-    /// A place on a connection that is there.
-    pub fn take(&self, server: u32, address: SocketAddr, way: Way) -> Option<Place> {
+    /// A place on a connection that is there. Where `counted` connections in use are bounded, one that is idle takes
+    /// the lease's seat.
+    pub fn take(&self, lease: &Lease, counted: bool) -> Option<Place> {
         let mut servers = self.servers.borrow_mut();
-        let channels = &mut servers.get_mut(server as usize)?.channels;
+        let channels = &mut servers.get_mut(lease.id() as usize)?.channels;
         channels.retain(|channel| !channel.closed.get());
+        let idle_too = !counted || lease.is_seated();
         channels
             .iter()
-            .find(|channel| channel.address == address && channel.way == way && channel.has_room())
-            .map(Channel::enter)
+            .find(|channel| channel.serves(lease) && (idle_too || channel.is_in_use()))
+            .map(|channel| Channel::enter(channel, lease))
+    }
+
+    /// Whether there is a place on a connection that is in use already.
+    pub fn has_room(&self, server: u32) -> bool {
+        let servers = self.servers.borrow();
+        let known = servers.get(server as usize);
+        known.is_some_and(|known| known.channels.iter().any(|channel| channel.is_in_use() && channel.has_room()))
     }
 
     /// Lets those end that were made in another way than `ways` has for the server of that number: what is
@@ -130,7 +141,7 @@ impl Drop for Dialing<'_> {
     }
 }
 
-/// A place on a new connection, to be made within `connect`, or on one that somebody else has made meanwhile.
+/// A place on a new connection, to be made in time, or on one that somebody else has made meanwhile.
 ///
 /// # Errors
 /// When the server was not reached.
@@ -138,11 +149,11 @@ pub async fn open(
     worker: &Rc<Worker>,
     pool: &LivePool,
     lease: &Lease,
-    connect: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Place, DialError> {
     let server = lease.id();
-    let limit = connect + pool.config().timeouts.tls_handshake;
+    let limit = timeouts.connect + timeouts.tls_handshake;
     let start = Instant::now();
     loop {
         let waiting = worker.channels.with(server, |server| match &server.dialing {
@@ -154,7 +165,7 @@ pub async fn open(
         });
         let Some(waiting) = waiting else {
             let dialing = Dialing { worker, server };
-            let reached = pick::reach(pool, lease, &[], pick::Take::New, connect, timer).await?;
+            let reached = pick::reach(pool, lease, &[], pick::Take::New, timeouts, timer).await?;
             let place = add(worker, pool, lease, reached.stream).await;
             drop(dialing);
             return place;
@@ -163,7 +174,7 @@ pub async fn open(
         if left.is_zero() || timer.wait(left, Box::pin(waiting.notified())).await.is_err() {
             return Err(DialError::TimedOut);
         }
-        if let Some(place) = worker.channels.take(server, lease.address(), lease.way()) {
+        if let Some(place) = worker.channels.take(lease, pool.counts_connections()) {
             return Ok(place);
         }
     }
@@ -184,11 +195,12 @@ pub async fn add(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, stream: St
         address: lease.address(),
         way: lease.way(),
         streams: Cell::new(0),
+        seat: RefCell::default(),
         entered: Cell::new(0),
         closed: Cell::new(false),
         waker: RefCell::default(),
     });
-    let place = Channel::enter(&channel);
+    let place = Channel::enter(&channel, lease);
     let server = lease.id();
     worker.channels.with(server, |server| server.channels.push(channel.clone()));
     let keep_alive = pool.config().timeouts.server_keep_alive;
@@ -214,9 +226,20 @@ impl Channel {
         !self.closed.get() && self.streams.get() < self.send.current_max_send_streams()
     }
 
-    fn enter(self: &Rc<Self>) -> Place {
+    fn is_in_use(&self) -> bool {
+        self.streams.get() > 0
+    }
+
+    /// Whether it would do for a request that was given this lease.
+    fn serves(&self, lease: &Lease) -> bool {
+        self.address == lease.address() && self.way == lease.way() && self.has_room()
+    }
+
+    fn enter(self: &Rc<Self>, lease: &Lease) -> Place {
         self.entered.set(self.entered.get() + 1);
+        let seat = lease.seat();
         if self.streams.replace(self.streams.get() + 1) == 0 {
+            *self.seat.borrow_mut() = seat;
             self.wake();
         }
         Place { channel: self.clone() }
@@ -234,6 +257,7 @@ impl Drop for Place {
         let left = self.channel.streams.get().saturating_sub(1);
         self.channel.streams.set(left);
         if left == 0 {
+            drop(self.channel.seat.take());
             self.channel.wake();
         }
     }

@@ -9,12 +9,13 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::ahead::Held;
 use super::pieces;
 use super::registry::Connection;
 use super::relay::RelayError;
 use crate::model::Limits;
 use crate::net::stream::{Reader, Writer};
-use crate::net::{Buffer, Timer};
+use crate::net::{Buffer, Ending, Timer};
 
 /// One request's hold on its client.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Client<'c, 's> {
     pub body_taken: usize,
     /// What came behind a body that was read aside.
     pub next_input: Option<Buffer>,
+    /// HTTP/2: what was read of the body before a server was chosen.
+    pub held: Option<Box<Held>>,
 }
 
 /// Where a request's body comes from.
@@ -65,6 +68,10 @@ pub enum Rest {
 }
 
 impl Client<'_, '_> {
+    pub fn is_http2(&self) -> bool {
+        matches!(self.from, FromClient::Http2(_))
+    }
+
     /// What is there behind the head of the request in progress.
     pub fn body_bytes(&self, head_bytes: usize) -> &[u8] {
         self.input.as_ref().and_then(|input| input.as_slice().get(head_bytes..)).unwrap_or_default()
@@ -79,6 +86,22 @@ impl Client<'_, '_> {
     pub fn keep_head_only(&mut self, head_bytes: usize) {
         if let Some(input) = &mut self.input {
             input.shrink_to(head_bytes);
+        }
+    }
+
+    /// Becomes ready when the client, who waits for its turn, has left: one of HTTP/1 by ending its connection. Half of
+    /// it may be meant (RFC 9112 §9.6), but hardly anybody does that, and a server that is full is not to work for those
+    /// who have gone. `ending` watches the connection.
+    pub fn poll_gone(&mut self, ending: &mut Option<Ending>, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.from {
+            FromClient::Http1(reader) => {
+                if ending.is_none() {
+                    // Without a descriptor to watch it by, it is not seen to leave.
+                    *ending = reader.watch().ok();
+                }
+                ending.as_mut().map_or(Poll::Pending, |ending| ending.poll(cx))
+            }
+            FromClient::Http2(_) => self.to.poll_given_up(cx),
         }
     }
 

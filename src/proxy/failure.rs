@@ -39,6 +39,10 @@ pub enum FailureKind {
     NoServer,
     /// All servers of the pool are at their limit.
     Full,
+    /// They are, and so many wait for them already.
+    QueueFull,
+    /// It has waited for them as long as it may.
+    QueueTimeout,
     /// No connection could be made.
     Connect,
     /// No connection was made in time.
@@ -96,6 +100,10 @@ impl Failure {
         Failure::new(FailureKind::Head(refusal), refusal.detail())
     }
 
+    pub fn short_of_memory() -> Failure {
+        Failure::new(FailureKind::Shortage, "no memory is left for it: see limits.memory")
+    }
+
     pub fn client_gone() -> Failure {
         Failure::new(FailureKind::ClientGone, "the client closed its connection")
     }
@@ -116,7 +124,12 @@ impl FailureKind {
             FailureKind::ClientGone | FailureKind::ClientStalled => 0,
             FailureKind::NoRoute => 404,
             FailureKind::Rate(_) => 429,
-            FailureKind::NoServer | FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => 503,
+            FailureKind::NoServer
+            | FailureKind::Full
+            | FailureKind::QueueFull
+            | FailureKind::QueueTimeout
+            | FailureKind::RuleFull
+            | FailureKind::Shortage => 503,
             FailureKind::Panicked => 500,
             FailureKind::Connect
             | FailureKind::ServerClosed
@@ -166,6 +179,8 @@ impl FailureKind {
             FailureKind::RuleFull => "rule-full",
             FailureKind::NoServer => "no-server",
             FailureKind::Full => "full",
+            FailureKind::QueueFull => "queue-full",
+            FailureKind::QueueTimeout => "queue-timeout",
             FailureKind::Connect => "connect",
             FailureKind::ConnectTimeout => "connect-timeout",
             FailureKind::ServerClosed => "server-closed",
@@ -190,9 +205,12 @@ impl FailureKind {
             FailureKind::NoRoute => "there is nothing at this address",
             FailureKind::Rate(_) => "there were too many requests",
             FailureKind::Panicked => "something went wrong here; it has been written down",
-            FailureKind::NoServer | FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => {
-                "the service is not available at the moment"
-            }
+            FailureKind::NoServer
+            | FailureKind::Full
+            | FailureKind::QueueFull
+            | FailureKind::QueueTimeout
+            | FailureKind::RuleFull
+            | FailureKind::Shortage => "the service is not available at the moment",
             FailureKind::ConnectTimeout
             | FailureKind::ResponseTimeout
             | FailureKind::TotalTimeout
@@ -219,6 +237,9 @@ impl FailureKind {
             FailureKind::Shortage => Rejected::Shortage,
             FailureKind::Rate(_) => Rejected::Rate,
             FailureKind::RuleFull => Rejected::RuleFull,
+            FailureKind::Full => Rejected::Full,
+            FailureKind::QueueFull => Rejected::QueueFull,
+            FailureKind::QueueTimeout => Rejected::QueueTimeout,
             _ => return None,
         })
     }

@@ -85,7 +85,7 @@ fn entry<'a>(
         tries: outcome.tries,
         bytes_in: outcome.body_in,
         bytes_out: outcome.body_out,
-        t_queue: Duration::ZERO,
+        t_queue: outcome.queued,
         t_connect: outcome.connect,
         t_header: outcome.first_byte.unwrap_or_default(),
         t_total: total,

@@ -90,6 +90,7 @@ fn written(head: &RequestHead<'_>) -> Option<Vec<u8>> {
         alpn: &[],
         certificate: None,
         no_tls: false,
+        body: route::Body::Empty,
     };
     let mut out = Vec::new();
     let host_at = forward::write(

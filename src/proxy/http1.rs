@@ -6,11 +6,12 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::ahead;
 use super::client::{Client, FromClient, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::guard::caught;
 use super::outcome::After;
-use super::plan::{self, Plan};
+use super::plan::{self, Ahead, Plan, Step};
 use super::registry::Connection;
 use super::serve;
 use super::view::View;
@@ -122,7 +123,11 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
         quoted: Vec::new(),
         body_taken: 0,
         next_input: None,
+        held: None,
     };
+    if matches!(plan.step, Step::NeedBody(_)) {
+        Box::pin(plan_with_body(worker, &mut request, &mut plan)).await;
+    }
     let after = serve::serve(worker, &mut request, &mut plan, started).await;
     client.input = next_input(request, &plan);
     after
@@ -141,7 +146,7 @@ fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, view: &Rc<View>) -> Option<P
         Some(listener) => {
             // Written from within: a plan is large to be handed about.
             let mut planned = None;
-            let plan = || planned = plan::plan(worker, listener, view, client.connection, input.as_slice());
+            let plan = || planned = plan::plan(worker, listener, view, client.connection, input.as_slice(), None);
             match caught(plan) {
                 Ok(()) => planned,
                 Err(failure) => Some(plan::failed(view, failure)),
@@ -152,6 +157,28 @@ fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, view: &Rc<View>) -> Option<P
     }
 }
 
+/// Reads the body that a rule wants to see, and plans the request anew.
+async fn plan_with_body(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut Plan) {
+    let Step::NeedBody(wanted) = std::mem::replace(&mut plan.step, Step::Drop) else { return };
+    let read = match ahead::read(worker, client, plan, &wanted).await {
+        Ok(read) => read,
+        Err(failure) => {
+            plan.step = Step::Fail(failure);
+            return;
+        }
+    };
+    let view = plan.view.clone();
+    let Some(listener) = view.listener(client.connection.listener) else { return };
+    let head = &client.quoted()[..plan.head_bytes];
+    let ahead = Ahead { body: read.body(), need: wanted.need };
+    match caught(|| plan::plan(worker, listener, &view, client.connection, head, Some(ahead))) {
+        Ok(Some(again)) => *plan = again,
+        // A head that was parsed before is whole.
+        Ok(None) => {}
+        Err(failure) => *plan = plan::failed(&view, failure),
+    }
+}
+
 /// A head that came in pieces. It is parsed again only when it may be whole.
 async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, view: Rc<View>, started: Instant) -> Option<Plan> {
     let config = &view.snapshot.config;
@@ -159,6 +186,9 @@ async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, view: Rc<View>
         let input = client.input.as_mut()?;
         skip_empty_lines(input);
         let looked_at = input.len();
+        if worker.is_short_of_memory() {
+            return Some(plan::failed(&view, Failure::short_of_memory()));
+        }
         if !input.grow(config.limits.header_bytes) {
             return Some(plan::failed(&view, Failure::head(Refusal::TooLarge)));
         }

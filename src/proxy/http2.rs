@@ -25,11 +25,12 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::task::spawn_local;
 
+use super::ahead;
 use super::client::{Client, FromClient, Respond, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::guard::caught;
 use super::outcome::After;
-use super::plan::{self, Plan};
+use super::plan::{self, Ahead, Plan, Step};
 use super::serve;
 use super::view::View;
 use super::worker::{Entered, Worker};
@@ -318,14 +319,22 @@ fn start(shared: &Rc<Shared>, (request, respond): (Request<RecvStream>, SendResp
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let mut quoted = shared.worker.buffers.text();
-    let plan = plan(shared, &parts, body.is_end_stream(), &mut quoted);
-    drop(parts);
-    spawn_local(stream(serving, plan, quoted, body, Respond::new(respond), started));
+    let view = shared.worker.view_for(&shared.entered);
+    let plan = plan(shared, view, &parts, body.is_end_stream(), None, &mut quoted);
+    // Planned again when its body is here.
+    let parts = matches!(plan.step, Step::NeedBody(_)).then(|| Box::new(parts));
+    spawn_local(stream(serving, plan, parts, quoted, body, Respond::new(respond), started));
 }
 
-fn plan(shared: &Shared, parts: &http::request::Parts, ends: bool, quoted: &mut Vec<u8>) -> Plan {
+fn plan(
+    shared: &Shared,
+    view: Rc<View>,
+    parts: &http::request::Parts,
+    ends: bool,
+    ahead: Option<Ahead<'_>>,
+    quoted: &mut Vec<u8>,
+) -> Plan {
     let worker = &*shared.worker;
-    let view: Rc<View> = worker.view_for(&shared.entered);
     let Some(listener) = view.listener(shared.entered.listener) else {
         return plan::failed(&view, Failure::new(FailureKind::NoRoute, "the listener is gone"));
     };
@@ -333,8 +342,9 @@ fn plan(shared: &Shared, parts: &http::request::Parts, ends: bool, quoted: &mut 
     let around = Around { ends, protocol, key: WEBSOCKET_KEY };
     let mut crumbs = worker.buffers.text();
     let plan = match wire::head(parts, around, &mut crumbs, &view.snapshot.config.limits) {
-        Ok((head, length)) => {
-            let plan = caught(|| plan::plan_quoted(worker, listener, &view, &shared.entered, &head, quoted));
+        Ok((mut head, length)) => {
+            let plan = || plan::plan_quoted(worker, listener, &view, &shared.entered, &mut head, ahead, quoted);
+            let plan = caught(plan);
             Plan { head_bytes: length, ..plan.unwrap_or_else(|failure| plan::failed(&view, failure)) }
         }
         Err(refusal) => plan::failed(&view, Failure::head(refusal)),
@@ -343,9 +353,23 @@ fn plan(shared: &Shared, parts: &http::request::Parts, ends: bool, quoted: &mut 
     plan
 }
 
+/// Reads the body that a rule wants to see, and plans the request anew.
+async fn plan_with_body(shared: &Shared, client: &mut Client<'_, '_>, plan: &mut Plan, parts: &http::request::Parts) {
+    let Step::NeedBody(wanted) = std::mem::replace(&mut plan.step, Step::Drop) else { return };
+    match ahead::read(&shared.worker, client, plan, &wanted).await {
+        Ok(read) => {
+            let ahead = Ahead { body: read.body(), need: wanted.need };
+            client.quoted.clear();
+            *plan = self::plan(shared, plan.view.clone(), parts, false, Some(ahead), &mut client.quoted);
+        }
+        Err(failure) => plan.step = Step::Fail(failure),
+    }
+}
+
 async fn stream(
     serving: Serving,
     mut plan: Plan,
+    parts: Option<Box<http::request::Parts>>,
     quoted: Vec<u8>,
     mut body: RecvStream,
     mut respond: Respond,
@@ -362,7 +386,11 @@ async fn stream(
         quoted,
         body_taken: 0,
         next_input: None,
+        held: None,
     };
+    if let Some(parts) = parts {
+        Box::pin(plan_with_body(&serving.0, &mut client, &mut plan, &parts)).await;
+    }
     let after = serve::serve(worker, &mut client, &mut plan, started).await;
     worker.buffers.keep_text(client.quoted);
     match after {

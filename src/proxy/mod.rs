@@ -2,13 +2,15 @@
 //!
 //! `connection` finds out what a client speaks, after `announced` has learnt whose connection it is. What is
 //! passed on unread is `opaque`'s; else `http1` and `http2` read requests, `plan` decides each while its head is
-//! still borrowed, `serve` carries the decision out, by the recipe in `request` where a server is asked, and
+//! still borrowed (after `ahead` has read its body, where a rule looks at it), `serve` carries the decision out, by the recipe in `request` where a server is asked, and
 //! `finish` writes it down.
 
 pub mod access_log;
 mod admit;
+mod ahead;
 mod announced;
 mod answer;
+mod ask;
 mod bound;
 mod channels;
 mod client;
@@ -20,16 +22,19 @@ pub mod fuzz;
 mod guard;
 mod http1;
 mod http2;
+mod mirror;
 mod opaque;
 mod outcome;
 mod pick;
 mod pieces;
 mod plan;
+mod queue;
 mod receive;
 mod registry;
 mod relay;
 mod reply;
 mod request;
+mod retry;
 mod run;
 mod serve;
 mod tuned;

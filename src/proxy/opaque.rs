@@ -12,6 +12,7 @@ mod hello;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -21,6 +22,7 @@ use super::announced;
 use super::bound::Bound;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
+use super::queue;
 use super::relay;
 use super::tunnel::{self, Broken, End, Inlet, Outlet};
 use super::view::View;
@@ -120,6 +122,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) 
 
 impl Session<'_> {
     async fn run<'s>(&mut self, reader: &mut Reader<'s>, writer: &mut Writer<'s>) -> Result<(), Ending> {
+        if self.worker.is_short_of_memory() {
+            return Err(Failure::short_of_memory().into());
+        }
         let opening = match self.protocol {
             Protocol::TlsPassthrough => {
                 let limit = self.view.snapshot.config.timeouts.hello;
@@ -131,8 +136,7 @@ impl Session<'_> {
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
         self.tries.bound = choice.bound;
-        let timeouts = &pool.config().timeouts;
-        let Connected { lease, upstream, took, .. } = self.reach(&pool, choice.key).await?;
+        let Connected { lease, upstream, took, .. } = self.reach(reader, &pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
         self.connection.server.set((pool.id(), lease.id()));
@@ -144,6 +148,7 @@ impl Session<'_> {
         let (mut server_reader, mut server_writer) = stream.split();
         let moved = |side, count| self.count(side, count);
         let timer = self.worker.wheel.timer();
+        let timeouts = self.tries.timeouts(&pool);
         let limits = tunnel::Limits { idle: timeouts.tcp_idle, half: timeouts.half_closed, write: timeouts.tcp_idle };
         if let Some(bytes) = opening.bytes {
             moved(Side::Downstream, bytes.len() as u64);
@@ -165,7 +170,7 @@ impl Session<'_> {
             writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
-        let joined = tunnel::join(self.worker, self.connection, client, server, limits, None, &moved).await;
+        let joined = tunnel::join(self.worker, self.connection, &lease, client, server, limits, None, &moved).await;
         joined.map_err(|broken| {
             let ending = Ending::from(broken);
             if ending.reset {
@@ -204,10 +209,11 @@ impl Session<'_> {
             alpn: &alpn,
             certificate: None,
             no_tls: self.protocol == Protocol::TlsPassthrough && !self.tls,
+            body: route::Body::Empty,
         };
         let mut dice = || self.worker.dice();
         let section = view.snapshot.tables[listener.table].section(Kind::Tcp, "");
-        let rule = section.and_then(|section| section.decide(&head, &mut dice));
+        let rule = section.and_then(|section| section.decide_with(None, &head, &mut dice));
         self.rule = rule.map(|rule| view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
         let pool = match rule.map(|rule| (rule, rule.action())) {
             None => listener.pool,
@@ -226,6 +232,11 @@ impl Session<'_> {
             Some(Action::Use { by: Some(by), .. }) => Some(by),
             _ => view.keys[pool].as_ref(),
         };
+        let tuning = rule.and_then(|rule| rule.refined()?.tuning.as_ref());
+        if let Some((rule, tuning)) = self.rule.zip(tuning) {
+            let tuned = view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config());
+            self.tries = Tries::of(Some(tuned), None);
+        }
         let (hello, now) = (sealed.then_some(&hello), self.worker.unix_seconds());
         let affinity = view.snapshot.pools[pool].affinity();
         Ok(Choice {
@@ -236,17 +247,34 @@ impl Session<'_> {
     }
 
     /// A connection to a server of the pool.
-    async fn reach(&mut self, pool: &LivePool, key: Option<u64>) -> Result<Connected, Failure> {
+    async fn reach(
+        &mut self,
+        reader: &Reader<'_>,
+        pool: &Arc<LivePool>,
+        key: Option<u64>,
+    ) -> Result<Connected, Failure> {
         self.connection.doing.set(Doing::Waiting);
+        let (worker, timer) = (self.worker, &self.connection.timer);
+        let mut pool = pool.clone();
+        let picked = match pick::pick(worker, &pool, key, Take::Opaque, &mut self.tries) {
+            Err(failure) if queue::may_wait(&pool, &failure) => {
+                self.connection.doing.set(Doing::Queued);
+                let mut ending = reader.watch().ok();
+                let gone = |cx: &mut Context<'_>| ending.as_mut().map_or(Poll::Pending, |ending| ending.poll(cx));
+                let picked = queue::wait(worker, &mut pool, key, Take::Opaque, &mut self.tries, timer, gone).await;
+                self.connection.doing.set(Doing::Waiting);
+                picked
+            }
+            picked => picked,
+        };
         let mut greeting = Vec::new();
         if let Some(version) = pool.config().send_proxy {
             announced::write(self.connection, version, &mut greeting);
         }
-        match pick::pick(self.worker, pool, key, Take::Opaque, &mut self.tries)? {
+        match picked? {
             Picked::Connected(connected) => Ok(connected),
             Picked::ToDial(lease) => {
-                let timer = &self.connection.timer;
-                pick::connect(self.worker, pool, key, Take::Opaque, lease, &greeting, &mut self.tries, timer).await
+                pick::connect(worker, &pool, key, Take::Opaque, lease, &greeting, &mut self.tries, timer).await
             }
         }
     }
@@ -284,7 +312,7 @@ impl Ending {
 impl From<Failure> for Ending {
     fn from(failure: Failure) -> Ending {
         tracing::debug!(failure = failure.kind.word(), "{}", failure.detail);
-        Ending { alert: Some(Alert::InternalError), ..Ending::of(failure.kind) }
+        Ending { alert: Some(Alert::InternalError), rejected: failure.kind.rejected(), ..Ending::of(failure.kind) }
     }
 }
 
@@ -300,6 +328,7 @@ impl From<Broken> for Ending {
             Broken::Silent => ("idle", None),
             Broken::HalfSilent => ("half-closed", None),
             Broken::Drained => ("drained", None),
+            Broken::Cut => ("server-down", Some(Side::Upstream)),
         };
         Ending { word: Some(word), side, reset, ..Ending::default() }
     }

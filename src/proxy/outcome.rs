@@ -17,6 +17,8 @@ pub struct Outcome {
     pub server: Option<Arc<LiveServer>>,
     pub pool: Option<Arc<LivePool>>,
     pub tries: u32,
+    /// Spent waiting for a server that is not full.
+    pub queued: Duration,
     pub connect: Duration,
     /// In a pool that keeps its clients at their servers.
     pub affinity: Option<AffinityResult>,
@@ -40,6 +42,7 @@ impl Outcome {
             server: None,
             pool: None,
             tries: 0,
+            queued: Duration::ZERO,
             connect: Duration::ZERO,
             affinity: None,
             first_byte: None,

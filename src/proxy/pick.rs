@@ -1,7 +1,7 @@
 //! Chooses the server for one request and gets a connection to it.
 //!
 //! Never a server that is down, full or draining, nor one that this request has already failed to
-//! reach. A connection that is idle is taken before a new one is made.
+//! reach. Where all are full, `queue` waits. A connection that is idle is taken before a new one is made.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::bound::Bound;
 use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
+use super::retry;
 use super::tuned::Tuned;
 use super::worker::Worker;
 use crate::model::Timeouts;
@@ -46,8 +47,12 @@ pub struct Tries {
     failed: SmallVec<[u32; 4]>,
     /// Connections asked for.
     pub count: u32,
+    /// Extra tries, which `retry` allowed.
+    pub again: u32,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
+    /// Spent waiting for a server that is not full.
+    pub queued: Duration,
     /// Times and tries of the rule's own.
     tuned: Option<Rc<Tuned>>,
     /// The server that the client was at, in a pool that asks.
@@ -61,6 +66,11 @@ impl Tries {
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
         self.tuned.as_ref().map_or(&pool.config().timeouts, |tuned| &tuned.timeouts)
+    }
+
+    /// The rule's; whoever has the highest waits the shortest.
+    pub fn priority(&self) -> i32 {
+        self.tuned.as_ref().map_or(0, |tuned| tuned.priority)
     }
 
     pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {
@@ -84,10 +94,11 @@ pub enum Picked {
     ToDial(Lease),
 }
 
-/// Chooses a server, and takes an idle connection to it where that will do and there is one.
+/// As [`pick_in_turn`], for a request that waits behind those who wait already, unless it has been at a server.
 ///
 /// # Errors
 /// When no server may be asked.
+#[inline]
 pub fn pick(
     worker: &Worker,
     pool: &LivePool,
@@ -95,11 +106,56 @@ pub fn pick(
     take: Take,
     tries: &mut Tries,
 ) -> Result<Picked, Failure> {
+    if tries.count > 0 || pool.counts_connections() {
+        let in_turn = tries.count > 0 || pool.gate().waiting() == 0;
+        return if in_turn {
+            pick_in_turn(worker, pool, key, take, tries)
+        } else {
+            Err(no_server(pool, NoServer::Full))
+        };
+    }
     let chosen = match (&tries.bound, pool.affinity()) {
-        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed)?,
+        // Its server may have room, but those who wait go first.
+        (Some(_), Some(_)) if pool.gate().waiting() > 0 => Err(NoServer::Full),
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, &[])?,
         _ => pool.pick(key, &tries.failed),
     };
     let lease = chosen.map_err(|none| no_server(pool, none))?;
+    Ok(picked(worker, pool, take, tries, lease))
+}
+
+/// Chooses a server, and takes an idle connection to it where that will do and there is one.
+///
+/// # Errors
+/// When no server may be asked.
+pub fn pick_in_turn(
+    worker: &Worker,
+    pool: &LivePool,
+    key: Option<u64>,
+    take: Take,
+    tries: &mut Tries,
+) -> Result<Picked, Failure> {
+    let shares = |server: u32| take == Take::IdleOrNew && worker.channels.has_room(server);
+    loop {
+        let mut barred: SmallVec<[u32; 8]> = SmallVec::new();
+        if pool.counts_connections() {
+            let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
+            barred.extend(servers.map(|server| server.id()));
+        }
+        let chosen = match (&tries.bound, pool.affinity()) {
+            (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, &barred)?,
+            _ => pool.pick_in_turn(key, &tries.failed, &barred),
+        };
+        let lease = chosen.map_err(|none| no_server(pool, none))?;
+        // Another core may have taken the last connection meanwhile; then it shows.
+        if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
+            return Ok(picked(worker, pool, take, tries, lease));
+        }
+    }
+}
+
+#[inline]
+fn picked(worker: &Worker, pool: &LivePool, take: Take, tries: &mut Tries, lease: Lease) -> Picked {
     tries.count += 1;
     tries.last = Some(lease.server().clone());
     // Where servers are told whose connection it is, an idle one is somebody's: see `Announced::own`.
@@ -107,9 +163,9 @@ pub fn pick(
         && let Some(upstream) = idle(worker, pool, &lease)
     {
         worker.counters.borrow_mut().upstream_reuse(pool.id(), lease.id());
-        return Ok(Picked::Connected(Connected { lease, upstream, reused: true, took: Duration::ZERO }));
+        return Picked::Connected(Connected { lease, upstream, reused: true, took: Duration::ZERO });
     }
-    Ok(Picked::ToDial(lease))
+    Picked::ToDial(lease)
 }
 
 #[inline]
@@ -118,7 +174,7 @@ fn idle(worker: &Worker, pool: &LivePool, lease: &Lease) -> Option<Upstream> {
         return None;
     }
     let stream = || worker.idle.take(lease.id(), lease.address(), lease.way());
-    let place = || worker.channels.take(lease.id(), lease.address(), lease.way()).map(Upstream::Http2);
+    let place = || worker.channels.take(lease, pool.counts_connections()).map(Upstream::Http2);
     match pool.config().protocol {
         Protocol::Http1 => stream().map(Upstream::Http1),
         Protocol::H2c | Protocol::H2 => place(),
@@ -132,25 +188,25 @@ async fn new(
     lease: &Lease,
     greeting: &[u8],
     take: Take,
-    limit: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Upstream, DialError> {
     match pool.config().protocol {
         _ if take == Take::Opaque => {
-            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timeouts, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Http1 => {
-            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timeouts, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Auto => {
-            let reached = reach(pool, lease, greeting, take, limit, timer).await?;
+            let reached = reach(pool, lease, greeting, take, timeouts, timer).await?;
             if !reached.http2 {
                 return Ok(Upstream::Http1(reached.stream));
             }
             Box::pin(channels::add(worker, pool, lease, reached.stream)).await.map(Upstream::Http2)
         }
         Protocol::H2c | Protocol::H2 => {
-            Box::pin(channels::open(worker, pool, lease, limit, timer)).await.map(Upstream::Http2)
+            Box::pin(channels::open(worker, pool, lease, timeouts, timer)).await.map(Upstream::Http2)
         }
     }
 }
@@ -174,8 +230,7 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let limit = tries.timeouts(pool).connect;
-        let error = match new(worker, pool, &lease, greeting, take, limit, timer).await {
+        let error = match new(worker, pool, &lease, greeting, take, tries.timeouts(pool), timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
@@ -198,8 +253,7 @@ pub async fn connect(
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
-        let retry = tries.retry(pool);
-        if kind == FailureKind::Shortage || !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
+        if kind == FailureKind::Shortage || !retry::may(worker, pool, tries, RetryReason::Connect) {
             return Err(failure);
         }
         tries.failed.push(server);
@@ -207,14 +261,14 @@ pub async fn connect(
         drop(lease);
         lease = match pick(worker, pool, key, take, tries) {
             Ok(Picked::Connected(connected)) => {
-                worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+                retry::count(worker, pool, RetryReason::Connect);
                 return Ok(connected);
             }
             Ok(Picked::ToDial(lease)) => lease,
             // What went wrong says more than that nobody is left.
             Err(_) => return Err(failure),
         };
-        worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+        retry::count(worker, pool, RetryReason::Connect);
     }
 }
 
@@ -225,17 +279,17 @@ pub struct Reached {
     pub http2: bool,
 }
 
-/// Connects within `limit`, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
+/// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
 pub async fn reach(
     pool: &LivePool,
     lease: &Lease,
     greeting: &[u8],
     take: Take,
-    limit: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Reached, DialError> {
-    let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
-    let tcp = dial(lease.address(), greeting, timer, limit).await?;
+    let protocol = pool.config().protocol;
+    let tcp = dial(lease.address(), greeting, timer, timeouts.connect).await?;
     let Some(tls) = &pool.config().tls else {
         return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
     };

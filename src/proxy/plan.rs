@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::admit::admit;
+use super::ahead::Wanted;
 use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
@@ -15,6 +16,7 @@ use super::registry::Connection;
 use super::tuned::Tuned;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
+use crate::model::Limits;
 use crate::model::rule::Kind;
 use crate::route;
 use crate::state::crowd;
@@ -69,6 +71,8 @@ pub struct Seen {
 #[derive(Debug)]
 pub enum Step {
     Forward(Forward),
+    /// To be planned again when its body is here ([`Ahead`]).
+    NeedBody(Wanted),
     /// An answer of our own.
     Answer(Answer),
     /// `OPTIONS` that may go no further.
@@ -103,6 +107,15 @@ pub struct Forward {
     pub tuned: Option<Rc<Tuned>>,
     /// By what its client is known, in a pool that asks.
     pub bound: Option<Bound>,
+    /// Positions of the pools that get a copy.
+    pub mirrors: Box<[usize]>,
+}
+
+/// A request's body that has been read because a rule asked for it.
+#[derive(Debug)]
+pub struct Ahead<'a> {
+    pub body: route::Body<'a>,
+    pub need: Box<route::NeedBody>,
 }
 
 /// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
@@ -112,8 +125,9 @@ pub fn plan(
     view: &Rc<View>,
     connection: &Connection,
     bytes: &[u8],
+    ahead: Option<Ahead<'_>>,
 ) -> Option<Plan> {
-    let head = match request::parse(bytes, &view.snapshot.config.limits) {
+    let mut head = match request::parse(bytes, &view.snapshot.config.limits) {
         Ok(Some(head)) => head,
         Ok(None) => return None,
         // Nothing of it can be trusted, least of all where it ends.
@@ -124,7 +138,7 @@ pub fn plan(
         if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
     };
     let seen = seen(&head, at);
-    Some(of_head(worker, listener, view, connection, &head, seen))
+    Some(of_head(worker, listener, view, connection, &mut head, seen, ahead))
 }
 
 /// Plans a request whose head does not lie in a buffer; what is quoted of it goes into `quoted`.
@@ -133,7 +147,8 @@ pub fn plan_quoted(
     listener: &ListenerView,
     view: &Rc<View>,
     connection: &Connection,
-    head: &RequestHead<'_>,
+    head: &mut RequestHead<'_>,
+    ahead: Option<Ahead<'_>>,
     quoted: &mut Vec<u8>,
 ) -> Plan {
     let seen = seen(head, |part| {
@@ -141,7 +156,7 @@ pub fn plan_quoted(
         quoted.extend_from_slice(part);
         start..quoted.len() as u32
     });
-    of_head(worker, listener, view, connection, head, seen)
+    of_head(worker, listener, view, connection, head, seen, ahead)
 }
 
 fn of_head(
@@ -149,8 +164,9 @@ fn of_head(
     listener: &ListenerView,
     view: &Rc<View>,
     connection: &Connection,
-    head: &RequestHead<'_>,
+    head: &mut RequestHead<'_>,
     seen: Seen,
+    ahead: Option<Ahead<'_>>,
 ) -> Plan {
     let mut plan = Plan {
         view: view.clone(),
@@ -166,7 +182,16 @@ fn of_head(
         place: None,
         seen,
     };
-    plan.step = decide(worker, listener, view, connection, head, &mut plan);
+    if worker.is_short_of_memory() {
+        plan.keep_alive = false;
+        plan.step = Step::Fail(Failure::short_of_memory());
+        return plan;
+    }
+    if ahead.is_some() {
+        // Whoever waited to be asked for the body has been.
+        head.expects_continue = false;
+    }
+    plan.step = decide(worker, listener, view, connection, head, &mut plan, ahead);
     plan
 }
 
@@ -195,6 +220,7 @@ fn decide(
     connection: &Connection,
     head: &RequestHead<'_>,
     plan: &mut Plan,
+    ahead: Option<Ahead<'_>>,
 ) -> Step {
     let (peer, tls) = (connection.client.get().ip(), connection.tls.get().map(|tls| &**tls));
     let alpn = tls.and_then(|tls| tls.alpn.as_deref()).map(str::as_bytes);
@@ -227,9 +253,20 @@ fn decide(
         alpn: alpn.as_slice(),
         certificate: tls.and_then(|tls| tls.certificate.as_ref()),
         no_tls: false,
+        body: ahead.as_ref().map_or_else(|| body(head.body), |ahead| ahead.body),
     };
     let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None };
-    let Some(rule) = section.and_then(|section| section.decide(&incoming.routed, &mut || worker.dice())) else {
+    let dice = &mut || worker.dice();
+    let decided = match (section, ahead) {
+        (None, _) => Ok(None),
+        (Some(section), None) => section.decide(&incoming.routed, dice),
+        (Some(section), Some(ahead)) => Ok(section.decide_with(Some(ahead.need), &incoming.routed, dice)),
+    };
+    let rule = match decided {
+        Ok(rule) => rule,
+        Err(need) => return Step::NeedBody(Wanted { need, expects_continue: head.expects_continue }),
+    };
+    let Some(rule) = rule else {
         return match listener.pool {
             Some(pool) => forward_to(worker, plan, view, pool, None, &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
@@ -259,6 +296,15 @@ fn decide(
     }
 }
 
+/// What rules see of a body before it is read.
+fn body(framing: Framing) -> route::Body<'static> {
+    match framing {
+        Framing::None | Framing::UntilClose | Framing::Length(0) => route::Body::Empty,
+        Framing::Length(length) if length > Limits::CONDITION_BODY as u64 => route::Body::TooLarge,
+        Framing::Length(_) | Framing::Chunked => route::Body::Unread,
+    }
+}
+
 fn forward_to<'a>(
     worker: &Worker,
     plan: &Plan,
@@ -271,12 +317,14 @@ fn forward_to<'a>(
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
     };
-    let (mut target, mut tuned) = (None, None);
+    let (mut target, mut tuned, mut mirrors) = (None, None, Box::default());
     if let Some((rule, refined)) = rule.and_then(|rule| Some((rule, rule.refined()?))) {
         match rewritten(worker, view, rule, refined, incoming) {
             Ok(rewritten) => target = rewritten,
             Err(failure) => return Step::Fail(failure),
         }
+        let chosen = refined.mirrors.iter().filter(|mirror| mirror.share == 10_000 || worker.dice() < mirror.share);
+        mirrors = chosen.map(|mirror| mirror.pool).collect();
         let tuning = plan.rule.zip(refined.tuning.as_ref());
         tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
     }
@@ -300,6 +348,7 @@ fn forward_to<'a>(
         websocket: incoming.head.websocket,
         tuned,
         bound,
+        mirrors,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use crate::wire::http2;
 /// Everything an answer needs on its way.
 #[derive(Debug)]
 pub struct Receive<'p, 's, 'c, 'w> {
-    pub worker: &'p Worker,
+    pub worker: &'p Rc<Worker>,
     pub plan: &'p Plan,
     /// The request asked for a WebSocket.
     pub websocket: bool,
@@ -555,7 +556,7 @@ async fn finish(r: &mut Receive<'_, '_, '_, '_>, mut begun: Begun, mut buffer: B
                     Sink::Frames(stream)
                 }
             };
-            let way = Way { worker: r.worker, timer: r.timer, patience, moved, most: u64::MAX, limits };
+            let way = Way { worker: r.worker, timer: r.timer, patience, moved, most: u64::MAX, limits, mirror: None };
             Box::pin(pieces::pass(source, sink, way)).await.map_err(upstream)?;
             return Ok(done(r, begun, &buffer));
         }

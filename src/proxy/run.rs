@@ -45,7 +45,7 @@ const SHORT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
 /// Runs a worker on this thread until it has drained; all that it counted.
 ///
 /// # Errors
-/// When the runtime cannot be made, or a socket not be handed to it.
+/// When the runtime cannot be made, or a fault of ours has ended what the worker is told or its clock.
 pub fn run(start: Start) -> io::Result<Counters> {
     // Without timers of the runtime's own: see `sys::ticker`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -53,10 +53,20 @@ pub fn run(start: Start) -> io::Result<Counters> {
     local.block_on(&runtime, async move {
         let Start { number, farm, logs, commands, room } = start;
         let worker = Rc::new(Worker::new(number, farm, logs, room));
-        spawn_local(obey(worker.clone(), commands));
+        let mut obeying = spawn_local(obey(worker.clone(), commands));
         // A task of its own: this one here is looked at whenever any of them has something to do.
-        let ticking = spawn_local(tick(worker.clone(), Ticker::new(TICK)?));
-        let ticked = ticking.await.map_err(io::Error::other)?;
+        let mut ticking = spawn_local(tick(worker.clone(), Ticker::new(TICK)?));
+        let mut obeys = true;
+        let ticked = loop {
+            tokio::select! {
+                ticked = &mut ticking => break ticked.map_err(io::Error::other)?,
+                // Nobody is left to say anything: a drain has begun.
+                ended = &mut obeying, if obeys => {
+                    ended.map_err(io::Error::other)?;
+                    obeys = false;
+                }
+            }
+        };
         // The last lines go out with the last requests.
         worker.log.borrow_mut().take();
         ticked?;

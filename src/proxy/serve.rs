@@ -41,7 +41,8 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
                 Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
             Box::pin(send_reply(worker, client, plan, reply, &progress)).await
         }
-        Step::Drop => Outcome::of(After::Reset),
+        // Whoever read the head has planned anew what needed its body.
+        Step::NeedBody(_) | Step::Drop => Outcome::of(After::Reset),
         Step::Fail(failure) => {
             Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
         }
@@ -99,7 +100,8 @@ async fn tell(
         return Outcome::of(After::Close);
     }
     let retry_after = match kind {
-        FailureKind::NoServer => Some(5),
+        // When those who wait now have been served, or not.
+        FailureKind::NoServer | FailureKind::QueueFull | FailureKind::QueueTimeout => Some(5),
         FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => Some(1),
         FailureKind::Rate(seconds) => Some(seconds),
         _ => None,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::ahead::Held;
 use super::client::{Client, FromClient};
 use super::failure::{Failure, FailureKind};
 use super::outcome::Progress;
@@ -58,7 +59,8 @@ pub fn take_body(
     trailers: &mut Option<Box<HeaderMap>>,
 ) -> Result<Upload, Failure> {
     if let FromClient::Http2(stream) = &mut client.from {
-        return take_frames(stream, plan, forward, progress, framed, trailers);
+        let held = client.held.take();
+        return take_frames(stream, held, plan, forward, progress, framed, trailers);
     }
     let here = client.body_bytes(plan.head_bytes);
     match plan.body {
@@ -96,6 +98,7 @@ pub fn take_body(
 /// The same of a body in frames.
 fn take_frames(
     stream: &mut RecvStream,
+    held: Option<Box<Held>>,
     plan: &Plan,
     forward: &mut Forward,
     progress: &Progress,
@@ -108,17 +111,25 @@ fn take_frames(
     let chunked = plan.body == Framing::Chunked;
     let in_chunks = chunked && framed == Framed::Chunks;
     let mut taken = 0;
-    let ended = pieces::at_once(stream, &plan.view.snapshot.config.limits, |data| {
+    let mut take = |data: &[u8]| {
         taken += data.len();
         if in_chunks {
             pieces::chunk(data, &mut forward.head);
         } else {
             forward.head.extend_from_slice(data);
         }
-    })
-    .map_err(|error| body_failure(&error))?;
+    };
+    // What was read before a server was chosen has been made room for already.
+    let Held { data, mut ended } = held.map(|held| *held).unwrap_or_default();
+    take(&data);
+    if ended.is_none() {
+        let limits = &plan.view.snapshot.config.limits;
+        ended = pieces::at_once(stream, limits, take).map_err(|error| body_failure(&error))?;
+    }
     progress.body_in.set(taken as u64);
-    if taken as u64 > plan.most_body {
+    let all = taken as u64;
+    taken -= data.len();
+    if all > plan.most_body {
         return Err(body_failure(&RelayError::Chunked(ChunkFault::BodyTooLarge)));
     }
     match ended {
@@ -168,6 +179,9 @@ pub async fn pass_body(
 ) -> Result<(), RelayError> {
     let (timer, patience, moved) = (way.timer, way.patience, way.moved);
     let (source, sink) = match (from, upload, to) {
+        (FromClient::Http1(from), Upload::Length(length), ToServer::Http1(to)) if way.is_copied() => {
+            (Source::Length(from, *length), Sink::Plain(to))
+        }
         (FromClient::Http1(from), Upload::Length(length), ToServer::Http1(to)) => {
             return Path { from, to, timer, patience, moved }.length(way.worker, *length).await;
         }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::tuned::TunedPools;
 use crate::model::affinity::By;
 use crate::model::listener::{AcceptProxy, Protocol};
-use crate::model::pool::{Pool, Scheduler};
+use crate::model::pool::Pool;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
 use crate::state::secured::ServerSlot;
@@ -79,14 +79,7 @@ impl View {
             });
             addresses.extend(listener.addresses.iter().map(|address| (*address, id.0)));
         }
-        let keys = config
-            .pools
-            .iter()
-            .map(|pool| match &pool.scheduler {
-                Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key.clone()),
-                _ => None,
-            })
-            .collect();
+        let keys = config.pools.iter().map(|pool| pool.scheduler.key().cloned()).collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
         let by_sessions = |pool: &Pool| matches!(&pool.affinity, Some(own) if matches!(own.by, By::TlsSession(_)));
         let watches_sessions = config.pools.iter().any(by_sessions);

@@ -3,8 +3,10 @@
 
 mod leaving;
 mod snapshot;
+mod tunnels;
 
 pub use snapshot::Room;
+use tunnels::Tunnels;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -25,7 +27,7 @@ use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
 use crate::state::counters::Counters;
-use crate::state::{Farm, SnapshotCache};
+use crate::state::{Farm, LivePool, SnapshotCache};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -37,6 +39,9 @@ pub struct Worker {
     pub(super) idle: IdleConnections,
     pub(super) channels: Channels,
     pub(super) pipes: Pipes,
+    pub(super) tunnels: Tunnels,
+    /// Copies of requests under way to other pools.
+    pub(super) mirrors: Cell<usize>,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -61,6 +66,8 @@ pub struct Worker {
     /// When the last tick was, and what the calendar said then, in milliseconds since 1970 (UTC).
     lately: Cell<Instant>,
     calendar: Cell<u64>,
+    /// The process has more memory in use than it may; known a tick later.
+    short_of_memory: Cell<bool>,
     /// When it was last said that something is short.
     short_said: Cell<Option<Instant>>,
 }
@@ -120,6 +127,8 @@ impl Worker {
             idle: IdleConnections::default(),
             channels: Channels::default(),
             pipes: Pipes::default(),
+            tunnels: Tunnels::default(),
+            mirrors: Cell::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),
@@ -138,6 +147,7 @@ impl Worker {
             ticks: Cell::new(0),
             lately: Cell::new(Instant::now()),
             calendar: Cell::new(unix_ms(now)),
+            short_of_memory: Cell::new(false),
             short_said: Cell::default(),
         }
     }
@@ -242,6 +252,11 @@ impl Worker {
         }
     }
 
+    /// Whether new work has to be turned away for lack of memory.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory.get()
+    }
+
     /// Called once a [`TICK`]: deadlines, the log, idle connections, the date.
     pub(super) fn tick(&self) {
         let now = Instant::now();
@@ -250,6 +265,10 @@ impl Worker {
         self.wheel.turn(now);
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
+        self.short_of_memory.set(self.farm.is_short_of_memory());
+        if self.short_of_memory.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {
+            self.make_room();
+        }
         // Another snapshot is taken up here rather than by a request.
         let view = self.view();
         if ticks.is_multiple_of(TICKS_A_FLUSH) {
@@ -259,7 +278,10 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
-            let ways = snapshot::ways(&view);
+            let bounded = |pool: &&Arc<LivePool>| pool.config().retry.budget.is_some();
+            view.snapshot.pools.iter().filter(bounded).for_each(|pool| pool.note_picks(now));
+            let (ways, cuts) = snapshot::ways(&view);
+            self.tunnels.look(cuts);
             let way = |server: u32| ways.get(server as usize).copied().flatten();
             self.idle.sweep(now, way);
             self.channels.sweep(way);

@@ -108,9 +108,8 @@ pub(super) fn alternatives(test: &Test) -> Option<Vec<Vec<Anchor>>> {
         Test::Listener(words) => of_words(words, |word| vec![plain(Dimension::Listener, word)])?,
         Test::From(nets) => of_nets(nets)?,
         Test::NoTls => vec![vec![plain(Dimension::NoTls, b"")]],
-        Test::Any | Test::HostIn(_) | Test::SniIn(_) | Test::Certificate(_) | Test::Chance { .. } | Test::NotBuilt => {
-            return None;
-        }
+        Test::Any | Test::HostIn(_) | Test::SniIn(_) => return None,
+        Test::Certificate(_) | Test::Body(_) | Test::Chance { .. } | Test::Never => return None,
     };
     if all.iter().all(|anchors| !anchors.is_empty()) { Some(all) } else { None }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::model::fault::{Fault, Place};
 use crate::model::rule::{self, HostPattern, Key, Kind, PathPolicy, RuleSet, Sources, TemplatePart, ValueTest};
 
+use super::body::{BodyTest, Part};
 use super::condition::{Check, Named, PathPattern, Term, Test, TextPattern, Values};
 use super::glob::Glob;
 use super::hash::Map;
@@ -70,9 +71,8 @@ impl Compiler<'_> {
             let position = rules.len() as u32;
             rules.push(self.rule(rule, first + position, position, section.paths, &mut terms));
         }
-        let can_match = |rule: &&Rule| !super::condition(&terms, rule.first).iter().any(|term| term.test.is_off());
-        let matchable: Vec<u32> = rules.iter().filter(can_match).map(|rule| rule.first).collect();
-        let index = Index::new(&terms, &matchable);
+        let all: Vec<u32> = rules.iter().map(|rule| rule.first).collect();
+        let index = Index::new(&terms, &all);
         Section { policy: section.paths, rules: rules.into(), terms: terms.into(), index, lists }
     }
 
@@ -87,7 +87,10 @@ impl Compiler<'_> {
     ) -> Rule {
         let first = terms.len() as u32;
         let mut more = rule.condition.len().saturating_sub(1) as u32;
-        for term in &rule.condition {
+        // Bodies last: whether one is worth reading is known when all else holds.
+        let mut condition = rule.condition.clone();
+        condition.sort_by_key(|term| matches!(term.test, rule::Test::Body { .. }));
+        for term in &condition {
             terms.push(Term { test: self.test(&term.test, policy), negated: term.negated, more, rule: position });
             more = more.saturating_sub(1);
         }
@@ -116,7 +119,7 @@ impl Compiler<'_> {
             name: rule.name.clone(),
             place: rule.place.clone(),
             changes: changes.collect(),
-            condition: rule.condition.clone(),
+            condition,
             patterns,
             map: self.map(&rule.action, policy),
             refined: Refined::new(rule, policy),
@@ -168,10 +171,13 @@ impl Compiler<'_> {
             rule::Test::ClientCertificate(Some(rule::CertificateTest { field, check })) => {
                 match self.check(&lower_hex(*field, check)) {
                     Some(check) => Test::Certificate(Some(Box::new((*field, check)))),
-                    None => Test::NotBuilt,
+                    None => Test::Never,
                 }
             }
-            rule::Test::Body { .. } => Test::NotBuilt,
+            rule::Test::Body { part, check } => match self.check(check) {
+                Some(check) => Test::Body(Box::new(BodyTest { part: body_part(part), check })),
+                None => Test::Never,
+            },
         }
     }
 
@@ -207,7 +213,7 @@ impl Compiler<'_> {
         }
         match self.check(check) {
             Some(check) => other(Box::new(Named { name: name.into(), check })),
-            None => Test::NotBuilt,
+            None => Test::Never,
         }
     }
 
@@ -319,4 +325,12 @@ fn uses_groups(rule: &rule::Rule) -> bool {
         _ => false,
     };
     by_action || rule.refinements.iter().any(by_refinement)
+}
+
+fn body_part(part: &rule::BodyPart) -> Part {
+    match part {
+        rule::BodyPart::Text => Part::Text,
+        rule::BodyPart::Form(name) => Part::Form(name.as_bytes().into()),
+        rule::BodyPart::Json(pointer) => Part::Json((**pointer).into()),
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::rule::{CertificateField, Key};
 use crate::wire::certificate::Certificate;
 
+use super::body::{Body, BodyTest};
 use super::glob::{Glob, wild};
 use super::hash::hash;
 use super::head::{Head, Scratch};
@@ -65,8 +66,10 @@ pub(super) enum Test {
         share: u32,
         of: Option<Box<Key>>,
     },
-    /// Needs a part that is not built yet; its rule is left off.
-    NotBuilt,
+    /// Boxed, for it is rare.
+    Body(Box<BodyTest>),
+    /// Its regex is at fault: the table will not be used.
+    Never,
 }
 
 #[derive(Debug, Clone)]
@@ -210,17 +213,19 @@ impl Term {
                 // Mixed with the rule's name: a second rule takes its share of those the first one left.
                 value.is_some_and(|(id, value)| hash(value, id.as_bytes()) % 10_000 < u64::from(*share))
             }
-            Test::NotBuilt => false,
+            Test::Body(_) if matches!(head.body, Body::Unread) => {
+                // All else of the rule has been found to hold, for bodies are looked at last.
+                walk.awaits_body(rules.get(self.rule as usize));
+                // Not even where it is negated.
+                self.negated
+            }
+            Test::Body(test) => test.holds(head),
+            Test::Never => false,
         }
     }
 }
 
 impl Test {
-    /// Whether it needs a part that is not built yet.
-    pub(super) fn is_off(&self) -> bool {
-        matches!(self, Test::NotBuilt)
-    }
-
     /// A test of fields, cookies or parameters with its name and values apart.
     pub(super) fn named(&self) -> Option<Cow<'_, Named>> {
         match self {
@@ -274,7 +279,8 @@ impl Test {
             Test::Chance { of: Some(key), .. } => {
                 key::key_text(key, Some(rule), head).unwrap_or_else(|| "none".to_owned())
             }
-            Test::NotBuilt => "not built yet".to_owned(),
+            Test::Body(test) => test.seen(head),
+            Test::Never => "nothing".to_owned(),
         }
     }
 }
@@ -325,7 +331,7 @@ impl Named {
 impl Check {
     /// For values that are never joined; `any` says whether one of them passes a test.
     #[inline]
-    fn single(&self, any: impl FnOnce(&dyn Fn(&[u8]) -> bool) -> bool) -> bool {
+    pub(super) fn single(&self, any: impl FnOnce(&dyn Fn(&[u8]) -> bool) -> bool) -> bool {
         match self {
             Check::Present => any(&|_| true),
             Check::Equals(values) => any(&|value| values.words.contains(value)),

@@ -8,7 +8,7 @@ use crate::model::fault::Fault;
 use crate::model::rule::{Expect, Kind, Outcome, RuleSet};
 use crate::wire::field::Field;
 
-use super::{Action, Head, Rule, Table, key_text, location, path, pool};
+use super::{Action, Body, Content, Head, Rule, Table, key_text, location, path, pool};
 
 /// What came of one message.
 struct Came<'t> {
@@ -83,6 +83,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
     }
     let (sni, listener) = (facts.sni.as_deref().map(str::to_ascii_lowercase), facts.listener.as_deref());
     let alpn: Vec<_> = facts.alpn.iter().map(|name| name.as_bytes()).collect();
+    let content = facts.body.as_deref().map(Content::new);
     let head = Head {
         method: &expect.method,
         host: &host,
@@ -95,9 +96,10 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         alpn: &alpn,
         certificate: None,
         no_tls: facts.no_tls,
+        body: content.as_ref().map_or(Body::Empty, Body::Whole),
     };
     let mut dice = || roll();
-    let Some(rule) = section.decide(&head, &mut dice) else {
+    let Some(rule) = section.decide_with(None, &head, &mut dice) else {
         return Came { what: What::NoRoute, rule: None };
     };
     let what = match rule.action() {

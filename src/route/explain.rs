@@ -1,8 +1,6 @@
 //! Why a message goes where it goes: each rule up to the one that takes it, and what kept the others
 //! from it. The conditions are tested by the code that serves traffic.
 
-use smallvec::SmallVec;
-
 use super::{Head, Rule, Section, Walk, print};
 
 /// What one rule said.
@@ -19,8 +17,6 @@ pub enum Verdict {
     /// The first part of its condition that does not hold, as it can be written, and what the message
     /// has there; `none` where it has nothing.
     Fails { condition: String, seen: String },
-    /// It needs a part that is not built yet, and takes nothing.
-    Off { condition: String },
 }
 
 /// Goes through the rules in their order, up to the one that takes the message. `roll`, 0 to 9,999,
@@ -30,19 +26,15 @@ pub fn explain<'t>(section: &'t Section, head: &Head<'_>, roll: u32) -> Vec<Step
     for rule in &section.rules {
         let terms = section.condition(rule.first);
         let mut dice = || roll;
-        let mut walk = Walk { dice: &mut dice, rolls: SmallVec::new(), from: 0, best: u32::MAX };
+        let mut walk = Walk::new(0, u32::MAX, &mut dice);
         let text =
             |at: usize| rule.rest.condition.get(at).map_or_else(String::new, |term| print::term(term, &section.lists));
-        let verdict = if let Some(at) = terms.iter().position(|term| term.test.is_off()) {
-            Verdict::Off { condition: text(at) }
-        } else {
-            match terms.iter().position(|term| !term.holds(&section.rules, head, &mut walk)) {
-                Some(at) => {
-                    let seen = terms.get(at).map_or_else(String::new, |term| term.test.seen(rule, head, roll));
-                    Verdict::Fails { condition: text(at), seen }
-                }
-                None => Verdict::Takes,
+        let verdict = match terms.iter().position(|term| !term.holds(&section.rules, head, &mut walk)) {
+            Some(at) => {
+                let seen = terms.get(at).map_or_else(String::new, |term| term.test.seen(rule, head, roll));
+                Verdict::Fails { condition: text(at), seen }
             }
+            None => Verdict::Takes,
         };
         let done = verdict == Verdict::Takes;
         steps.push(Step { rule, verdict });

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
 
+use super::body::Body;
 use super::path::hex_pair;
 
 /// A message head, as HTTP/1, HTTP/2 and RTSP fill it.
@@ -34,6 +35,7 @@ pub struct Head<'a> {
     pub certificate: Option<&'a Certificate>,
     /// `tls-passthrough` only: no ClientHello came.
     pub no_tls: bool,
+    pub body: Body<'a>,
 }
 
 /// Working memory for a value that is not in one piece: on the stack unless it is unusually long.
@@ -118,9 +120,9 @@ pub(super) fn decoded<'v>(value: &'v [u8], scratch: &'v mut Scratch) -> &'v [u8]
 }
 
 /// `a=1; b=2`: names and values without surrounding blanks. A piece without `=` has an empty value.
-struct Pairs<'a> {
-    rest: &'a [u8],
-    between: u8,
+pub(super) struct Pairs<'a> {
+    pub rest: &'a [u8],
+    pub between: u8,
 }
 
 impl<'a> Iterator for Pairs<'a> {
@@ -166,6 +168,7 @@ mod tests {
             alpn: &[],
             certificate: None,
             no_tls: false,
+            body: Body::Empty,
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod anchor;
 mod automaton;
+mod body;
 mod compile;
 mod condition;
 pub mod expect;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::model::Limits;
 use crate::model::fault::{Fault, Place};
 use crate::model::rule::{self, HostPattern, Kind, PathPolicy, RuleSet, Template};
 
@@ -40,9 +42,10 @@ use condition::{PathPattern, Term};
 
 pub use crate::model::rule::Action;
 
+pub use body::{Body, Content};
 pub use head::Head;
 pub use key::{expand, key_hash, key_text, location, pool, value};
-pub use refined::{Rate, Refined, Tuning};
+pub use refined::{Mirror, Rate, Refined, Tuning};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]
@@ -112,12 +115,27 @@ pub enum Change {
 struct Walk<'d> {
     dice: &'d mut dyn FnMut() -> u32,
     /// What was rolled for a rule: a rule may be looked at twice, but rolls once.
-    rolls: SmallVec<[(u32, u32); 4]>,
+    rolls: Rolls,
     /// Where the conditions of the rules to look at begin, and end. The end moves forward to each rule
     /// that is found to match.
     from: u32,
     best: u32,
+    /// Where the condition of the first rule begins that would take the message but for its body, which
+    /// has not been read.
+    awaits: u32,
 }
+
+/// A rule would take the message but for its body, and none before it does: it is to be read and
+/// [`Section::decide_with`] to be asked.
+#[derive(Debug)]
+pub struct NeedBody {
+    /// Bytes of it that rules look at; a larger one is [`Body::TooLarge`].
+    pub most: usize,
+    rolls: Rolls,
+}
+
+/// What was rolled for which rule.
+type Rolls = SmallVec<[(u32, u32); 4]>;
 
 impl Table {
     /// Compiles a rule set. What is wrong with it is added to `faults`; if any of that is an error
@@ -197,15 +215,45 @@ impl Section {
     }
 
     /// The first rule that takes a message. `dice` gives 0 to 9,999 and is called only for a chance.
-    pub fn decide<'t>(&'t self, head: &Head<'_>, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
-        self.between(0, u32::MAX, head, dice)
+    ///
+    /// # Errors
+    /// When that hangs on the body, which is [`Body::Unread`].
+    pub fn decide<'t>(
+        &'t self,
+        head: &Head<'_>,
+        dice: &mut dyn FnMut() -> u32,
+    ) -> Result<Option<&'t Rule>, Box<NeedBody>> {
+        let mut walk = Walk::new(0, u32::MAX, dice);
+        self.index.find(self, head, &mut walk);
+        if walk.awaits < walk.best {
+            return Err(Box::new(NeedBody { most: Limits::CONDITION_BODY, rolls: walk.rolls }));
+        }
+        Ok(self.rule_at(walk.best))
+    }
+
+    /// The same for a message of which all is known that will be. What was rolled before the body was read stands.
+    pub fn decide_with<'t>(
+        &'t self,
+        need: Option<Box<NeedBody>>,
+        head: &Head<'_>,
+        dice: &mut dyn FnMut() -> u32,
+    ) -> Option<&'t Rule> {
+        let rolls = need.map(|need| need.rolls).unwrap_or_default();
+        let mut walk = Walk { rolls, ..Walk::new(0, u32::MAX, dice) };
+        self.index.find(self, head, &mut walk);
+        self.rule_at(walk.best)
     }
 
     /// The first rule that takes a message, of those whose conditions begin in a range of `terms`.
     fn between<'t>(&'t self, from: u32, end: u32, head: &Head<'_>, dice: &mut dyn FnMut() -> u32) -> Option<&'t Rule> {
-        let mut walk = Walk { dice, rolls: SmallVec::new(), from, best: end };
+        let mut walk = Walk::new(from, end, dice);
         self.index.find(self, head, &mut walk);
-        if walk.best == end { None } else { self.rules.get(self.terms.get(walk.best as usize)?.rule as usize) }
+        if walk.best == end { None } else { self.rule_at(walk.best) }
+    }
+
+    /// The rule whose condition begins at `first`.
+    fn rule_at(&self, first: u32) -> Option<&Rule> {
+        self.rules.get(self.terms.get(first as usize)?.rule as usize)
     }
 
     /// The condition of the rule whose first part is at `first`.
@@ -254,7 +302,15 @@ impl Rule {
     }
 }
 
-impl Walk<'_> {
+impl<'d> Walk<'d> {
+    fn new(from: u32, end: u32, dice: &'d mut dyn FnMut() -> u32) -> Walk<'d> {
+        Walk { dice, rolls: SmallVec::new(), from, best: end, awaits: u32::MAX }
+    }
+
+    fn awaits_body(&mut self, rule: Option<&Rule>) {
+        self.awaits = self.awaits.min(rule.map_or(u32::MAX, |rule| rule.first));
+    }
+
     fn roll(&mut self, rule: u32) -> u32 {
         if let Some((_, roll)) = self.rolls.iter().find(|(own, _)| *own == rule) {
             return *roll;

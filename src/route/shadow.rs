@@ -12,6 +12,7 @@ use crate::model::fault::Fault;
 use crate::model::rule::{self, Patterns, Sources, ValueTest};
 use crate::wire::field::Field;
 
+use super::body::Body;
 use super::condition::{Check, Named, PathPattern, Term, Test, TextPattern};
 use super::glob::{Glob, wild};
 use super::hash::Map;
@@ -31,7 +32,7 @@ pub(super) fn find(section: &Section, faults: &mut Vec<Fault>) {
     let mut written: Map<String, usize> = Map::default();
     for (at, later) in section.rules.iter().enumerate() {
         let terms = section.condition(later.first);
-        if terms.iter().any(|term| term.test.is_off()) {
+        if terms.iter().any(|term| matches!(term.test, Test::Never)) {
             continue;
         }
         let later = Side { rule: later, terms, texts: &texts[at] };
@@ -83,6 +84,7 @@ fn candidates(section: &Section, later: &Side<'_>) -> Vec<usize> {
         alpn: &[example.alpn.as_bytes()],
         certificate: None,
         no_tls: example.no_tls,
+        body: Body::Empty,
     };
     let mut found = Vec::new();
     let mut from = 0;
@@ -171,7 +173,7 @@ impl Example {
             Test::From(nets) => self.source = nets.first().unwrap_or(self.source),
             Test::NoTls => self.no_tls = true,
             Test::PathIn(_) | Test::HostIn(_) | Test::SniIn(_) | Test::ContentTypeIn(_) => {}
-            Test::Any | Test::Certificate(_) | Test::Chance { .. } | Test::NotBuilt => {}
+            Test::Any | Test::Certificate(_) | Test::Body(_) | Test::Chance { .. } | Test::Never => {}
         }
     }
 }
@@ -210,7 +212,7 @@ fn value(named: &Named) -> String {
 /// Whether each part of the earlier rule's condition follows from some part of the later one's.
 fn covers(earlier: &Side<'_>, later: &Side<'_>) -> bool {
     earlier.texts.iter().enumerate().all(|(wide, text)| {
-        if matches!(earlier.terms.get(wide).map(|term| &term.test), Some(Test::Chance { .. } | Test::NotBuilt)) {
+        if matches!(earlier.terms.get(wide).map(|term| &term.test), Some(Test::Chance { .. } | Test::Never)) {
             return false;
         }
         later.texts.contains(text)

@@ -14,7 +14,9 @@ pub const REQUEST_SHOWN: usize = 80;
 pub enum Doing {
     /// Reading a request.
     Reading,
-    /// Waiting for a server.
+    /// Waiting for a server that is not full.
+    Queued,
+    /// Waiting for a server's answer.
     Waiting,
     /// Sending an answer.
     Sending,
@@ -28,6 +30,7 @@ impl Doing {
     pub fn word(self) -> &'static str {
         match self {
             Doing::Reading => "reading",
+            Doing::Queued => "queued",
             Doing::Waiting => "waiting",
             Doing::Sending => "sending",
             Doing::Tunnel => "tunnel",

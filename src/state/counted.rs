@@ -3,6 +3,7 @@
 //! Numbers of `state::names` mean nothing in another process, and words that one version does not know are
 //! left out by it. A process tells all it counted once, and then only what has changed since.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Farm;
 use super::counters::{
-    AffinityResult, ConnectResult, Counters, NONE, Rejected, RequestLabels, Requests, RetryReason, ServerLabels,
-    UpstreamCounters,
+    AffinityResult, ConnectResult, Counters, MirrorResult, NONE, Rejected, RequestLabels, Requests, RetryReason,
+    ServerLabels, UpstreamCounters,
 };
 use super::histogram::Histogram;
 use super::rule_hits::RuleHits;
@@ -22,8 +23,9 @@ use super::rule_hits::RuleHits;
 pub struct Counted {
     requests: Vec<RequestsOf>,
     upstreams: Vec<UpstreamOf>,
-    retries: Vec<RetriesOf>,
-    affinity: Vec<AffinityOf>,
+    retries: Vec<WordsOf>,
+    mirrored: Vec<WordsOf>,
+    affinity: Vec<WordsOf>,
     listeners: Vec<ListenerOf>,
     rules: Vec<(String, u64)>,
 }
@@ -53,15 +55,9 @@ struct UpstreamOf {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct RetriesOf {
+struct WordsOf {
     pool: String,
     reasons: Vec<(String, u64)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct AffinityOf {
-    pool: String,
-    results: Vec<(String, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,18 +101,16 @@ impl Counted {
                 reuses: upstream.reuses,
             });
         }
-        let mut retries: HashMap<u32, Vec<(String, u64)>> = HashMap::new();
-        for (pool, reason, count) in counters.retries().filter(|(_, _, count)| *count > 0) {
-            retries.entry(pool).or_default().push((reason.as_str().to_owned(), count));
-        }
-        counted.retries =
-            retries.into_iter().filter_map(|(id, reasons)| Some(RetriesOf { pool: pool(id)?, reasons })).collect();
-        let mut affinity: HashMap<u32, Vec<(String, u64)>> = HashMap::new();
-        for (pool, result, count) in counters.affinities().filter(|(_, _, count)| *count > 0) {
-            affinity.entry(pool).or_default().push((result.as_str().to_owned(), count));
-        }
-        counted.affinity =
-            affinity.into_iter().filter_map(|(id, results)| Some(AffinityOf { pool: pool(id)?, results })).collect();
+        let of_pools = |all: &mut dyn Iterator<Item = (u32, &'static str, u64)>| -> Vec<WordsOf> {
+            let mut words: HashMap<u32, Vec<(String, u64)>> = HashMap::new();
+            for (pool, word, count) in all.filter(|(_, _, count)| *count > 0) {
+                words.entry(pool).or_default().push((word.to_owned(), count));
+            }
+            words.into_iter().filter_map(|(id, reasons)| Some(WordsOf { pool: pool(id)?, reasons })).collect()
+        };
+        counted.retries = of_pools(&mut counters.retries().map(|(pool, why, count)| (pool, why.as_str(), count)));
+        counted.mirrored = of_pools(&mut counters.mirrors().map(|(pool, what, count)| (pool, what.as_str(), count)));
+        counted.affinity = of_pools(&mut counters.affinities().map(|(pool, what, count)| (pool, what.as_str(), count)));
         for (id, of) in counters.listeners() {
             let Some(name) = listener(id) else { continue };
             counted.listeners.push(ListenerOf {
@@ -139,6 +133,7 @@ impl Counted {
         self.upstreams.sort_by(|a, b| a.key().cmp(&b.key()));
         self.retries.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.affinity.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.mirrored.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.listeners.sort_by(|a, b| a.name.cmp(&b.name));
         self.rules.sort();
     }
@@ -150,6 +145,7 @@ impl Counted {
             upstreams: changed(&self.upstreams, &before.upstreams, UpstreamOf::key),
             retries: changed(&self.retries, &before.retries, |of| &of.pool),
             affinity: changed(&self.affinity, &before.affinity, |of| &of.pool),
+            mirrored: changed(&self.mirrored, &before.mirrored, |of| &of.pool),
             listeners: changed(&self.listeners, &before.listeners, |of| &of.name),
             rules: changed(&self.rules, &before.rules, |(name, _)| name),
         }
@@ -157,12 +153,13 @@ impl Counted {
 
     /// Puts what has changed in its place: the inverse of [`Counted::since`].
     pub fn take_up(&mut self, since: Counted) {
-        replace(&mut self.requests, since.requests, |a, b| a.key() == b.key());
-        replace(&mut self.upstreams, since.upstreams, |a, b| a.key() == b.key());
-        replace(&mut self.retries, since.retries, |a, b| a.pool == b.pool);
-        replace(&mut self.affinity, since.affinity, |a, b| a.pool == b.pool);
-        replace(&mut self.listeners, since.listeners, |a, b| a.name == b.name);
-        replace(&mut self.rules, since.rules, |a, b| a.0 == b.0);
+        replace(&mut self.requests, since.requests, |a, b| a.key().cmp(&b.key()));
+        replace(&mut self.upstreams, since.upstreams, |a, b| a.key().cmp(&b.key()));
+        replace(&mut self.retries, since.retries, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.mirrored, since.mirrored, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.affinity, since.affinity, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.listeners, since.listeners, |a, b| a.name.cmp(&b.name));
+        replace(&mut self.rules, since.rules, |a, b| a.0.cmp(&b.0));
         self.sort();
     }
 
@@ -195,7 +192,11 @@ impl Counted {
         }
         for of in &self.affinity {
             let counts = counters.affinity.entry(id(farm.pool_names(), &of.pool)).or_default();
-            read(counts, &of.results, &AffinityResult::ALL.map(AffinityResult::as_str));
+            read(counts, &of.reasons, &AffinityResult::ALL.map(AffinityResult::as_str));
+        }
+        for of in &self.mirrored {
+            let counts = counters.mirrored.entry(id(farm.pool_names(), &of.pool)).or_default();
+            read(counts, &of.reasons, &MirrorResult::ALL.map(MirrorResult::as_str));
         }
         for of in &self.listeners {
             let Some(listener) = counters.listener(id(farm.listener_names(), &of.name)) else { continue };
@@ -221,11 +222,13 @@ fn changed<'a, T: Clone + PartialEq, K: Ord + 'a>(now: &'a [T], before: &'a [T],
     now.iter().filter(|of| was(of) != Some(*of)).cloned().collect()
 }
 
-fn replace<T>(all: &mut Vec<T>, since: Vec<T>, same: fn(&T, &T) -> bool) {
+/// `all` is sorted by `order`; what is new in it comes at its end.
+fn replace<T>(all: &mut Vec<T>, since: Vec<T>, order: fn(&T, &T) -> Ordering) {
+    let sorted = all.len();
     for of in since {
-        match all.iter_mut().find(|other| same(other, &of)) {
-            Some(other) => *other = of,
-            None => all.push(of),
+        match all[..sorted].binary_search_by(|other| order(other, &of)) {
+            Ok(at) => all[at] = of,
+            Err(_) => all.push(of),
         }
     }
 }
@@ -288,6 +291,7 @@ mod tests {
         counters.upstream_reuse(pool, server);
         counters.retry(pool, RetryReason::StaleConnection);
         counters.affinity(pool, AffinityResult::Moved);
+        counters.mirrored(pool, MirrorResult::Answered);
         let names: super::super::rule_hits::RuleNames = ["a", "b"].map(Arc::from).into_iter().collect();
         counters.rules.table(names.clone(), &Default::default());
         counters.rule_hit(&names, 1);

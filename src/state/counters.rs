@@ -10,7 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-pub use super::labels::{AffinityResult, ConnectResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels};
+pub use super::labels::{
+    AffinityResult, ConnectResult, MirrorResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels,
+};
 use super::rule_hits::{RuleHits, RuleNames};
 
 /// Status codes told apart for one set of labels. A server that makes up codes of its own cannot
@@ -125,6 +127,8 @@ pub struct Counters {
     pub(super) retries: Map<u32, [u64; RetryReason::ALL.len()]>,
     /// By pool.
     pub(super) affinity: Map<u32, [u64; AffinityResult::ALL.len()]>,
+    /// By the pool that a copy went to.
+    pub(super) mirrored: Map<u32, [u64; MirrorResult::ALL.len()]>,
     /// By the listener's number; the numbers are dense.
     listeners: Vec<ListenerCounters>,
     pub rules: RuleHits,
@@ -220,6 +224,11 @@ impl Counters {
         self.affinity.entry(pool).or_default()[result as usize] += 1;
     }
 
+    /// Something came of a copy of a request for this pool.
+    pub fn mirrored(&mut self, pool: u32, result: MirrorResult) {
+        self.mirrored.entry(pool).or_default()[result as usize] += 1;
+    }
+
     /// A rule took a request: its number in a table with these names, which may be one before the last that
     /// was given to `rules.table`.
     #[inline]
@@ -249,6 +258,7 @@ impl Counters {
         self.upstreams.retain(|labels, _| keep(*labels));
         self.retries.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
         self.affinity.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
+        self.mirrored.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
     }
 
     /// The worker has ended: its connections are closed.
@@ -273,6 +283,9 @@ impl Counters {
         }
         for (pool, theirs) in &other.affinity {
             add(self.affinity.entry(*pool).or_default(), theirs);
+        }
+        for (pool, theirs) in &other.mirrored {
+            add(self.mirrored.entry(*pool).or_default(), theirs);
         }
         if self.listeners.len() < other.listeners.len() {
             self.listeners.resize_with(other.listeners.len(), ListenerCounters::default);
@@ -312,6 +325,13 @@ impl Counters {
     pub fn affinities(&self) -> impl Iterator<Item = (u32, AffinityResult, u64)> {
         self.affinity.iter().flat_map(|(pool, counts)| {
             AffinityResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
+        })
+    }
+
+    /// By the pool that a copy went to, in no order.
+    pub fn mirrors(&self) -> impl Iterator<Item = (u32, MirrorResult, u64)> {
+        self.mirrored.iter().flat_map(|(pool, counts)| {
+            MirrorResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
         })
     }
 
@@ -448,6 +468,7 @@ mod tests {
         counters.upstream_reuse(1, 2);
         counters.upstream_reuse(1, 7);
         counters.retry(1, RetryReason::Connect);
+        counters.mirrored(1, MirrorResult::Dropped);
         let copy = counters.clone();
         counters.merge(&copy);
         let (_, upstream) =
@@ -455,11 +476,13 @@ mod tests {
         assert_eq!(upstream.reuses, 2);
         assert_eq!(upstream.connects().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 0, 0, 0, 0]);
         assert_eq!(counters.retries().next(), Some((1, RetryReason::Connect, 2)));
+        assert!(counters.mirrors().any(|of| of == (1, MirrorResult::Dropped, 2)));
 
         counters.retain(|labels| labels.server != 7);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, 3));
         counters.retain(|_| false);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (0, 0));
+        assert_eq!(counters.mirrors().count(), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! every server of the same identity with its health, its requests in flight and its number.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::affinity::Affinities;
 use super::crowd::Crowds;
+use super::gate::Gate;
 use super::generations::Generations;
 use super::names::Names;
 use super::pool::LivePool;
@@ -30,6 +31,8 @@ pub struct Farm {
     snapshot: Arc<ArcSwap<Snapshot>>,
     /// Every server that a snapshot or a request still holds, by identity.
     servers: Mutex<HashMap<Arc<str>, Weak<LiveServer>>>,
+    /// Every pool's that a snapshot or a request still holds, by the pool's name.
+    gates: Mutex<HashMap<Arc<str>, Weak<Gate>>>,
     listener_names: Names,
     pool_names: Names,
     server_names: Names,
@@ -46,6 +49,8 @@ pub struct Farm {
     crowds: Crowds,
     /// Where clients were.
     affinities: Affinities,
+    /// The process has more memory in use than it may.
+    short_of_memory: AtomicBool,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -73,6 +78,7 @@ impl Farm {
         Arc::new(Farm {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             servers: Mutex::default(),
+            gates: Mutex::default(),
             listener_names: Names::default(),
             pool_names: Names::default(),
             server_names: Names::default(),
@@ -83,6 +89,7 @@ impl Farm {
             rates: Rates::default(),
             crowds: Crowds::default(),
             affinities: Affinities::default(),
+            short_of_memory: AtomicBool::new(false),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -140,6 +147,9 @@ impl Farm {
         self.snapshot.store(Arc::new(snapshot));
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(before);
         servers.retain(|_, server| server.strong_count() > 0);
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, gate| gate.strong_count() > 0);
+        // Only now do those who wait see what has changed.
+        self.snapshot().pools.iter().for_each(|pool| pool.gate().call_all());
         self.generation.send_replace(generation);
     }
 
@@ -152,6 +162,7 @@ impl Farm {
         known: &mut HashMap<Arc<str>, Weak<LiveServer>>,
     ) -> Arc<LivePool> {
         let before = before.get(&*config.name).copied();
+        let gate = self.gate(&config.name);
         let live_server = |server: &Server| {
             let identity: Arc<str> = identity(config, server).into();
             let live = match known.get(&identity).and_then(Weak::upgrade) {
@@ -164,7 +175,7 @@ impl Farm {
                 }
                 None => {
                     let id = self.server_names.id(&identity);
-                    let live = Arc::new(LiveServer::new(id, &config.name, Arc::clone(&identity), server));
+                    let live = Arc::new(LiveServer::new(id, config, Arc::clone(&identity), server, gate.clone()));
                     known.insert(Arc::clone(&identity), Arc::downgrade(&live));
                     live
                 }
@@ -175,7 +186,15 @@ impl Farm {
         let servers = config.servers.iter().map(live_server).collect();
         let manner = self.manners.fetch_add(1, Ordering::Relaxed);
         let affinity = self.affinities.of(config);
-        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, affinity, before, manner)
+        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, affinity, before, manner, gate)
+    }
+
+    /// The one way into all the pools of a name: those who wait, and who is in, outlive a reload.
+    fn gate(&self, pool: &Arc<str>) -> Arc<Gate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = gates.get(pool).and_then(Weak::upgrade).unwrap_or_default();
+        gates.insert(pool.clone(), Arc::downgrade(&gate));
+        gate
     }
 
     /// Frees snapshots that nobody holds any more. For a thread that has time.
@@ -213,6 +232,15 @@ impl Farm {
             }
         }
         before
+    }
+
+    /// Whether the process has more memory in use than it may, so that it has to turn away whom it can.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory.load(Ordering::Relaxed)
+    }
+
+    pub fn set_short_of_memory(&self, short: bool) {
+        self.short_of_memory.store(short, Ordering::Relaxed);
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

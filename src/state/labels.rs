@@ -86,6 +86,12 @@ labels! {
         Rate = "rate",
         /// A rule has as many requests under way as it may.
         RuleFull = "rule-full",
+        /// Every server of the pool, or the pool, is at its bound, and it has no queue.
+        Full = "full",
+        /// So many wait for a server already.
+        QueueFull = "queue-full",
+        /// It has waited for a server as long as it may.
+        QueueTimeout = "queue-timeout",
         /// A rule said `deny`.
         Denied = "denied",
         /// A rule said `drop`.
@@ -133,6 +139,20 @@ labels! {
         Refused = "refused",
         /// It showed a cookie that was not made here; it counts as new.
         Forged = "forged",
+    }
+}
+
+labels! {
+    /// What came of a copy of a request that was to go to another pool.
+    MirrorResult {
+        /// It was sent, and answered; nobody looks at how.
+        Answered = "answered",
+        /// No server was reached, or it did not answer in time.
+        Failed = "failed",
+        /// There were as many copies under way as there may be.
+        Dropped = "dropped",
+        /// The body was too large to be kept for a copy.
+        TooLarge = "too-large",
     }
 }
 

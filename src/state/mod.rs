@@ -6,12 +6,16 @@
 //! lock says so and is not for the request path.
 
 pub mod affinity;
+pub mod budget;
+pub mod changes;
 pub mod commands;
 pub mod connections;
 pub mod counted;
 pub mod counters;
 pub mod crowd;
+mod delay;
 pub mod farm;
+pub mod gate;
 pub mod generations;
 pub mod histogram;
 pub mod labels;
@@ -26,11 +30,12 @@ pub mod snapshot;
 pub mod tallies;
 
 pub use affinity::LiveAffinity;
+pub use changes::{Change, Evidence};
 pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
-pub use pool::{Lease, LivePool, NoServer, Unfit};
+pub use pool::{Lease, LivePool, NoServer, Seat, Unfit};
 pub use secured::Secured;
-pub use server::{Health, LiveServer, ProbeReport, Standing, Way};
+pub use server::{Advice, Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};
 
 #[cfg(test)]

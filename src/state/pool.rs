@@ -4,18 +4,22 @@
 //! weight) and their scheduler. It is rebuilt off the request path when one of these changes, so that a
 //! pick takes no lock, no memory, and does not step over dead servers.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use super::affinity::LiveAffinity;
+use super::delay::millis;
+use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
-use crate::model::pool::{Pool, Scheduler};
+use crate::model::pool::{Most, Pool, Scheduler};
 
 /// The live twin of a configured pool. Made anew by every reload; its servers stay.
 #[derive(Debug)]
@@ -27,6 +31,11 @@ pub struct LivePool {
     affinity: Option<LiveAffinity>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
+    gate: Arc<Gate>,
+    /// Requests in flight at most, in the pool.
+    most: Option<u32>,
+    /// Connections in use are counted apart from requests.
+    counts_connections: bool,
     plan: ArcSwap<Plan>,
     /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
     planning: Mutex<()>,
@@ -69,15 +78,21 @@ impl LivePool {
         affinity: Option<LiveAffinity>,
         before: Option<&LivePool>,
         manner: u32,
+        gate: Arc<Gate>,
     ) -> Arc<LivePool> {
         let position = before.map_or(0, |before| before.position.0.load(Ordering::Relaxed));
         let manner = match before {
             Some(before) if before.config.spoken_to_as(&config) => before.manner,
             _ => manner,
         };
+        let bounds = |most: &Most| most.in_use(config.protocol).is_some();
         let pool = Arc::new(LivePool {
             id,
-            plan: ArcSwap::from_pointee(Plan::default()),
+            gate,
+            most: config.most.in_flight(config.protocol),
+            counts_connections: bounds(&config.most) || config.servers.iter().any(|server| bounds(&server.most)),
+            // What its schedulers remember goes on.
+            plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.plan.load_full())),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
             config,
@@ -89,7 +104,7 @@ impl LivePool {
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
         // plan, a later one makes its own.
         for (server, configured) in pool.servers.iter().zip(&pool.config.servers) {
-            server.configure(configured, !pool.config.checks.is_empty(), manner, &Arc::downgrade(&pool));
+            server.configure(configured, &pool.config, manner, &Arc::downgrade(&pool));
         }
         pool.plan_again();
         pool
@@ -124,11 +139,12 @@ impl LivePool {
     }
 
     /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
-    /// so does one of weight 0; a backup server has them only while it serves others too. Only for pools with affinity.
+    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` are as in
+    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub fn lease(&self, server: u32, tried: &[u32]) -> Result<Lease, Unfit> {
+    pub fn lease(&self, server: u32, tried: &[u32], barred: &[u32]) -> Result<Lease, Unfit> {
         let plan = self.plan.load();
         let Some((address, way)) = plan.reachable.get(server as usize).copied().flatten() else {
             return Err(Unfit::Down);
@@ -140,10 +156,25 @@ impl LivePool {
         if server.is_backup() && !plan.primary.entries.is_empty() {
             return Err(Unfit::Backup);
         }
-        if !server.enter() {
+        if barred.contains(&server.id()) {
             return Err(Unfit::Full);
         }
-        Ok(Lease { server: Arc::clone(server), address, way })
+        if self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+            return Err(Unfit::Full);
+        }
+        let in_pool = self.most.is_some();
+        if !server.enter() {
+            if in_pool {
+                self.gate.requests().leave();
+                // Who was refused for its sake may wait.
+                if self.gate.is_waited_at() {
+                    self.gate.call();
+                }
+            }
+            return Err(Unfit::Full);
+        }
+        let cuts = server.cuts();
+        Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
     }
 
     /// The position of a server among [`LivePool::servers`].
@@ -151,18 +182,82 @@ impl LivePool {
         self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
     }
 
+    /// As [`LivePool::pick_in_turn`], for whom nobody waits.
+    ///
+    /// # Errors
+    /// `Full` also where others wait for a place, who go first.
+    #[inline]
+    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+        if self.gate.is_waited_at() {
+            return Err(NoServer::Full);
+        }
+        self.pick_in_turn(key, tried, &[])
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
-    /// hashing for this pick. `tried` are ids of servers not to be chosen again. Backup servers serve
+    /// hashing for this pick. `tried` are ids of servers not to be chosen again, `barred` of those that are full to
+    /// whoever asks. Backup servers serve
     /// while no other server is up, or when all that are were tried; not when these are merely full.
-    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+    pub fn pick_in_turn(&self, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
+        match self.most {
+            None => self.choose(key, tried, barred),
+            Some(most) => self.choose_within(most, key, tried, barred),
+        }
+    }
+
+    fn choose(&self, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
         let plan = self.plan.load();
         let ticket = self.position.0.fetch_add(1, Ordering::Relaxed);
-        match plan.primary.pick(ticket, key, tried) {
-            Err(NoServer::Down) => plan.backup.pick(ticket, key, tried),
+        match plan.primary.pick(ticket, key, tried, barred) {
+            Err(NoServer::Down) => plan.backup.pick(ticket, key, tried, barred),
             settled => settled,
         }
+    }
+
+    /// The same, unless the pool has `most` in it already.
+    fn choose_within(&self, most: u32, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
+        if !self.gate.requests().enter(most) {
+            // Where none is up there is nothing to wait for.
+            let plan = self.plan.load();
+            let some = [&plan.primary, &plan.backup].into_iter().any(|tier| tier.has_untried(tried));
+            return Err(if some { NoServer::Full } else { NoServer::Down });
+        }
+        let mut chosen = self.choose(key, tried, barred);
+        match &mut chosen {
+            Ok(lease) => lease.in_pool = true,
+            Err(_) => {
+                self.gate.requests().leave();
+                // Who was refused for its sake may wait.
+                if self.gate.is_waited_at() {
+                    self.gate.call();
+                }
+            }
+        }
+        chosen
+    }
+
+    /// Whether it chooses by how long answers take: [`LiveServer::answered`] is then to be told.
+    pub fn goes_by_delay(&self) -> bool {
+        self.config.scheduler == Scheduler::Ewma
+    }
+
+    /// The way in: who waits for a place.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Whether another connection to a server may be taken into use now.
+    pub fn may_connect(&self, server: &LiveServer) -> bool {
+        let most = self.config.most.in_use(self.config.protocol);
+        most.is_none_or(|most| self.gate.connections().get() < most) && server.may_connect()
+    }
+
+    /// Whether connections in use are bounded apart from requests: [`Lease::take_into_use`] then has to be asked for
+    /// each.
+    pub fn counts_connections(&self) -> bool {
+        self.counts_connections
     }
 
     /// How many picks were made.
@@ -173,19 +268,34 @@ impl LivePool {
     /// Goes on where another process was.
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
+        self.gate.budget().forget();
+    }
+
+    /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
+    /// last ten seconds); if so, it is counted.
+    pub fn take_retry(&self, share: u32, now: Instant) -> bool {
+        self.gate.budget().take(share, self.position(), now)
+    }
+
+    /// To be called once a second by each worker, for pools that bound their retries.
+    pub fn note_picks(&self, now: Instant) {
+        self.gate.budget().note(self.position(), now);
     }
 
     /// Makes the plan anew from what the servers are now.
     pub(super) fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
         let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
-        let tier = |entries| Tier::new(&self.config.scheduler, entries);
+        let before = self.plan.load();
+        let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
         let reachable = |server: &Arc<LiveServer>| {
             let up = server.health() == Health::Up;
             Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
         };
         let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
-        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup), reachable }));
+        let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
+        self.plan.store(Arc::new(Plan { primary, backup, reachable }));
+        self.gate.call_all();
     }
 }
 
@@ -199,7 +309,7 @@ struct Plan {
 
 impl Default for Plan {
     fn default() -> Plan {
-        let nobody = || Tier::new(&Scheduler::Rr, Vec::new());
+        let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
         Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
     }
 }
@@ -218,27 +328,43 @@ struct Entry {
     way: Way,
     /// As it was when the scheduler was built.
     weight: u32,
+    /// How much of its weight it has, in percent.
+    portion: u32,
 }
 
 impl Entry {
     /// `None` for a server that takes no new request.
     fn of(server: &Arc<LiveServer>) -> Option<Entry> {
         let (address, weight) = (server.address()?, server.weight());
-        let way = server.way()?;
-        let eligible = server.health() == Health::Up && weight > 0;
-        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight })
+        let (way, portion) = (server.way()?, server.portion());
+        let eligible = server.health() == Health::Up && weight > 0 && portion > 0;
+        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight, portion })
     }
 }
 
 impl Tier {
-    fn new(scheduler: &Scheduler, entries: Vec<Entry>) -> Tier {
+    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
+        let mut scheduler = scheduler;
+        if entries.iter().any(|entry| entry.portion != WHOLE) {
+            // Schedulers that know no weights have to, while some server is to get less than the others.
+            let equal = matches!(scheduler, Scheduler::Rr | Scheduler::Lc);
+            scheduler = match scheduler {
+                Scheduler::Rr => &Scheduler::Wrr,
+                Scheduler::Lc => &Scheduler::Wlc,
+                other => other,
+            };
+            for entry in &mut entries {
+                let weight = if equal { 1 } else { entry.weight };
+                entry.weight = weight.saturating_mul(entry.portion);
+            }
+        }
         let shares: Vec<Share> =
             entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
-        Tier { balancer: Balancer::new(scheduler, &shares), entries }
+        Tier { balancer: Balancer::new(scheduler, &shares, before), entries }
     }
 
-    fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
-        let candidates = Candidates { entries: &self.entries, tried };
+    fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
+        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
         // Another core may take a server's last place between choosing and entering. Then it shows full,
         // and the next choice is another one; the bound is for servers that empty and fill all the time.
         for _ in 0..=self.entries.len() {
@@ -246,18 +372,45 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
-                return Ok(Lease { server: Arc::clone(&entry.server), address: entry.address, way: entry.way });
+                let cuts = entry.server.cuts();
+                return Ok(Lease {
+                    server: Arc::clone(&entry.server),
+                    address: entry.address,
+                    way: entry.way,
+                    cuts,
+                    in_pool: false,
+                    seat: Cell::new(None),
+                });
             }
         }
-        let untried = self.entries.iter().any(|entry| !tried.contains(&entry.server.id()));
-        Err(if untried { NoServer::Full } else { NoServer::Down })
+        Err(if self.has_untried(tried) { NoServer::Full } else { NoServer::Down })
+    }
+
+    fn has_untried(&self, tried: &[u32]) -> bool {
+        self.entries.iter().any(|entry| !tried.contains(&entry.server.id()))
     }
 }
+
+/// A portion of a server that has all of its weight.
+const WHOLE: u32 = 100;
 
 /// A tier as the scheduler sees it for one request.
 struct Candidates<'a> {
     entries: &'a [Entry],
     tried: &'a [u32],
+    barred: &'a [u32],
+    /// In milliseconds, where a scheduler has asked for it.
+    now: Cell<u64>,
+}
+
+impl Candidates<'_> {
+    fn millis(&self) -> u64 {
+        if self.now.get() == 0 {
+            // One later does no harm, and is not 0.
+            self.now.set(millis() + 1);
+        }
+        self.now.get()
+    }
 }
 
 impl View for Candidates<'_> {
@@ -273,21 +426,88 @@ impl View for Candidates<'_> {
     fn seed(&self, server: usize) -> u64 {
         self.entries[server].server.seed()
     }
+    fn delay(&self, server: usize) -> u64 {
+        self.entries[server].server.delay(self.millis())
+    }
+    fn now(&self) -> u32 {
+        (self.millis() / 1000) as u32
+    }
     fn open(&self, server: usize) -> bool {
         let server = &self.entries[server].server;
-        !server.is_full() && !self.tried.contains(&server.id())
+        !server.is_full() && !self.tried.contains(&server.id()) && !self.barred.contains(&server.id())
     }
 }
 
 /// A chosen server with a request counted in flight; dropping it counts the request out.
-#[derive(Debug)]
 pub struct Lease {
     server: Arc<LiveServer>,
     address: SocketAddr,
     way: Way,
+    cuts: u32,
+    /// It is counted in the pool, too.
+    in_pool: bool,
+    /// A connection that is counted, and not yet handed on.
+    seat: Cell<Option<Box<Seat>>>,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("server", self.server.identity()).finish_non_exhaustive()
+    }
+}
+
+/// A connection in use, where those are bounded apart from requests; dropping it counts it out.
+#[derive(Debug)]
+pub struct Seat {
+    server: Arc<LiveServer>,
+    in_pool: bool,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.server.give_back(self.in_pool);
+    }
 }
 
 impl Lease {
+    /// Counts a connection into use, for as long as this lease or whoever takes its [`Lease::seat`] lives. False where
+    /// the server or the pool has as many as it may.
+    pub fn take_into_use(&self, pool: &LivePool) -> bool {
+        let seat = self.seat.take();
+        let seat = seat.or_else(|| {
+            let most = pool.config.most.in_use(pool.config.protocol);
+            let connections = self.server.gate().connections();
+            if most.is_some_and(|most| !connections.enter(most)) {
+                return None;
+            }
+            if self.server.take_into_use() {
+                return Some(Box::new(Seat { server: self.server.clone(), in_pool: most.is_some() }));
+            }
+            if most.is_some() {
+                connections.leave();
+                // Who was refused for its sake may wait.
+                self.server.gate().call_all();
+            }
+            None
+        });
+        let some = seat.is_some();
+        self.seat.set(seat);
+        some
+    }
+
+    /// Whether a connection is counted for it that was not handed on.
+    pub fn is_seated(&self) -> bool {
+        let seat = self.seat.take();
+        let seated = seat.is_some();
+        self.seat.set(seat);
+        seated
+    }
+
+    /// The connection that was counted for it.
+    pub fn seat(&self) -> Option<Box<Seat>> {
+        self.seat.take()
+    }
+
     /// Where the server was when it was chosen.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -296,6 +516,11 @@ impl Lease {
     /// How the server was to be spoken to then: a connection made for this lease serves no other way.
     pub fn way(&self) -> Way {
         self.way
+    }
+
+    /// Whether the server's connections were to be closed since it was chosen.
+    pub fn is_cut(&self) -> bool {
+        self.server.cuts() != self.cuts
     }
 
     /// Whether another request could use a connection that was made for this one.
@@ -318,6 +543,6 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.leave();
+        self.server.leave(self.in_pool);
     }
 }

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::balance::mix;
+use crate::model::check::{Check, Probe};
 use crate::model::fault::Place;
-use crate::model::pool::{Address, Check, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::rule::Key;
 use crate::model::{Config, Timeouts};
 
@@ -17,7 +18,7 @@ fn server(number: u16) -> Server {
         name: format!("s{number}").into(),
         address: Address::Ip(SocketAddr::from(([127, 0, 0, 1], 9000 + number))),
         weight: 1,
-        limit: None,
+        most: Most::default(),
         backup: false,
         place: Place::file("test"),
     }
@@ -30,6 +31,8 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         servers,
         checks: Vec::new(),
         retry: Retry::default(),
+        most: Most::default(),
+        queue: 0,
         timeouts: Timeouts::default(),
         send_proxy: None,
         tls: None,
@@ -107,7 +110,7 @@ fn a_drained_server_takes_nothing_new() {
 #[test]
 fn full_is_not_down() {
     let mut servers = three();
-    servers.iter_mut().for_each(|server| server.limit = Some(1));
+    servers.iter_mut().for_each(|server| server.most.requests = Some(1));
     let (_farm, pool) = farm(Scheduler::Rr, servers);
     let mut leases: Vec<Lease> = (0..3).filter_map(|_| pool.pick(None, &[]).ok()).collect();
     assert_eq!(leases.len(), 3);
@@ -122,7 +125,7 @@ fn full_is_not_down() {
 #[test]
 fn a_limit_is_exact_over_threads() {
     let mut only = server(1);
-    only.limit = Some(7);
+    only.most.requests = Some(7);
     for scheduler in [Scheduler::Rr, Scheduler::Wlc, Scheduler::Mh { key: Key::Path }] {
         let (_farm, pool) = farm(scheduler, vec![only.clone()]);
         let start = Barrier::new(4);
@@ -186,8 +189,8 @@ fn tried_servers_are_not_chosen_again() {
 fn backups_serve_while_no_other_is_up() {
     let mut servers = three();
     servers[2].backup = true;
-    servers[0].limit = Some(1);
-    servers[1].limit = Some(1);
+    servers[0].most.requests = Some(1);
+    servers[1].most.requests = Some(1);
     let (_farm, pool) = farm(Scheduler::Wlc, servers);
     let leases = (pool.pick(None, &[]), pool.pick(None, &[]));
     assert_eq!(picked(pool.pick(None, &[])), Err(NoServer::Full), "full servers are waited for");
@@ -206,7 +209,7 @@ fn backups_serve_while_no_other_is_up() {
 fn a_key_keeps_its_server_and_its_second_choice() {
     for scheduler in [Scheduler::Hash { key: Key::Path }, Scheduler::Mh { key: Key::Path }, Scheduler::Rr] {
         let mut servers = three();
-        servers.iter_mut().for_each(|server| server.limit = Some(1));
+        servers.iter_mut().for_each(|server| server.most.requests = Some(1));
         let (_farm, pool) = farm(scheduler, servers);
         for key in (0..50).map(mix) {
             let first = pool.pick(Some(key), &[]).expect("one is up");
@@ -352,7 +355,7 @@ fn a_drain_lasts_over_reloads_as_long_as_its_name() {
 #[test]
 fn a_server_that_comes_back_is_unknown() {
     let mut checked = pool(Scheduler::Rr, vec![server(1)]);
-    checked.checks = vec![Check::with(Probe::Tcp, Place::file("test"))];
+    checked.checks = vec![Check::with(Probe::CONNECT, Place::file("test"))];
     let farm = Farm::new(config(checked.clone()), Vec::new());
     let held = farm.server("web/s1").unwrap();
     down(&held);
@@ -366,7 +369,7 @@ fn a_server_that_comes_back_is_unknown() {
 #[test]
 fn health_found_on_the_old_pool_reaches_the_new_one() {
     let mut checked = pool(Scheduler::Rr, vec![server(1)]);
-    checked.checks = vec![Check::with(Probe::Tcp, Place::file("test"))];
+    checked.checks = vec![Check::with(Probe::CONNECT, Place::file("test"))];
     let farm = Farm::new(config(checked.clone()), Vec::new());
     let old = Arc::clone(&farm.snapshot().pools[0]);
     assert_eq!(old.servers()[0].standing().why, "not checked yet");
@@ -394,7 +397,7 @@ fn a_reload_changes_weight_limit_and_backup() {
     let (farm, _pool) = farm(Scheduler::Wrr, three());
     let mut servers = three();
     servers[0].weight = 0;
-    servers[1].limit = Some(0);
+    servers[1].most.requests = Some(0);
     servers[2].backup = true;
     farm.install(config(pool(Scheduler::Wrr, servers)), Vec::new());
     let pool = &farm.snapshot().pools[0];

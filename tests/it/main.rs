@@ -17,6 +17,7 @@ mod golden;
 
 mod affinity;
 mod bodies;
+mod body_rules;
 mod browser;
 mod chaos;
 mod clients;
@@ -32,7 +33,9 @@ mod http2_servers;
 mod idle;
 mod import;
 mod import_peers;
+mod mirror;
 mod opaque;
+mod overload;
 mod proxy_header;
 mod refinements;
 mod reload;

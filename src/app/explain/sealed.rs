@@ -49,6 +49,7 @@ pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Resu
         alpn: &alpn,
         certificate: None,
         no_tls: asked.no_tls,
+        body: route::Body::Empty,
     };
     let section = table.section(Kind::Tcp, "");
     let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();

@@ -9,6 +9,7 @@ mod changes;
 pub mod clients;
 pub mod listeners;
 pub mod lists;
+pub mod memory;
 pub mod orders;
 mod service;
 

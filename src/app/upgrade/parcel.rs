@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::app::running::listeners::Place;
-use crate::state::{Drains, Farm, Health, Standing};
+use crate::state::{Change, Drains, Evidence, Farm, Health, Standing};
 use crate::sys::descriptors::AT_ONCE;
 
 /// Sections at most: each has up to 200 sockets.
@@ -62,6 +62,20 @@ pub struct ServerPart {
     /// Where its name led.
     pub address: Option<SocketAddr>,
     pub verdict: Option<VerdictPart>,
+    /// What became of it lately.
+    #[serde(default)]
+    pub changes: Vec<ChangePart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangePart {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    pub what: String,
+    pub why: String,
+    pub check: String,
+    pub sent: String,
+    pub heard: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -199,6 +213,7 @@ impl Known {
                 why,
                 since: millis(since),
             }),
+            changes: server.changes().iter().map(|change| change_part(change)).collect(),
         });
         let Drains { listeners, pools, servers: drained } = farm.drains();
         let words = |names: BTreeSet<Arc<str>>| names.iter().map(ToString::to_string).collect();
@@ -232,6 +247,7 @@ impl Known {
                 since: time(verdict.since),
             });
             server.inherit(verdict, part.address);
+            server.inherit_changes(part.changes.iter().map(change).collect());
         }
         let snapshot = farm.snapshot();
         for (name, position) in &self.positions {
@@ -240,6 +256,16 @@ impl Known {
             }
         }
     }
+}
+
+fn change_part(change: &Change) -> ChangePart {
+    let Change { at, what, why, evidence: Evidence { check, sent, heard } } = change.clone();
+    ChangePart { at: millis(at), what, why, check, sent, heard }
+}
+
+fn change(part: &ChangePart) -> Change {
+    let ChangePart { at, what, why, check, sent, heard } = part.clone();
+    Change { at: time(at), what, why, evidence: Evidence { check, sent, heard } }
 }
 
 /// Milliseconds since 1970.
@@ -331,6 +357,8 @@ mod tests {
         let a = after.server("shop/a").unwrap();
         let standing = Standing { health: Health::Down, why: "refused".into(), since };
         assert_eq!((a.health(), a.verdict()), (Health::Down, Some(standing)));
+        let changes: Vec<_> = a.changes().iter().map(|change| (change.at, change.what.clone())).collect();
+        assert_eq!(changes, [(since, "down".to_owned())]);
         let b = after.server("shop/b").unwrap();
         assert_eq!((b.health(), b.verdict()), (Health::Up, None), "another machine");
         let c = after.server("shop/c").unwrap();

@@ -10,6 +10,7 @@ mod check;
 mod layer4;
 mod listen;
 mod pool;
+mod probe;
 mod process;
 mod scheduler;
 mod server;

@@ -8,7 +8,7 @@ use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{affinity, scheduler, server, settings, table_place, tls, unbuilt};
 use crate::model::affinity::Affinity;
-use crate::model::pool::{Protocol, ProxyVersion, Retry, Scheduler, Server};
+use crate::model::pool::{Most, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -19,6 +19,9 @@ pub struct Pool {
     pub servers: Vec<Server>,
     pub checks: Checks,
     pub retry: Retry,
+    pub most: Most,
+    /// As in [`crate::model::pool::Pool`].
+    pub queue: u32,
     pub timeouts: Timeouts,
     pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
@@ -28,6 +31,9 @@ pub struct Pool {
 }
 
 const PROTOCOLS: [&str; 4] = ["http1", "h2c", "h2", "auto"];
+/// Places in a queue that does not say how many: more requests than that are not served in the five seconds that
+/// they wait, unless a pool serves more than two hundred a second, and each holds some KiB.
+const QUEUE: u32 = 1000;
 /// Words of the rule language that stand where a pool's name does.
 const RESERVED: [&str; 3] = ["map", "else", "by"];
 
@@ -40,6 +46,8 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         servers: Vec::new(),
         checks: Checks::default(),
         retry: Retry::default(),
+        most: Most::default(),
+        queue: 0,
         timeouts: general.clone(),
         send_proxy: None,
         tls: None,
@@ -66,6 +74,10 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     }
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
+    }
+    pool.most = server::most(&mut fields, "or \"answer\" in a rule to take no request");
+    if let Some(entry) = fields.get("queue") {
+        queue(walk, &entry.node, &mut pool);
     }
     if let Some(entry) = fields.get("send-proxy-protocol") {
         pool.send_proxy = match walk.word(&entry.node, "send-proxy-protocol", &["v1", "v2"]) {
@@ -112,7 +124,7 @@ fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> P
 fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
     let walk = fields.walk;
     type Reader = fn(&Walk<'_>, &Node, &str);
-    let tables: [(&'static str, Reader); 2] = [("queue", unbuilt::queue), ("outlier", unbuilt::outlier)];
+    let tables: [(&'static str, Reader); 1] = [("outlier", unbuilt::outlier)];
     for (key, read) in tables {
         if let Some(entry) = fields.get(key) {
             read(walk, &entry.node, &format!("[pool.{name}] {key}"));
@@ -123,6 +135,24 @@ fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
         walk.duration(&entry.node, "slow-start", false);
         walk.not_built(&entry.key_origin, format_args!("pool.{name}: slow-start"));
     }
+}
+
+/// `{ limit = 1000, timeout = "5s" }`; the time goes before `[pool.NAME.timeouts] queue`.
+fn queue(walk: &Walk<'_>, node: &Node, pool: &mut Pool) {
+    let title = format!("[pool.{}] queue", pool.name);
+    let Some(mut fields) = Fields::of(walk, node, title) else { return };
+    pool.queue = QUEUE;
+    if let Some(entry) = fields.get("limit")
+        && let Some(limit) = walk.integer(&entry.node, "limit", 1, 1_000_000)
+    {
+        pool.queue = u32::try_from(limit).unwrap_or(QUEUE);
+    }
+    if let Some(entry) = fields.get("timeout")
+        && let Some(time) = walk.duration(&entry.node, "timeout", false)
+    {
+        pool.timeouts.queue = time;
+    }
+    fields.finish();
 }
 
 fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
@@ -137,8 +167,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
     }
     if let Some(entry) = fields.get("budget") {
-        walk.percent(&entry.node, "budget");
-        walk.not_built(&entry.key_origin, format_args!("pool.{pool}: retry budget"));
+        retry.budget = walk.percent(&entry.node, "budget");
     }
     fields.finish();
     retry

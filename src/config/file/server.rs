@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::node::{Node, Value};
 use super::walk::{Fields, Walk};
 use crate::model::Fault;
-use crate::model::pool::{Address, Server};
+use crate::model::pool::{Address, Most, Server};
 
 /// As IPVS has it.
 const HEAVIEST: u64 = 65_535;
@@ -79,7 +79,7 @@ fn idle(walk: &Walk<'_>, node: &Node, pool: &str, servers: &[Server]) {
 
 fn plain(walk: &Walk<'_>, node: &Node, address: Address) -> Server {
     let name = address.to_string().into();
-    Server { name, address, weight: 1, limit: None, backup: false, place: walk.value_place(node) }
+    Server { name, address, weight: 1, most: Most::default(), backup: false, place: walk.value_place(node) }
 }
 
 /// A server, and where its name and its address stand.
@@ -103,25 +103,30 @@ fn table<'n>(walk: &Walk<'_>, node: &'n Node, pool: &str) -> (Option<Server>, Op
     let address = address_node.and_then(|node| walk.server_address(node, "address"));
     let weight = fields.get("weight").map(|entry| walk.integer(&entry.node, "weight", 0, HEAVIEST));
     let weight = weight.map_or(1, |weight| weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1));
-    let limits = [limit(&mut fields, "max-connections"), limit(&mut fields, "max-requests")];
+    let most = most(&mut fields, "or set weight = 0 to take no new client");
     let backup = fields.get("backup").and_then(|entry| walk.boolean(&entry.node, "backup")).unwrap_or(false);
     fields.finish();
     let server = address.filter(|_| whole).map(|address| Server {
         name: name.unwrap_or_else(|| address.to_string().into()),
         address,
         weight,
-        limit: limits.into_iter().flatten().min(),
+        most,
         backup,
         place: walk.place(&node.origin),
     });
     (server, name_node, address_node)
 }
 
-fn limit(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> Option<u32> {
+/// `max-connections` and `max-requests`; `instead` is what else zero may have meant.
+pub fn most(fields: &mut Fields<'_, '_, '_>, instead: &str) -> Most {
+    Most { connections: limit(fields, "max-connections", instead), requests: limit(fields, "max-requests", instead) }
+}
+
+fn limit(fields: &mut Fields<'_, '_, '_>, key: &'static str, instead: &str) -> Option<u32> {
     let entry = fields.get(key)?;
     if let Value::Integer(Some(0)) = entry.node.value {
         let fault = fields.walk.error("R0110", &entry.node, format!("{key} is zero"));
-        fields.walk.push(fault.help("leave the key out for no limit, or set weight = 0 to take no new client"));
+        fields.walk.push(fault.help(format!("leave the key out for no limit, {instead}")));
         return None;
     }
     let most = u64::from(u32::MAX);

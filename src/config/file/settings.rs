@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::node::{Node, Origin};
+use super::super::node::Node;
 use super::super::units;
 use super::walk::{Fields, Walk};
 use crate::model::{Limits, Timeouts};
@@ -14,18 +14,13 @@ pub struct Timeout {
     pool: bool,
     /// Whether zero means something.
     zero: bool,
-    /// Whether the part that waits so long is built.
-    built: bool,
     pub get: fn(&Timeouts) -> &Duration,
     set: fn(&mut Timeouts) -> &mut Duration,
 }
 
 macro_rules! timeout {
     ($name:literal, $field:ident, $pool:literal, $zero:literal) => {
-        timeout!($name, $field, $pool, $zero, true)
-    };
-    ($name:literal, $field:ident, $pool:literal, $zero:literal, $built:literal) => {
-        Timeout { name: $name, pool: $pool, zero: $zero, built: $built, get: |t| &t.$field, set: |t| &mut t.$field }
+        Timeout { name: $name, pool: $pool, zero: $zero, get: |t| &t.$field, set: |t| &mut t.$field }
     };
 }
 
@@ -33,8 +28,8 @@ pub const TIMEOUTS: [Timeout; 16] = [
     timeout!("request-header", request_header, false, false),
     timeout!("request-body", request_body, true, false),
     timeout!("client-keep-alive", client_keep_alive, false, false),
-    timeout!("client-write", client_write, false, false),
-    timeout!("queue", queue, true, false, false),
+    timeout!("client-write", client_write, true, false),
+    timeout!("queue", queue, true, false),
     timeout!("connect", connect, true, false),
     timeout!("response", response, true, false),
     timeout!("response-body", response_body, true, false),
@@ -57,9 +52,6 @@ pub fn timeouts(walk: &Walk<'_>, node: &Node, title: &str, pool: bool, times: &m
             && let Some(time) = walk.duration(&entry.node, key.name, key.zero)
         {
             *(key.set)(times) = time;
-            if !key.built && entry.key_origin != Origin::Default {
-                walk.not_built(&entry.key_origin, format_args!("{title} {}", key.name));
-            }
         }
     }
     for key in TIMEOUTS.iter().filter(|key| !key.pool && pool) {
@@ -94,7 +86,7 @@ macro_rules! limit {
 
 const KIB: u64 = 1 << 10;
 
-pub const LIMITS: [Limit; 10] = [
+pub const LIMITS: [Limit; 11] = [
     // 1 KiB: a request of any browser has more, so that less is a slip.
     limit!("header-bytes", header_bytes, true, KIB, Limits::HEADER_BYTES_CEILING as u64),
     limit!("header-count", header_count, false, 1, Limits::HEADER_COUNT_CEILING as u64),
@@ -104,6 +96,7 @@ pub const LIMITS: [Limit; 10] = [
     limit!("trailer-bytes", trailer_bytes, true, 0, KIB * KIB),
     limit!("trailer-count", trailer_count, false, 0, Limits::HEADER_COUNT_CEILING as u64),
     limit!("connections", connections, false, 0, 10_000_000),
+    limit!("memory", memory, true, 0, 1 << 50),
     limit!("idle-per-server", idle_per_server, false, 0, 65_535),
     limit!("requests-per-connection", requests_per_connection, false, 0, u64::MAX),
 ];

@@ -4,13 +4,6 @@ use super::super::node::Node;
 use super::super::units;
 use super::walk::{Fields, Walk};
 
-pub fn queue(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    integer(&mut fields, "limit", 1, 1_000_000);
-    duration(&mut fields, "timeout");
-    fields.finish();
-}
-
 pub fn outlier(walk: &Walk<'_>, node: &Node, title: &str) {
     let Some(mut fields) = Fields::of(walk, node, title) else { return };
     integer(&mut fields, "consecutive-5xx", 1, 1_000_000);

@@ -164,9 +164,6 @@ fn term(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_
     draft.conditioned = true;
     match test {
         Some(test) => {
-            if matches!(test, Test::Body { .. }) {
-                scope.tell(Fault::not_built(place.clone(), "condition body; the rule is left off"));
-            }
             draft.after_any = false;
             draft.terms.push(Term { negated, test, place });
             // Patterns of a negated path capture nothing: the rule is taken where none of them matched.

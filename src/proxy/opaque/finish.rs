@@ -49,7 +49,7 @@ fn entry<'s>(session: &'s Session<'_>, ending: Ending) -> Entry<'s> {
         tries: session.tries.count,
         bytes_in: connection.received.get(),
         bytes_out: connection.sent.get(),
-        t_queue: Duration::ZERO,
+        t_queue: session.tries.queued,
         t_connect: session.connect,
         t_header: Duration::ZERO,
         t_total: session.started.elapsed(),

@@ -12,6 +12,7 @@ use super::Worker;
 use crate::net::deadline::TICK;
 use crate::state::ListenerId;
 use crate::state::connections::Doing;
+use crate::sys::process::give_memory_back;
 
 /// Idle connections are closed this long after a drain has begun: a client that is about to send its
 /// next request gets to, and its answer says that it is the last.
@@ -103,6 +104,18 @@ impl Worker {
         // Not borrowed while it is asked for the time: a new snapshot writes there.
         let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
         self.hurried.get().is_some_and(over) || leaving.is_some_and(over)
+    }
+
+    /// Ends what only waits for work to come: idle connections to servers, and clients that have been idle for long.
+    pub(super) fn make_room(&self) {
+        self.idle.clear();
+        give_memory_back();
+        for connection in self.connections.borrow().iter() {
+            let idle = connection.doing.get() == Doing::Idle && connection.since.elapsed() > IDLE_GRACE;
+            if idle {
+                connection.timer.expire();
+            }
+        }
     }
 
     /// Ends connections that are leaving and have nothing under way.

@@ -189,7 +189,6 @@ fn explanations() {
         .map(|step| match &step.verdict {
             explain::Verdict::Takes => "takes".to_owned(),
             explain::Verdict::Fails { condition, seen } => format!("{condition}: {seen}"),
-            explain::Verdict::Off { condition } => format!("off: {condition}"),
         })
         .collect();
     let expected = [
@@ -271,7 +270,7 @@ fn keys_and_templates() {
     let section = table.section(Kind::Http, "").unwrap();
     let fields = [field("X-User", "u1"), field("cookie", "s=1; sid=abc")];
     let head = Head { query: "a=%31&b=2", fields: &fields, ..get("/users/joe/x") };
-    let user = section.decide(&head, &mut || 0).unwrap();
+    let user = section.decide_with(None, &head, &mut || 0).unwrap();
     for (key, expected) in [
         (Key::Path, Some("/users/joe/x")),
         (Key::Host, Some("shop.example")),
@@ -296,7 +295,7 @@ fn keys_and_templates() {
 
     let expanded = |path: &str, parts: &[&str], encode| {
         let head = get(path);
-        let rule = section.decide(&head, &mut || 0).unwrap();
+        let rule = section.decide_with(None, &head, &mut || 0).unwrap();
         let mut out = b"> ".to_vec();
         expand(&template(parts), rule, &head, encode, &mut out);
         String::from_utf8(out).unwrap().split_off(2)
@@ -357,7 +356,7 @@ fn a_rule_rolls_once() {
     let fields = [field("x", "a"), field("x", "b"), field("x", "a")];
     let head = Head { fields: &fields, ..get("/") };
     let mut rolls = 0;
-    let found = table.section(Kind::Http, "").unwrap().decide(&head, &mut || {
+    let found = table.section(Kind::Http, "").unwrap().decide_with(None, &head, &mut || {
         rolls += 1;
         9_999
     });

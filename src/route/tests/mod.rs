@@ -1,5 +1,6 @@
 //! Rule sets built by hand, and facts about them. `random` compares with a linear interpreter.
 
+mod body;
 mod facts;
 mod random;
 mod refined;
@@ -11,7 +12,7 @@ use crate::model::fault::{Fault, Place};
 use crate::model::rule::*;
 use crate::wire::field::Field;
 
-use super::{Head, Table};
+use super::{Body, Head, Table};
 
 pub(super) fn place() -> Place {
     Place { file: "shop.rules".into(), line: 1, column: 1, end: 2 }
@@ -98,6 +99,7 @@ pub(super) fn get(path: &str) -> Head<'_> {
         alpn: &[],
         certificate: None,
         no_tls: false,
+        body: Body::Empty,
     }
 }
 
@@ -107,6 +109,6 @@ pub(super) fn field<'a>(name: &'a str, value: &'a str) -> Field<'a> {
 
 /// Name of the rule that takes a message.
 pub(super) fn taker(table: &Table, head: &Head<'_>) -> Option<String> {
-    let rule = table.section(Kind::Http, head.host)?.decide(head, &mut || 5_000)?;
+    let rule = table.section(Kind::Http, head.host)?.decide_with(None, head, &mut || 5_000)?;
     rule.id().split(':').nth(1).map(str::to_owned)
 }

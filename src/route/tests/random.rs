@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::{Head, explain};
+use super::super::{Content, Head, explain};
 use super::*;
 
 const PATHS: &[&str] = &[
@@ -103,6 +103,7 @@ const NETS: &[&str] =
     &["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "0.0.0.0/0", "2001:db8::/32", "192.0.2.0/24 2001:db8::1/128"];
 const TYPES: &[&str] = &["text/html", "Text/HTML; charset=utf-8", "image/png"];
 const TYPE_GLOBS: &[&str] = &["text/html", "text/*", "image/*", "*", "~utf"];
+const BODIES: &[&str] = &["", "ping"];
 /// Lists 0 to 4: hosts, networks, values, paths, media types.
 const LISTS: [&[&str]; 5] = [
     &["shop.example", "*.other.example", "nowhere"],
@@ -124,6 +125,8 @@ struct Message {
     sni: Option<&'static str>,
     alpn: Vec<&'static str>,
     no_tls: bool,
+    /// `None`: one that is too large to be looked at.
+    body: Option<&'static str>,
 }
 
 fn any_patterns(globs: &'static [&'static str], regexes: &'static [&'static str]) -> BoxedStrategy<Patterns> {
@@ -173,7 +176,10 @@ fn tests() -> impl Strategy<Value = Test> {
         1 => Just(Test::From(Sources::InList(1))),
         1 => Just(Test::NoTls),
         1 => select(&[0u32, 3000, 10_000][..]).prop_map(|share| Test::Chance { share, of: None }),
-        1 => Just(Test::Body { part: BodyPart::Text, check: ValueTest::Present }),
+        1 => select(BODIES).prop_map(|text| Test::Body {
+            part: BodyPart::Text,
+            check: ValueTest::Equals(vec![text.into()]),
+        }),
     ]
 }
 
@@ -210,11 +216,11 @@ fn messages() -> impl Strategy<Value = Message> {
     });
     let tls =
         (prop::option::of(select(HOSTS)), prop::collection::vec(select(&["h2", "http/1.1"][..]), 0..3), any::<bool>());
-    let listener = select(&["main", "spare"][..]);
+    let listener = (select(&["main", "spare"][..]), prop::option::weighted(0.8, select(BODIES)));
     (select(METHODS), select(HOSTS), select(PATHS), select(QUERIES), fields, select(SOURCES), listener, tls).prop_map(
-        |(method, host, path, query, fields, source, listener, (sni, alpn, no_tls))| {
+        |(method, host, path, query, fields, source, (listener, body), (sni, alpn, no_tls))| {
             let source = source.parse().unwrap();
-            Message { method, host, path, query, fields, source, listener, sni, alpn, no_tls }
+            Message { method, host, path, query, fields, source, listener, sni, alpn, no_tls, body }
         },
     )
 }
@@ -225,10 +231,7 @@ mod linear {
 
     pub fn decide(set: &RuleSet, message: &Message, roll: u32) -> Option<usize> {
         let rules = &set.sections[0].rules;
-        rules.iter().position(|rule| {
-            let off = rule.condition.iter().any(|term| matches!(term.test, Test::Body { .. }));
-            !off && rule.condition.iter().all(|term| holds(&term.test, message, roll) != term.negated)
-        })
+        rules.iter().position(|rule| rule.condition.iter().all(|term| holds(&term.test, message, roll) != term.negated))
     }
 
     fn regex(text: &str, value: &str) -> bool {
@@ -379,6 +382,7 @@ mod linear {
                 in_nets(&nets, message.source)
             }
             Test::Chance { share, .. } => roll < *share,
+            Test::Body { check: ValueTest::Equals(values), .. } => message.body.is_some_and(|body| is(values, body)),
             Test::ClientCertificate(_) | Test::Body { .. } => false,
         }
     }
@@ -393,6 +397,7 @@ fn check(set: &RuleSet, messages: &[Message], roll: u32) -> Result<(), TestCaseE
     for message in messages {
         let fields: Vec<_> = message.fields.iter().map(|(name, value)| field(name, value)).collect();
         let alpn: Vec<_> = message.alpn.iter().map(|name| name.as_bytes()).collect();
+        let content = Content::new(message.body.unwrap_or_default());
         let head = Head {
             method: message.method,
             host: message.host,
@@ -405,9 +410,19 @@ fn check(set: &RuleSet, messages: &[Message], roll: u32) -> Result<(), TestCaseE
             alpn: &alpn,
             certificate: None,
             no_tls: message.no_tls,
+            body: match message.body {
+                Some(_) => Body::Whole(&content),
+                None => Body::TooLarge,
+            },
         };
         let expected = linear::decide(set, message, roll);
-        let found = section.decide(&head, &mut || roll).map(|rule| rule.number() as usize);
+        // As traffic asks: without the body where that is enough.
+        let unread = section.decide(&Head { body: Body::Unread, ..head }, &mut || roll);
+        let found = match unread {
+            Ok(found) => found,
+            Err(need) => section.decide_with(Some(need), &head, &mut || roll),
+        };
+        let found = found.map(|rule| rule.number() as usize);
         prop_assert_eq!(found, expected, "{:?}", message);
         let steps = explain::explain(section, &head, roll);
         let last = steps.last().filter(|step| step.verdict == explain::Verdict::Takes);

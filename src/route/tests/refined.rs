@@ -25,7 +25,7 @@ fn tenants(key: Key, otherwise: Option<usize>) -> Table {
 fn a_map_has_its_keys_as_they_arrive() {
     let found = |key: Key, otherwise: Option<usize>, head: &Head<'_>| {
         let table = tenants(key, otherwise);
-        let rule = table.section(Kind::Http, head.host).unwrap().decide(head, &mut || 0).unwrap();
+        let rule = table.section(Kind::Http, head.host).unwrap().decide_with(None, head, &mut || 0).unwrap();
         let Action::Use { target, .. } = rule.action() else { panic!("another action") };
         pool(target, head, rule, &mut || 0)
     };
@@ -54,7 +54,7 @@ fn rewritten_paths_are_valid_and_stay_where_they_point() {
         let mut set = set(vec![own]);
         set.sections[0].paths = policy;
         let table = compile(&set).0;
-        let rule = table.section(Kind::Http, head.host).unwrap().decide(head, &mut || 0).unwrap();
+        let rule = table.section(Kind::Http, head.host).unwrap().decide_with(None, head, &mut || 0).unwrap();
         let mut out = Vec::new();
         let good = rule.refined().unwrap().target(rule, head, &mut out);
         good.then(|| String::from_utf8(out).unwrap())
