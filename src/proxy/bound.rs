@@ -14,7 +14,7 @@ use crate::affinity::{masked, session};
 use crate::model::affinity::{By, CookieMode, Learn, WhenDown};
 use crate::route;
 use crate::state::affinity::Told;
-use crate::state::affinity::table::Tag;
+use crate::state::affinity::table::{Number, Tag};
 use crate::state::counters::AffinityResult;
 use crate::state::{Lease, LiveAffinity, LivePool, NoServer, Unfit};
 use crate::tls::{self, Peer};
@@ -33,9 +33,9 @@ const SEALED: u8 = 5;
 /// What is known of a request's client.
 #[derive(Debug, Default)]
 pub struct Bound {
-    /// The position of the server that it was at.
-    wanted: Option<u32>,
-    /// It was at some server, which the pool may have no more.
+    /// The number of the name of the server that it was at: a pool may be another one by the time it is chosen from.
+    wanted: Option<Number>,
+    /// It was at some server, though nobody may know which.
     known: bool,
     /// It showed what we have not made.
     forged: bool,
@@ -45,8 +45,8 @@ pub struct Bound {
     tags: SmallVec<[Tag; 2]>,
     /// Seconds since 1970.
     now: u32,
-    /// The position of the server that was chosen last.
-    served: Cell<Option<u32>>,
+    /// The server that was chosen last.
+    served: Cell<Option<Number>>,
     result: Cell<AffinityResult>,
 }
 
@@ -122,7 +122,7 @@ impl Bound {
     /// What a client would resume with a server: the key of its ticket says which, else its session's id.
     fn hello(&mut self, affinity: &LiveAffinity, hello: &ClientHello<'_>) {
         if let Some(found) = tls::of_hello(hello).and_then(|name| affinity.find_key(&name)) {
-            (self.known, self.wanted) = (true, found.ok());
+            (self.known, self.wanted) = (true, Some(found));
         } else if !hello.session_id.is_empty() {
             // One that no server has named may be a mere number, as it is in TLS 1.3.
             self.finds(affinity, SEALED, hello.session_id);
@@ -186,7 +186,7 @@ impl Bound {
         let tag = affinity.tag(kind, value);
         let Some(found) = affinity.find(tag, self.now) else { return false };
         self.tags.push(tag);
-        (self.known, self.wanted) = (true, found.ok());
+        (self.known, self.wanted) = (true, Some(found));
         true
     }
 
@@ -197,14 +197,8 @@ impl Bound {
         if !self.known
             && let Some(found) = affinity.find(tag, self.now)
         {
-            (self.known, self.wanted) = (true, found.ok());
+            (self.known, self.wanted) = (true, Some(found));
         }
-    }
-
-    /// Another configuration of its pool serves it: servers may stand elsewhere in it.
-    pub fn follow(&mut self, before: &LivePool, now: &LivePool) {
-        let server = self.wanted.and_then(|wanted| before.servers().get(wanted as usize));
-        self.wanted = server.and_then(|server| now.position_of(server));
     }
 
     /// Chooses the server that the client was at, or lets the scheduler choose one, where it stays from now on.
@@ -220,15 +214,17 @@ impl Bound {
         barred: &[u32],
     ) -> Result<Result<Lease, NoServer>, Failure> {
         let mut full = false;
-        if let Some(wanted) = self.wanted {
-            match pool.lease(wanted, tried, barred) {
+        if let Some(wanted) = self.wanted
+            && let Some(position) = affinity.position(wanted)
+        {
+            match pool.lease(position, tried, barred) {
                 Ok(lease) => {
                     self.settle(affinity, AffinityResult::Hit, wanted);
                     return Ok(Ok(lease));
                 }
                 Err(unfit) if affinity.config().when_down == WhenDown::Refuse => {
                     self.result.set(AffinityResult::Refused);
-                    return Err(refused(pool, wanted, unfit));
+                    return Err(refused(pool, position, unfit));
                 }
                 Err(unfit) => full = unfit == Unfit::Full,
             }
@@ -237,7 +233,8 @@ impl Bound {
             Ok(lease) => lease,
             Err(none) => return Ok(Err(none)),
         };
-        let Some(served) = pool.position_of(lease.server()) else { return Ok(Ok(lease)) };
+        let served = pool.position_of(lease.server()).and_then(|at| affinity.number(at));
+        let Some(served) = served else { return Ok(Ok(lease)) };
         if full {
             // It stays where it is: only this request goes elsewhere.
             self.served.set(Some(served));
@@ -255,7 +252,7 @@ impl Bound {
         Ok(Ok(lease))
     }
 
-    fn settle(&self, affinity: &LiveAffinity, result: AffinityResult, served: u32) {
+    fn settle(&self, affinity: &LiveAffinity, result: AffinityResult, served: Number) {
         self.served.set(Some(served));
         self.result.set(result);
         for tag in &self.tags {
@@ -343,11 +340,12 @@ impl Bound {
     }
 }
 
-fn refused(pool: &LivePool, wanted: u32, unfit: Unfit) -> Failure {
-    let name = pool.servers().get(wanted as usize).map_or("-", |server| server.identity());
+fn refused(pool: &LivePool, position: u32, unfit: Unfit) -> Failure {
+    let name = pool.servers().get(position as usize).map_or("-", |server| server.identity());
     match unfit {
+        // Nobody waits for it: whoever is first in a pool's line holds up all the others.
         Unfit::Full => {
-            Failure::new(FailureKind::Full, format!("{name}, which the client is bound to, is at its limit"))
+            Failure::new(FailureKind::NoServer, format!("{name}, which the client is bound to, is at its limit"))
         }
         _ => Failure::new(FailureKind::NoServer, format!("{name}, which the client is bound to, cannot be had")),
     }

@@ -79,8 +79,8 @@ struct Marks {
 /// What a token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// The position of a server of the pool, and whether the key in use says so.
-    At { server: u32, current: bool },
+    /// The number of a server's name, and whether the key in use says so.
+    At { server: Number, current: bool },
     /// A server that the pool has no more.
     Gone,
     /// Nothing: none of our keys has made it.
@@ -255,19 +255,25 @@ impl LiveAffinity {
         hasher.finish().max(1)
     }
 
-    /// Where a client was: the position of a server; `Err` for one that the pool has no more. `now` in seconds
-    /// since 1970.
-    pub fn find(&self, tag: Tag, now: u32) -> Option<Result<u32, ()>> {
-        let number = self.table.as_ref()?.find(tag, now)?;
-        let at = self.positions.binary_search_by_key(&number, |(number, _)| *number);
-        Some(at.map(|at| self.positions[at].1).map_err(drop))
+    /// Where a client was: the number of a server's name. `now` in seconds since 1970.
+    pub fn find(&self, tag: Tag, now: u32) -> Option<Number> {
+        self.table.as_ref()?.find(tag, now)
     }
 
-    /// The server whose key a ticket was made with; `Err` for one that the pool has no more.
-    pub fn find_key(&self, name: &[u8; 16]) -> Option<Result<u32, ()>> {
-        let number = *self.learnt.load().keys.get(name)?;
-        let at = self.positions.binary_search_by_key(&number, |(number, _)| *number);
-        Some(at.map(|at| self.positions[at].1).map_err(drop))
+    /// The server whose key a ticket was made with.
+    pub fn find_key(&self, name: &[u8; 16]) -> Option<Number> {
+        self.learnt.load().keys.get(name).copied()
+    }
+
+    /// The position of the server of that name in the pool; `None` for one that it has no more.
+    pub fn position(&self, server: Number) -> Option<u32> {
+        let at = self.positions.binary_search_by_key(&server, |(number, _)| *number).ok()?;
+        Some(self.positions[at].1)
+    }
+
+    /// The number of the name of the server at that position.
+    pub fn number(&self, position: u32) -> Option<Number> {
+        self.numbers.get(position as usize).copied()
     }
 
     /// Takes what was found out about the servers' tickets.
@@ -286,10 +292,10 @@ impl LiveAffinity {
     }
 
     /// Notes where a client is.
-    pub fn note(&self, tag: Tag, server: u32, now: u32) {
-        if let (Some(table), Some(number)) = (&self.table, self.numbers.get(server as usize)) {
+    pub fn note(&self, tag: Tag, server: Number, now: u32) {
+        if let Some(table) = &self.table {
             let ends = now.saturating_add(self.life);
-            table.put(Entry { tag, number: *number, ends }, self.life, now);
+            table.put(Entry { tag, number: server, ends }, self.life, now);
         }
     }
 
@@ -300,15 +306,16 @@ impl LiveAffinity {
             if let Some(mark) = key.read(token) {
                 let at = servers.binary_search_by_key(&mark, |(mark, _)| *mark);
                 let current = std::ptr::eq(servers, &raw const marks.servers[0]);
-                return at.map_or(Told::Gone, |at| Told::At { server: servers[at].1, current });
+                let server = at.ok().and_then(|at| self.number(servers[at].1));
+                return server.map_or(Told::Gone, |server| Told::At { server, current });
             }
         }
         Told::Forged
     }
 
     /// The token of a server; `None` while there is no key.
-    pub fn token(&self, server: u32) -> Option<[u8; LENGTH]> {
-        self.marks.load().tokens.get(server as usize).copied()
+    pub fn token(&self, server: Number) -> Option<[u8; LENGTH]> {
+        self.marks.load().tokens.get(self.position(server)? as usize).copied()
     }
 
     /// Makes the marks of other keys.
