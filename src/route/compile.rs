@@ -12,6 +12,7 @@ use super::hash::Map;
 use super::index::Index;
 use super::list::{self, Nets, Words};
 use super::map::{Form, Pools};
+use super::reads::Reads;
 use super::refined::Refined;
 use super::regex::{Pool, Regex};
 use super::text::Pair;
@@ -60,7 +61,7 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
         shadow::find(&compiled, compiler.faults);
         sections.push(compiled);
     }
-    Table { sections: sections.into(), hosts, tails: compiler.regexes.finish() }
+    Table { sections: sections.into(), hosts, tails: compiler.regexes.finish(), reads: Reads::of(set) }
 }
 
 impl Compiler<'_> {

@@ -19,8 +19,11 @@ mod index;
 mod key;
 mod list;
 mod map;
+mod meet;
+pub mod overlap;
 pub mod path;
 mod print;
+pub mod reads;
 mod refined;
 mod regex;
 mod residue;
@@ -53,6 +56,7 @@ pub struct Table {
     sections: Box<[Section]>,
     hosts: [Hosts; 3],
     tails: Box<[Arc<regex::Tail>]>,
+    reads: Option<Box<reads::Reads>>,
 }
 
 /// Which section a host has, of one kind.
@@ -153,6 +157,12 @@ impl Table {
     /// All rules, in the order of their numbers.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.sections.iter().flat_map(|section| &section.rules)
+    }
+
+    /// What its rules read that not every line of the access log has; `None`: nothing.
+    #[inline]
+    pub fn reads(&self) -> Option<&reads::Reads> {
+        self.reads.as_deref()
     }
 
     /// Whether there is no section of that kind.

@@ -14,6 +14,8 @@ mod corpus;
 mod floors;
 #[path = "../golden.rs"]
 mod golden;
+#[path = "../schema.rs"]
+mod schema;
 
 mod bodies;
 mod body_rules;
@@ -47,6 +49,7 @@ mod stop;
 mod switching;
 mod tls;
 mod tls_out;
+mod tooling;
 mod upgrade;
 mod upgrade_failing;
 mod upgrade_load;

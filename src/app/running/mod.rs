@@ -6,6 +6,7 @@
 //! to the workers. `orders` is the loop in which that happens.
 
 mod changes;
+mod entries;
 pub mod listeners;
 pub mod lists;
 pub mod memory;

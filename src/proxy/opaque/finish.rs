@@ -53,6 +53,7 @@ fn entry<'s>(session: &'s Session<'_>, ending: Ending) -> Entry<'s> {
         affinity: None,
         failure: ending.word,
         side: ending.side.map(super::super::failure::Side::word),
+        matched: session.matched.as_deref(),
         referer: None,
         user_agent: None,
     }
