@@ -54,6 +54,16 @@ fn rules() {
 }
 
 #[test]
+fn routing() {
+    replay("routing", targets::routing);
+}
+
+#[test]
+fn lists() {
+    replay("lists", targets::lists);
+}
+
+#[test]
 fn config() {
     replay("config", targets::config);
 }

@@ -60,16 +60,31 @@ pub enum Command {
                             ones where these are taken. Its files are in a temporary folder that is removed at the end.")]
     Demo(DemoArguments),
     /// Check the configuration, the rules and their `expect` lines; opens nothing, changes nothing.
-    #[command(after_help = "Example: reeve check --format json\n\nExits with 0 when all is well, 1 when only \
-                            `expect` lines fail, 2 when a text has a fault.")]
+    #[command(
+        after_help = "Examples:\n  reeve check --format json\n  reeve check --overlaps\n\nExits with 0 when all is well, 1 when only \
+                            `expect` lines fail, 2 when a text has a fault."
+    )]
     Check(CheckArguments),
-    /// Say where a request would go, and why not elsewhere; asks the files, not the running process.
+    /// Say where a request would go, and why not elsewhere; asks the files, or with --live the running process.
     #[command(
         after_help = "Examples:\n  reeve explain GET http://shop.example/img/a.png\n  reeve explain tcp sni:mail.example\n  reeve explain GET /api/v1 \
                             -H 'host: shop.example' -H 'x-beta: 1' --roll 7\n  reeve explain POST /rpc -H 'host: shop.example' \
-                            -H 'content-type: application/json' --body '{\"type\": \"buy\"}'\n\nExits with 1 when no rule takes the request."
+                            -H 'content-type: application/json' --body '{\"type\": \"buy\"}'\n  reeve explain --live GET http://shop.example/img/a.png\n\nExits \
+                            with 1 when no rule takes the request; with --live, with 3 when the running process is not reached."
     )]
     Explain(ExplainArguments),
+    /// Say which requests of an access log other rules would send elsewhere.
+    #[command(
+        after_help = "Example: reeve replay access.log --rules new/\n\nThe log is a JSON one, as `[log] access = { format = \"json\" }` writes it; - is \
+                            stdin. Exits with 0 whatever moves, 2 when a text has a fault or the log cannot be read."
+    )]
+    Replay(ReplayArguments),
+    /// Print the JSON schema of the configuration, for editors.
+    #[command(
+        after_help = "Example: reeve schema > reeve.schema.json\n\nThen, as the first line of reeve.toml, for editors that know taplo:\n  \
+                            #:schema ./reeve.schema.json"
+    )]
+    Schema,
     /// Print another program's configuration as reeve.toml and rules, with a note at what has no equal here.
     #[command(
         after_help = "Examples:\n  reeve import nginx /etc/nginx/nginx.conf\n  reeve import haproxy haproxy.cfg --out new\n\nExits with 0 \
@@ -88,6 +103,13 @@ pub enum Command {
     /// The connections of each listener, and those kept to each server.
     #[command(after_help = concat!("Example: reeve connections --socket /run/reeve/reeve.sock", not_reached!()))]
     Connections(ClientArguments),
+    /// The lists and maps of the running process; add entries to one, or remove some, in its file and in force at once.
+    #[command(
+        after_help = concat!("Examples:\n  reeve list\n  reeve list bots\n  reeve list bots add badbot worsebot\n  reeve list bots remove badbot\n  \
+                              reeve list tenants add 'ann web'\n  reeve list bots add - < new.txt\n\nOf a map, entries to add are 'KEY VALUE' and those to remove keys. Exits with 2 \
+                              when nothing has the name, or the rules would have a fault with it: then nothing has changed.", not_reached!())
+    )]
+    List(ListArguments),
     /// Have the running process read its texts anew; nothing that stays is touched, and a fault changes nothing.
     #[command(
         after_help = concat!("Examples:\n  reeve reload\n  reeve reload lists\n\nSIGHUP does the same and writes into the log. Exits \
@@ -143,6 +165,25 @@ pub struct ReadyArguments {
     pub name: String,
     #[command(flatten)]
     pub client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// The list or map [default: tell which there are].
+    pub name: Option<String>,
+    /// What to do with its entries [default: print them].
+    #[arg(value_enum, requires = "entries")]
+    pub what: Option<EntriesWhat>,
+    /// The entries; - reads them from stdin, one a line.
+    pub entries: Vec<String>,
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EntriesWhat {
+    Add,
+    Remove,
 }
 
 #[derive(Debug, Args)]
@@ -214,6 +255,9 @@ pub struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub struct CheckArguments {
+    /// Also list the pairs of rules that some request both match, with different outcomes: their order matters.
+    #[arg(long)]
+    pub overlaps: bool,
     #[command(flatten)]
     pub texts: TextArguments,
     #[command(flatten)]
@@ -244,6 +288,25 @@ pub struct ExplainArguments {
     /// The dice of percentages, 0 to 99.99.
     #[arg(long, value_name = "N", default_value = "0", value_parser = roll)]
     pub roll: Roll,
+    /// Ask the running process: what is in force there, the server it would choose now, and why none of the others.
+    #[arg(long)]
+    pub live: bool,
+    /// With --live, the control socket [default: what the configuration says].
+    #[arg(long, value_name = "PATH", requires = "live")]
+    pub socket: Option<PathBuf>,
+    #[command(flatten)]
+    pub texts: TextArguments,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    /// The access log.
+    pub log: PathBuf,
+    /// The folder of the new rule files: they stand in for those that the configuration names, by their names.
+    #[arg(long, value_name = "DIR")]
+    pub rules: PathBuf,
     #[command(flatten)]
     pub texts: TextArguments,
     #[command(flatten)]

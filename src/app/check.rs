@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::args::{CheckArguments, Format};
+use super::overlaps::Overlapping;
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::config::source::Sources;
 use crate::config::{self, Load};
@@ -115,10 +116,22 @@ pub fn tell(prepared: &Prepared) {
 /// `reeve check`.
 pub fn main(arguments: &CheckArguments) -> ExitCode {
     let prepared = prepare(&request(arguments.texts.clone()));
+    let config = prepared.load.config.as_ref().filter(|_| arguments.overlaps && prepared.is_usable());
+    let overlaps = config.map(|config| Overlapping::find(config, &prepared.tables));
     match arguments.output.format {
-        Format::Json => output::print(&format!("{}\n", config::fault::json(&prepared.load.faults))),
+        Format::Json => {
+            let faults = config::fault::json(&prepared.load.faults);
+            output::print(&match &overlaps {
+                Some(overlaps) => format!("{}\n", serde_json::json!({ "faults": faults, "overlaps": overlaps.json() })),
+                None if arguments.overlaps => {
+                    format!("{}\n", serde_json::json!({ "faults": faults, "overlaps": null }))
+                }
+                None => format!("{faults}\n"),
+            });
+        }
         Format::Text => {
             tell(&prepared);
+            output::print(&overlaps.map(|overlaps| overlaps.text()).unwrap_or_default());
             output::print(&format!("{}\n", summary(&arguments.texts.config, &prepared)));
         }
     }

@@ -139,8 +139,16 @@ impl Told {
 /// # Errors
 /// When it is not reached, or says that the order makes no sense.
 pub fn order(args: &ClientArgs, target: &str) -> Result<Told, ClientFault> {
+    send(args, "POST", target, "")
+}
+
+/// As [`order`], with a method and a text of its own.
+///
+/// # Errors
+/// As there.
+pub fn send(args: &ClientArgs, method: &str, target: &str, text: &str) -> Result<Told, ClientFault> {
     let socket = find_socket(args)?;
-    let body = exchanged(&socket, "POST", target, ORDER)?;
+    let body = exchanged(&socket, method, target, text, ORDER)?;
     Ok(Told { socket, body })
 }
 
@@ -216,13 +224,19 @@ fn configured_socket(text: &str, file: &Path) -> Option<PathBuf> {
 
 /// The body of a 200 answer.
 fn get(socket: &Path, target: &str) -> Result<Vec<u8>, ClientFault> {
-    exchanged(socket, "GET", target, PATIENCE)
+    exchanged(socket, "GET", target, "", PATIENCE)
 }
 
 /// The body of a 200 answer, or of one that says why an order was refused (409).
-fn exchanged(socket: &Path, method: &str, target: &str, patience: Duration) -> Result<Vec<u8>, ClientFault> {
+fn exchanged(
+    socket: &Path,
+    method: &str,
+    target: &str,
+    text: &str,
+    patience: Duration,
+) -> Result<Vec<u8>, ClientFault> {
     let unreached = |error| ClientFault::Unreached { socket: socket.to_owned(), error, patience };
-    let answer = exchange(socket, method, target, Instant::now() + patience).map_err(unreached)?;
+    let answer = exchange(socket, method, target, text, Instant::now() + patience).map_err(unreached)?;
     let fault = |what| ClientFault::Answer { socket: socket.to_owned(), what };
     let (code, body) = take_apart(&answer).map_err(fault)?;
     if code == 400 || code == 404 {
@@ -237,14 +251,16 @@ fn exchanged(socket: &Path, method: &str, target: &str, patience: Duration) -> R
 }
 
 /// Sends a request and reads until the other side closes.
-fn exchange(path: &Path, method: &str, target: &str, deadline: Instant) -> io::Result<Vec<u8>> {
+fn exchange(path: &Path, method: &str, target: &str, text: &str, deadline: Instant) -> io::Result<Vec<u8>> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Also bounds connecting: a frozen process lets its queue fill up.
     socket.set_write_timeout(Some(left(deadline)?))?;
     socket.connect(&SockAddr::unix(path)?)?;
     let mut stream = UnixStream::from(OwnedFd::from(socket));
-    let request =
-        format!("{method} {target} HTTP/1.1\r\nHost: reeve\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let length = text.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: reeve\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
+    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = vec![0; 64 << 10];
@@ -336,7 +352,7 @@ mod tests {
         let folder = Folder::new("client-frozen");
         let socket = folder.path().join("reeve.sock");
         let _never_accepts = UnixListener::bind(&socket).unwrap();
-        let error = exchange(&socket, "GET", "/", Instant::now() + Duration::from_millis(50)).unwrap_err();
+        let error = exchange(&socket, "GET", "/", "", Instant::now() + Duration::from_millis(50)).unwrap_err();
         let fault = ClientFault::Unreached { socket, error, patience: PATIENCE };
         assert!(fault.to_string().contains("within 5 s\nhelp: the process is there"), "{fault}");
         assert_eq!(fault.exit_code(), ExitCode::from(3));

@@ -72,7 +72,7 @@ impl Stage {
 
     fn request(&self, environment: Vec<(String, String)>, overrides: Vec<(String, String)>) -> config::Request {
         let base = Some(self.folder.path().to_owned());
-        config::Request { file: self.configuration.clone(), base, environment, overrides }
+        config::Request { file: self.configuration.clone(), base, rules: None, environment, overrides }
     }
 }
 

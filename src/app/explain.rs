@@ -1,45 +1,51 @@
 //! `reeve explain`: where one request would go, and why not elsewhere.
 //!
-//! Reads the texts as `run` does and asks the same tables that traffic asks. It knows nothing of the
-//! running process: which servers are up is `reeve servers`' to say.
+//! Reads the texts as `run` does and asks the same tables that traffic asks. With `--live` the running process does so, of
+//! the tables in force, and says too which server it would choose now and why none of the others.
 
 mod asked;
+mod live;
 mod refined;
 mod report;
 mod sealed;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use self::asked::Asked;
 use self::report::{Outcome, Report, SectionReport, Step, Winner};
 use super::args::{ExplainArguments, Format};
-use super::check::{self, Prepared};
+use super::check;
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::model::fault::Place;
 use crate::model::listener::{Listener, Protocol};
 use crate::model::rule::{HostPattern, Key, Kind, Section, Target, Template, TemplatePart};
 use crate::model::{Config, Limits};
 use crate::route::explain::Verdict;
-use crate::route::{self, Action, Body, Change, Content, Head, Rule};
+use crate::route::{self, Action, Body, Change, Content, Head, Rule, Table};
+use crate::state::orders::{Explained, Question};
+use crate::state::{LivePool, Snapshot};
 use crate::wire::field::Field;
 
 /// `reeve explain METHOD URL`.
 pub fn main(arguments: &ExplainArguments) -> ExitCode {
+    if arguments.live {
+        return live::main(arguments);
+    }
     let prepared = check::texts(&request(arguments.texts.clone()));
     if !prepared.is_usable() {
         check::tell(&prepared);
         return prepared.exit_code();
     }
-    match explain(arguments, &prepared) {
+    let config = prepared.load.config.as_ref().ok_or_else(|| "the texts have faults".to_owned());
+    let ground = config.map(|config| Ground { config, tables: &prepared.tables, pools: None });
+    match ground.and_then(|ground| explain(&question(arguments), &ground)) {
         Ok(report) => {
             output::print(&match arguments.output.format {
                 Format::Text => report::text(&report),
                 Format::Json => format!("{}\n", report::json(&report)),
             });
-            match report.outcome {
-                Outcome::NoRoute | Outcome::NotInMap { .. } | Outcome::Refused { .. } => ExitCode::from(UNEXPECTED),
-                _ => ExitCode::SUCCESS,
-            }
+            if report.outcome.is_routed() { ExitCode::SUCCESS } else { ExitCode::from(UNEXPECTED) }
         }
         Err(message) => {
             output::complain(&format!("reeve explain: {message}\n"));
@@ -48,17 +54,45 @@ pub fn main(arguments: &ExplainArguments) -> ExitCode {
     }
 }
 
-fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, String> {
+fn question(arguments: &ExplainArguments) -> Question {
+    Question {
+        method: arguments.method.clone(),
+        url: arguments.url.clone(),
+        headers: arguments.headers.clone(),
+        from: arguments.from,
+        listener: arguments.listener.clone(),
+        roll: arguments.roll.0,
+        body: arguments.body.clone(),
+    }
+}
+
+/// What a question is asked of.
+struct Ground<'g> {
+    config: &'g Config,
+    /// In the order of `Config::rule_sets`.
+    tables: &'g [Arc<Table>],
+    /// Of the running process, in the order of `Config::pools`.
+    pools: Option<&'g [Arc<LivePool>]>,
+}
+
+/// The answer of the running process.
+pub fn live(question: &Question, snapshot: &Snapshot) -> Result<Explained, String> {
+    let ground = Ground { config: &snapshot.config, tables: &snapshot.tables, pools: Some(&snapshot.pools) };
+    let report = explain(question, &ground)?;
+    Ok(Explained { routed: report.outcome.is_routed(), report: report::json(&report), text: report::text(&report) })
+}
+
+fn explain(arguments: &Question, ground: &Ground<'_>) -> Result<Report, String> {
     if arguments.method == "tcp" {
-        return sealed::explain(arguments, prepared);
+        return sealed::explain(arguments, ground);
     }
     let [url] = arguments.url.as_slice() else {
         return Err(format!("{} needs one URL: http://HOST/PATH, or /PATH", arguments.method));
     };
     let asked = asked::parse(url, &arguments.headers)?;
-    let config = prepared.load.config.as_ref().ok_or("the texts have faults")?;
+    let config = ground.config;
     let listener = listener(config, asked.kind, arguments.listener.as_deref())?;
-    let (Some(table), Some(set)) = (prepared.tables.get(listener.rules), config.rule_sets.get(listener.rules)) else {
+    let (Some(table), Some(set)) = (ground.tables.get(listener.rules), config.rule_sets.get(listener.rules)) else {
         return Err(format!("listener {} has no rules", listener.name));
     };
 
@@ -69,7 +103,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         path: asked.path.clone(),
         query: asked.query.clone(),
         from: arguments.from.to_string(),
-        roll: arguments.roll.0,
+        roll: arguments.roll,
         listener: listener.name.to_string(),
         section: None,
         matched_path: None,
@@ -118,14 +152,14 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
             None => Body::Empty,
         },
     };
-    let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();
+    let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll)).unwrap_or_default();
     let winner = steps.iter().find(|step| step.verdict == Verdict::Takes).map(|step| step.rule);
     report.steps = steps.iter().map(|step| told(step.rule, &step.verdict)).collect();
-    let roll = arguments.roll.0;
+    let roll = arguments.roll;
     report.outcome = match winner {
-        Some(rule) => outcome(config, rule, &head, roll),
+        Some(rule) => outcome(ground, rule, &head, roll),
         None => match listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name)) {
-            Some(pool) => to_pool(config, pool, None, &head),
+            Some(pool) => to_pool(ground, pool, None, &head),
             None => Outcome::NoRoute,
         },
     };
@@ -200,10 +234,11 @@ fn told(rule: &Rule, verdict: &Verdict) -> Step {
     Step { id: rule.id().to_string(), place: rule.place().clone(), failed }
 }
 
-fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome {
+fn outcome(ground: &Ground<'_>, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome {
+    let config = ground.config;
     match rule.action() {
         Action::Use { target, .. } => match route::pool(target, head, rule, &mut || roll) {
-            Some(pool) => to_pool(config, pool, Some(rule), head),
+            Some(pool) => to_pool(ground, pool, Some(rule), head),
             None => Outcome::NotInMap { rule: winner(config, rule, head) },
         },
         Action::Redirect { code, to } => {
@@ -220,7 +255,9 @@ fn outcome(config: &Config, rule: &Rule, head: &Head<'_>, roll: u32) -> Outcome 
     }
 }
 
-fn to_pool(config: &Config, pool: usize, rule: Option<&Rule>, head: &Head<'_>) -> Outcome {
+fn to_pool(ground: &Ground<'_>, pool: usize, rule: Option<&Rule>, head: &Head<'_>) -> Outcome {
+    let config = ground.config;
+    let live = ground.pools.and_then(|pools| pools.get(pool));
     let Some(pool) = config.pools.get(pool) else { return Outcome::NoRoute };
     let by = match rule.map(Rule::action) {
         Some(Action::Use { by: Some(by), .. }) => Some(by),
@@ -240,6 +277,7 @@ fn to_pool(config: &Config, pool: usize, rule: Option<&Rule>, head: &Head<'_>) -
         scheduler: pool.scheduler.word().to_owned(),
         servers: pool.servers.iter().map(server).collect(),
         key: by.map(|key| (key.to_string(), route::key_text(key, rule, head))),
+        live: live.map(|live| live::look(live, by.and_then(|key| route::key_hash(key, rule, head)))),
     }
 }
 
@@ -275,7 +313,7 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
 }
 
 /// An action in the words of the rule language.
-fn written(action: &Action, config: &Config) -> String {
+pub(super) fn written(action: &Action, config: &Config) -> String {
     match action {
         Action::Use { target, by } => {
             let by = by.as_ref().map(|key| format!(" by {key}")).unwrap_or_default();

@@ -9,9 +9,15 @@ mod drain;
 mod explain;
 mod hash_password;
 pub mod import;
+mod lists;
 mod output;
+mod overlaps;
+#[cfg(test)]
+mod random;
 mod reload;
+mod replay;
 mod running;
+mod schema;
 mod servers;
 pub mod start;
 mod state_folder;
@@ -52,6 +58,8 @@ pub fn main() -> ExitCode {
         Some(Command::Demo(arguments)) => demo::main(arguments),
         Some(Command::Check(arguments)) => check::main(&arguments),
         Some(Command::Explain(arguments)) => explain::main(&arguments),
+        Some(Command::Replay(arguments)) => replay::main(&arguments),
+        Some(Command::Schema) => schema::main(),
         Some(Command::Import(arguments)) => import::main(&arguments),
         Some(Command::HashPassword(arguments)) => hash_password::main(&arguments.name),
         Some(Command::Status(arguments)) => status::status(&asked(arguments)),
@@ -63,6 +71,7 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Drain(arguments)) => drain::drain(&asked(arguments.client.clone()), &arguments),
         Some(Command::Ready(arguments)) => drain::ready(&asked(arguments.client), &arguments.name),
+        Some(Command::List(arguments)) => lists::main(&asked(arguments.client.clone()), &arguments),
         Some(Command::Reload(arguments)) => {
             reload::reload(&asked(arguments.client), arguments.what == Some(ReloadWhat::Lists))
         }
@@ -95,7 +104,13 @@ fn run(arguments: RunArguments) -> ExitCode {
 }
 
 fn request(texts: TextArguments) -> config::Request {
-    config::Request { file: texts.config, base: texts.base, environment: environment(), overrides: texts.set.overrides }
+    config::Request {
+        file: texts.config,
+        base: texts.base,
+        rules: None,
+        environment: environment(),
+        overrides: texts.set.overrides,
+    }
 }
 
 /// The variables that can be read; `config` finds its own among them.

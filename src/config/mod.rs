@@ -5,6 +5,7 @@
 //! `resolve` looks up the names and puts all of it together. Faults never stop the walk: one run
 //! reports all of them.
 
+pub mod entries;
 pub mod fault;
 pub mod rules;
 pub mod source;
@@ -35,6 +36,8 @@ pub struct Request {
     pub file: PathBuf,
     /// `--base`: where relative paths start.
     pub base: Option<PathBuf>,
+    /// Where rule files are looked for instead, by their names alone: `replay`'s. Relative to the working folder.
+    pub rules: Option<PathBuf>,
     /// Names and values; only `REEVE_...` is looked at.
     pub environment: Vec<(String, String)>,
     /// Keys with dots and their values, as `limits.header-count` and `50`. The last word.
@@ -61,7 +64,11 @@ pub fn load(request: &Request) -> Load {
     let base = request.base.clone().unwrap_or_else(|| base_of(&request.file));
     match read(&request.file, document::LARGEST as u64) {
         Ok(text) => {
-            let outside = Outside { environment: &request.environment, overrides: &request.overrides };
+            let outside = Outside {
+                rules: request.rules.as_deref(),
+                environment: &request.environment,
+                overrides: &request.overrides,
+            };
             load_from(&name, &text, &base, Disk::Real, &outside)
         }
         Err(error) => {
@@ -82,7 +89,11 @@ pub fn load_lists(request: &Request, kept: &Sources) -> Load {
     let base = request.base.clone().unwrap_or_else(|| base_of(&request.file));
     match kept.text(&name) {
         Some(text) => {
-            let outside = Outside { environment: &request.environment, overrides: &request.overrides };
+            let outside = Outside {
+                rules: request.rules.as_deref(),
+                environment: &request.environment,
+                overrides: &request.overrides,
+            };
             load_from(&name, text, &base, Disk::Kept(kept), &outside)
         }
         // It has never been loaded.
@@ -93,11 +104,12 @@ pub fn load_lists(request: &Request, kept: &Sources) -> Load {
 /// Loads a configuration text alone: the file system is not touched, every file that it names counts
 /// as there and empty.
 pub fn load_text(name: &str, text: &str) -> Load {
-    let outside = Outside { environment: &[], overrides: &[] };
+    let outside = Outside { rules: None, environment: &[], overrides: &[] };
     load_from(&name.into(), text, Path::new(""), Disk::None, &outside)
 }
 
 struct Outside<'a> {
+    rules: Option<&'a Path>,
     environment: &'a [(String, String)],
     overrides: &'a [(String, String)],
 }
@@ -109,7 +121,8 @@ fn load_from(name: &Arc<str>, text: &str, base: &Path, disk: Disk<'_>, outside: 
         let syntax = load.faults.len();
         let root = layers::merge(document.root, outside.environment, outside.overrides, &mut load.faults);
         let file = file::read(&root, name, &load.sources, &mut load.faults);
-        load.config = Some(resolve::resolve(file, name, base, disk, &mut load.sources, &mut load.faults));
+        load.config =
+            Some(resolve::resolve(file, name, base, outside.rules, disk, &mut load.sources, &mut load.faults));
         let mut index = 0;
         load.faults.retain(|fault| {
             index += 1;

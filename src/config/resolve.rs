@@ -40,11 +40,12 @@ pub fn resolve(
     file: File,
     name: &Arc<str>,
     base: &Path,
+    rules: Option<&Path>,
     disk: Disk<'_>,
     sources: &mut Sources,
     faults: &mut Vec<Fault>,
 ) -> Config {
-    let mut room = Room { base, disk, sources, faults };
+    let mut room = Room { base, rules, disk, sources, faults };
     duplicate_addresses(&file, room.faults);
     let pools = pools(&file, base, room.faults);
     let names: Vec<Arc<str>> = file.pools.iter().map(|pool| pool.name.clone()).collect();
@@ -269,6 +270,8 @@ fn unheard(listener: &Listener, sets: &[RuleSet], faults: &mut Vec<Fault>) {
 /// What reading files needs.
 struct Room<'a> {
     base: &'a Path,
+    /// Where rule files are, if not where they are named.
+    rules: Option<&'a Path>,
     disk: Disk<'a>,
     sources: &'a mut Sources,
     faults: &'a mut Vec<Fault>,
@@ -347,7 +350,10 @@ impl Room<'_> {
     fn named_rules(&mut self, rules: &[Named]) -> Vec<Arc<str>> {
         let mut files: Vec<Arc<str>> = Vec::new();
         for rule in rules {
-            let path = self.base.join(&*rule.name);
+            let path = match (self.rules, Path::new(&*rule.name).file_name()) {
+                (Some(folder), Some(file)) => folder.join(file),
+                _ => self.base.join(&*rule.name),
+            };
             let name: Arc<str> = path.display().to_string().into();
             if files.contains(&name) {
                 let message = format!("{} is named twice", rule.name);
@@ -369,8 +375,9 @@ impl Room<'_> {
     /// Every `rules/*.rules` of the base folder.
     fn default_rules(&mut self) -> Vec<Arc<str>> {
         let mut files = Vec::new();
-        for found in self.folder("rules") {
-            let path = self.base.join("rules").join(&found);
+        let folder = self.rules.map_or_else(|| self.base.join("rules"), Path::to_owned);
+        for found in self.files(&folder) {
+            let path = folder.join(&found);
             let name: Arc<str> = path.display().to_string().into();
             match self.rule_file(&name, &path) {
                 Ok(()) => files.push(name),
@@ -399,11 +406,14 @@ impl Room<'_> {
 
     /// The names of the rule files in a folder below the base, sorted.
     fn folder(&self, folder: &str) -> Vec<String> {
-        let folder = self.base.join(folder);
+        self.files(&self.base.join(folder))
+    }
+
+    fn files(&self, folder: &Path) -> Vec<String> {
         let names: Vec<String> = match self.disk {
             Disk::None => Vec::new(),
             Disk::Kept(kept) => {
-                let below = |name| Some(Path::new(name).strip_prefix(&folder).ok()?.to_str()?.to_owned());
+                let below = |name| Some(Path::new(name).strip_prefix(folder).ok()?.to_str()?.to_owned());
                 kept.names().filter_map(below).filter(|name| !name.contains('/')).collect()
             }
             Disk::Real => {

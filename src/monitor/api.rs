@@ -3,6 +3,7 @@
 //! The control socket has `/api/v1/*` and `/metrics`; what it is ordered by POST it hands to whoever can do it
 //! (`state::orders`). The metrics addresses have `/metrics` alone: they are not protected.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,9 @@ use super::report::{Connections, Problem, Servers, Status, Wanted};
 use super::view::View;
 use crate::state::Farm;
 use crate::state::commands::Workers;
-use crate::state::orders::{Order, Orders, Texts};
+use crate::state::orders::{EntriesFault, Order, Orders, Question, Texts};
 use crate::state::tallies::Tallies;
+use crate::wire::http1::is_token;
 
 /// Connections that `/api/v1/connections` tells when it is not asked for a number.
 pub const CONNECTIONS_SHOWN: usize = 100;
@@ -56,21 +58,38 @@ impl Source {
     }
 }
 
-/// Answers one request; its body is not looked at.
-pub async fn answer<B>(source: &Source, door: Door, request: &http::Request<B>) -> Response<Full<Bytes>> {
+/// Bytes of a body: a hundred thousand entries of a list are some MiB.
+pub const BODY: usize = 16 << 20;
+
+/// Whether a request has a body that is looked at.
+pub fn has_body(door: Door, request: &http::request::Parts) -> bool {
+    let orders = request.method == Method::POST || request.method == Method::DELETE;
+    orders && matches!(Page::find(door, request.uri.path()), Some(Page::List(_)))
+}
+
+/// What is answered to a body that is longer.
+pub fn too_large() -> Response<Full<Bytes>> {
+    problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {} MiB", BODY >> 20))
+}
+
+/// Answers one request. Its body is empty but for [`has_body`].
+pub async fn answer(source: &Source, door: Door, request: &http::Request<Bytes>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let Some(page) = Page::find(door, path) else {
         return problem(StatusCode::NOT_FOUND, not_here(door, path));
     };
-    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
-    if page.is_order() != (request.method() == Method::POST) || !page.is_order() && !reads {
-        let (what, allowed) = match page.is_order() {
-            true => ("is an order: use POST", "POST"),
-            false => ("can only be read: use GET", "GET, HEAD"),
+    let allowed = page.methods();
+    if !allowed.contains(request.method()) {
+        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>();
+        let what = match page {
+            Page::List(_) => "can be read by GET, added to by POST and removed from by DELETE",
+            _ if page.is_order() => "is an order: use POST",
+            _ => "can only be read: use GET",
         };
-        let text = format!("{path} {what}, not {}", request.method());
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, text);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, format!("{path} {what}, not {}", request.method()));
+        if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+            response.headers_mut().insert(ALLOW, allowed);
+        }
         return response;
     }
     let query = request.uri().query();
@@ -109,6 +128,17 @@ pub async fn answer<B>(source: &Source, door: Door, request: &http::Request<B>) 
             }
         }
         Page::ServersOf => servers_of(source, path).await,
+        Page::Lists => lists(source, None).await,
+        Page::List(name) if reads(request.method()) => lists(source, Some(name)).await,
+        Page::List(name) => match entries(request.body()) {
+            Ok(all) if *request.method() == Method::POST => edit(source, name, all, Vec::new()).await,
+            Ok(all) => edit(source, name, Vec::new(), all).await,
+            Err(text) => problem(StatusCode::BAD_REQUEST, text),
+        },
+        Page::Explain => match question(query) {
+            Ok(question) => explain(source, question).await,
+            Err(text) => problem(StatusCode::BAD_REQUEST, text),
+        },
         Page::Connections => match limit(query) {
             Ok(limit) => {
                 let (shown, counters) = tokio::join!(source.workers.connections(limit), source.workers.counters());
@@ -126,6 +156,9 @@ enum Page {
     /// Of one pool, or one of them.
     ServersOf,
     Connections,
+    Explain,
+    Lists,
+    List(String),
     Reload,
     Drain,
     Ready,
@@ -138,7 +171,18 @@ impl Page {
         matches!(self, Page::Reload | Page::Drain | Page::Ready | Page::Upgrade)
     }
 
+    fn methods(&self) -> &'static [Method] {
+        match self {
+            Page::List(_) => &[Method::GET, Method::HEAD, Method::POST, Method::DELETE],
+            _ if self.is_order() => &[Method::POST],
+            _ => &[Method::GET, Method::HEAD],
+        }
+    }
+
     fn find(door: Door, path: &str) -> Option<Page> {
+        if let (Door::Control, Some(name)) = (door, path.strip_prefix("/api/v1/lists/")) {
+            return Some(Page::List(name.to_owned()));
+        }
         match (door, path) {
             // The metrics port has this one page: its bare address finds it, too.
             (_, "/metrics") | (Door::Metrics, "/") => Some(Page::Metrics),
@@ -146,6 +190,8 @@ impl Page {
             (Door::Control, "/api/v1/servers") => Some(Page::Servers),
             (Door::Control, path) if path.starts_with(SERVERS_OF) => Some(Page::ServersOf),
             (Door::Control, "/api/v1/connections") => Some(Page::Connections),
+            (Door::Control, "/api/v1/lists") => Some(Page::Lists),
+            (Door::Control, "/api/v1/explain") => Some(Page::Explain),
             (Door::Control, "/api/v1/reload") => Some(Page::Reload),
             (Door::Control, "/api/v1/drain") => Some(Page::Drain),
             (Door::Control, "/api/v1/ready") => Some(Page::Ready),
@@ -183,8 +229,8 @@ async fn servers_of(source: &Source, path: &str) -> Response<Full<Bytes>> {
 fn not_here(door: Door, path: &str) -> String {
     match door {
         Door::Control => format!(
-            "there is no {path} here; there are /api/v1/status, /api/v1/servers, /api/v1/connections and /metrics, and by POST \
-             /api/v1/reload, /api/v1/drain, /api/v1/ready and /api/v1/upgrade"
+            "there is no {path} here; there are /api/v1/status, /api/v1/servers, /api/v1/connections, /api/v1/explain, /api/v1/lists, \
+             /api/v1/lists/NAME and /metrics, and by POST /api/v1/reload, /api/v1/drain, /api/v1/ready and /api/v1/upgrade"
         ),
         Door::Metrics => format!("there is no {path} here; there is only /metrics"),
     }
@@ -244,6 +290,99 @@ async fn service(source: &Source, drain: bool, name: String) -> Response<Full<By
         Some(Err(text)) => problem(StatusCode::NOT_FOUND, text),
         None => ending(),
     }
+}
+
+fn reads(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
+async fn lists(source: &Source, name: Option<String>) -> Response<Full<Bytes>> {
+    let one = name.is_some();
+    match order(source, |reply| Order::Lists { name, reply }).await {
+        // Of one name there may be several, in rule sets of their own.
+        Some(Ok(lists)) if one && lists.len() == 1 => json(StatusCode::OK, &lists[0]),
+        Some(Ok(lists)) if one => {
+            let files: Vec<&str> = lists.iter().map(|list| &*list.file).collect();
+            problem(
+                StatusCode::CONFLICT,
+                format!("several rule sets declare it, with other files: {}", files.join(", ")),
+            )
+        }
+        Some(Ok(lists)) => json(StatusCode::OK, &lists),
+        Some(Err(text)) => problem(StatusCode::NOT_FOUND, text),
+        None => ending(),
+    }
+}
+
+/// 409 when the file could not be edited, or what it would say has a fault.
+async fn edit(source: &Source, name: String, add: Vec<String>, remove: Vec<String>) -> Response<Full<Bytes>> {
+    match order(source, |reply| Order::Entries { name, add, remove, reply }).await {
+        Some(Ok(edited)) => json(StatusCode::OK, &edited),
+        Some(Err(EntriesFault::Unknown(text))) => problem(StatusCode::NOT_FOUND, text),
+        Some(Err(EntriesFault::Refused(text))) => problem(StatusCode::CONFLICT, text),
+        None => ending(),
+    }
+}
+
+/// The lines of a body that are not empty.
+fn entries(body: &Bytes) -> Result<Vec<String>, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8".to_owned())?;
+    let entries: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if entries.is_empty() { Err("the body has no entries: write one a line".to_owned()) } else { Ok(entries) }
+}
+
+async fn explain(source: &Source, question: Question) -> Response<Full<Bytes>> {
+    match order(source, |reply| Order::Explain { question, reply }).await {
+        Some(Ok(explained)) => json(StatusCode::OK, &explained),
+        Some(Err(text)) => problem(StatusCode::BAD_REQUEST, text),
+        None => ending(),
+    }
+}
+
+/// `method=GET&url=http://HOST/PATH`, and `header=NAME: VALUE`, `from`, `listener`, `roll` and `body` where they are wanted. It is not
+/// longer than a head may be.
+fn question(query: Option<&str>) -> Result<Question, String> {
+    let mut question = Question {
+        method: String::new(),
+        url: Vec::new(),
+        headers: Vec::new(),
+        from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        listener: None,
+        roll: 0,
+        body: None,
+    };
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let value = unescaped(value)?;
+        match name {
+            "method" if is_token(value.as_bytes()) => question.method = value,
+            "url" => question.url.push(value),
+            "header" => match value.split_once(':') {
+                // RFC 9110 §5.5: no CR, LF or NUL can be in a value.
+                Some((name, text)) if is_token(name.as_bytes()) && !text.contains(['\r', '\n', '\0']) => {
+                    question.headers.push((name.to_owned(), text.trim().to_owned()));
+                }
+                _ => return Err(format!("header={value} must be NAME: VALUE")),
+            },
+            "from" => question.from = value.parse().map_err(|_| format!("from={value} must be an address"))?,
+            "listener" => question.listener = Some(value),
+            "body" => question.body = Some(value),
+            "roll" => {
+                let hundredths = value.parse::<f64>().ok().map(|roll| (roll * 100.0).round());
+                let roll = hundredths.filter(|roll| (0.0..10_000.0).contains(roll));
+                question.roll = roll.ok_or_else(|| format!("roll={value} must be from 0 to 99.99"))? as u32;
+            }
+            _ => {
+                return Err(format!(
+                    "{part} is not known here; there are method=, url=, header=, from=, listener=, roll= and body="
+                ));
+            }
+        }
+    }
+    if question.method.is_empty() {
+        return Err("method=GET, or method=tcp, is missing".to_owned());
+    }
+    Ok(question)
 }
 
 async fn order<T>(source: &Source, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {

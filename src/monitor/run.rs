@@ -14,6 +14,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -212,7 +216,7 @@ fn may_enter(stream: &UnixStream) -> bool {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(source: Arc<Source>, door: Door, stream: S) {
     let service = service_fn(|request| {
         let source = Arc::clone(&source);
-        async move { Ok::<_, Infallible>(api::answer(&source, door, &request).await) }
+        async move { Ok::<_, Infallible>(answer(&source, door, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -226,6 +230,20 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(source: Arc<Source>, door: Doo
         Ok(Err(error)) => tracing::debug!(?door, %error, "a monitor connection ended early"),
         Err(_) => tracing::debug!(?door, "a monitor connection took too long"),
     }
+}
+
+async fn answer(source: &Source, door: Door, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = match api::has_body(door, &head) {
+        false => Bytes::new(),
+        true if body.size_hint().lower() > api::BODY as u64 => return api::too_large(),
+        true => match Limited::new(body, api::BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            // Or it broke off: then nobody reads the answer.
+            Err(_) => return api::too_large(),
+        },
+    };
+    api::answer(source, door, &Request::from_parts(head, body)).await
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -23,7 +23,9 @@ use crate::state::affinity::learnt::Finding;
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
-use crate::state::orders::{Order, Reloaded, Service, Upgraded};
+use crate::state::orders::{
+    EntriesEdited, EntriesFault, Explained, ListInForce, Order, Question, Reloaded, Service, Upgraded,
+};
 use crate::state::rule_hits::{RuleMoves, RuleNames};
 use crate::state::tallies::Tallies;
 use crate::state::{Farm, Health, ProbeReport};
@@ -221,6 +223,28 @@ async fn obey(mut orders: mpsc::Receiver<Order>) {
                 let service = Service { kind: "pool".to_owned(), name, draining: drain, changed: true };
                 drop(reply.send(if done { Ok(service) } else { Err("there is no such pool".to_owned()) }));
             }
+            Order::Lists { name, reply } => {
+                done = !done;
+                let entries = if name.is_some() { vec!["a".to_owned()] } else { Vec::new() };
+                let (known, kind) = (name.as_deref() != Some("none"), "list".to_owned());
+                let list = ListInForce { name: "bots".to_owned(), kind, file: "f".to_owned(), count: 1, entries };
+                drop(reply.send(if known { Ok(vec![list]) } else { Err("there is no list none".to_owned()) }));
+            }
+            Order::Entries { name, add, remove, reply } => {
+                done = !done;
+                let (added, removed) = (add.len(), remove.len());
+                let edited = EntriesEdited { name, file: add.join("|"), added, removed, unchanged: 0, count: 7 };
+                let refused = add.iter().any(|entry| entry == "bad");
+                let fault = EntriesFault::Refused("that is bad".to_owned());
+                drop(reply.send(if refused { Err(fault) } else { Ok(edited) }));
+            }
+            Order::Explain { question, reply } => {
+                done = !done;
+                let Question { method, url, headers, from, listener, roll, body } = question;
+                let text = format!("{method} {url:?} {headers:?} {from} {listener:?} {roll} {body:?}");
+                let report = serde_json::Value::Null;
+                drop(reply.send(Ok(Explained { routed: true, report, text })));
+            }
         }
     }
 }
@@ -413,6 +437,13 @@ fn what_cannot_be_answered_is_said_in_a_sentence() {
         ("POST /api/v1/drain", 400, "name=POOL/SERVER"),
         ("POST /api/v1/drain?name=%ff", 400, "not UTF-8"),
         ("GET /api/v1/connections?limit=0", 400, "limit=0 must be a number"),
+        ("GET /api/v1/explain", 400, "method=GET, or method=tcp, is missing"),
+        ("GET /api/v1/explain?method=a%20b", 400, "method=a%20b is not known here"),
+        ("GET /api/v1/explain?method=GET&from=here", 400, "from=here must be an address"),
+        ("GET /api/v1/explain?method=GET&roll=100", 400, "roll=100 must be from 0 to 99.99"),
+        ("GET /api/v1/explain?method=GET&header=a%20b:c", 400, "must be NAME: VALUE"),
+        ("GET /api/v1/explain?method=GET&header=a:c%0ab", 400, "must be NAME: VALUE"),
+        ("POST /api/v1/explain?method=GET", 405, "use GET"),
         ("GET /api/v1/connections?limit=99999999", 400, "from 1 to 20000"),
         ("GET /api/v1/connections?size=1", 400, "size=1 is not known"),
     ] {
@@ -461,6 +492,46 @@ fn an_upgrade_is_ordered_with_what_to_start_and_how_long_it_may_take() {
         let (head, body) = ask(served.unix(), order);
         assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains(said), "{order}: {head} {body}");
     }
+}
+
+#[test]
+fn lists_are_read_and_edited() {
+    let served = Served::start(0);
+    let with = |start: &str, body: &str| {
+        let request = format!("{start} HTTP/1.1\r\nHost: reeve\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let mut stream = served.unix();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let (_, body) = ask(served.unix(), "GET /api/v1/lists");
+    assert!(body.starts_with("[{\"name\":\"bots\"") && body.contains("\"entries\":[]"), "{body}");
+    let (_, body) = ask(served.unix(), "GET /api/v1/lists/bots");
+    assert!(body.contains("\"entries\":[\"a\"]"), "{body}");
+    let (head, _) = ask(served.unix(), "GET /api/v1/lists/none");
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    assert!(with("POST /api/v1/lists/bots", "a\n\n b\r\n").contains("\"file\":\"a|b\",\"added\":2,\"removed\":0"));
+    assert!(with("DELETE /api/v1/lists/bots", "c").contains("\"added\":0,\"removed\":1"));
+    assert!(with("POST /api/v1/lists/bots", "bad").starts_with("HTTP/1.1 409"));
+    assert!(with("POST /api/v1/lists/bots", " \n").contains("the body has no entries"));
+    assert!(with("PUT /api/v1/lists/bots", "a").contains("allow: GET, HEAD, POST, DELETE"));
+    let huge = format!("POST /api/v1/lists/bots HTTP/1.1\r\nHost: r\r\nContent-Length: {}\r\n\r\n", (16 << 20) + 1);
+    let mut stream = served.unix();
+    stream.write_all(huge.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[test]
+fn what_is_to_be_explained_is_handed_on_as_it_was_asked() {
+    let served = Served::start(0);
+    let asked = "GET /api/v1/explain?method=GET&url=http%3A%2F%2Fa%2Fb%3Fc%3Dd%26e&header=x-a%3A%20%26b&roll=7.05&from=::1&listener=web&body=a%3D1";
+    let (head, body) = ask(served.unix(), asked);
+    let explained: Explained = serde_json::from_str(&body).unwrap();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert_eq!(explained.text, r#"GET ["http://a/b?c=d&e"] [("x-a", "&b")] ::1 Some("web") 705 Some("a=1")"#);
 }
 
 #[test]

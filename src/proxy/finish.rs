@@ -93,6 +93,7 @@ fn entry<'a>(
         affinity: outcome.affinity.map(AffinityResult::as_str),
         failure: outcome.failure.as_ref().map(|failure| failure.kind.word()),
         side: outcome.failure.as_ref().map(|failure| failure.kind.side().map_or("reeve", Side::word)),
+        matched: plan.matched.as_deref(),
         referer: some(&plan.seen.referer),
         user_agent: some(&plan.seen.user_agent),
     }

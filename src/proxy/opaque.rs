@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use self::hello::Opening;
+use super::access_log::matched;
 use super::announced;
 use super::bound::Bound;
 use super::failure::{Failure, FailureKind, Side};
@@ -50,6 +51,8 @@ struct Session<'w> {
     tls: bool,
     /// In lower case.
     sni: Option<String>,
+    /// What rules read of its hello besides the name, for the log.
+    matched: Option<String>,
     /// Number of the rule that decided, over all tables of the view.
     rule: Option<usize>,
     pool: Option<Arc<LivePool>>,
@@ -99,6 +102,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) 
         protocol,
         tls: false,
         sni: None,
+        matched: None,
         rule: None,
         pool: None,
         tries: Tries::default(),
@@ -212,7 +216,13 @@ impl Session<'_> {
             body: route::Body::Empty,
         };
         let mut dice = || self.worker.dice();
-        let section = view.snapshot.tables[listener.table].section(Kind::Tcp, "");
+        let table = &view.snapshot.tables[listener.table];
+        if let Some(reads) = table.reads()
+            && self.worker.keeps_matched()
+        {
+            self.matched = Some(matched::values(reads, &head));
+        }
+        let section = table.section(Kind::Tcp, "");
         let rule = section.and_then(|section| section.decide_with(None, &head, &mut dice));
         self.rule = rule.map(|rule| view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
         let pool = match rule.map(|rule| (rule, rule.action())) {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::access_log::matched;
 use super::admit::admit;
 use super::ahead::Wanted;
 use super::ask::Said;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub most_body: u64,
     /// Among the requests that its rule has under way, where those are limited.
     pub place: Option<crowd::Place>,
+    /// What rules read of it besides what the log has anyway, for the log.
+    pub matched: Option<Box<str>>,
     pub seen: Seen,
 }
 
@@ -189,6 +192,7 @@ fn of_head(
         turned_away: None,
         most_body: u64::MAX,
         place: None,
+        matched: None,
         seen,
     };
     if worker.is_short_of_memory() {
@@ -218,6 +222,7 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
         turned_away: None,
         most_body: u64::MAX,
         place: None,
+        matched: None,
         seen: Seen::default(),
     }
 }
@@ -264,6 +269,11 @@ fn decide(
         no_tls: false,
         body: ahead.as_ref().map_or_else(|| body(head.body), |ahead| ahead.body),
     };
+    if let Some(reads) = table.reads()
+        && worker.keeps_matched()
+    {
+        plan.matched = Some(matched::values(reads, &routed).into());
+    }
     let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();
     let decided = match (section, ahead) {

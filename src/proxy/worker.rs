@@ -113,6 +113,12 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
+    /// Whether the log has a place for what rules read.
+    #[inline]
+    pub fn keeps_matched(&self) -> bool {
+        self.log.borrow().as_ref().is_some_and(Sink::is_json)
+    }
+
     pub(super) fn new(number: usize, farm: Arc<Farm>, logs: LogSlot, room: Room) -> Worker {
         let snapshots = farm.cache();
         let view = Rc::new(View::new(farm.snapshot()));

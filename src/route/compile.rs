@@ -12,6 +12,7 @@ use super::hash::Map;
 use super::index::Index;
 use super::list::{self, Nets, Words};
 use super::map::{Form, Pools};
+use super::reads::Reads;
 use super::refined::Refined;
 use super::regex::{Pool, Regex};
 use super::text::Pair;
@@ -62,7 +63,8 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
     }
     let has_auth = |rule: &Rule| rule.refined().is_some_and(|refined| refined.auth.is_some());
     let has_auth = sections.iter().flat_map(|section| &section.rules).any(has_auth);
-    Table { sections: sections.into(), hosts, tails: compiler.regexes.finish(), has_auth }
+    let (tails, reads) = (compiler.regexes.finish(), Reads::of(set));
+    Table { sections: sections.into(), hosts, tails, has_auth, reads }
 }
 
 impl Compiler<'_> {

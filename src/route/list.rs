@@ -75,6 +75,13 @@ impl Hosts {
         hosts
     }
 
+    /// So many hosts that are in it.
+    pub fn some(&self, most: usize) -> impl Iterator<Item = String> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let exact = self.exact.iter().take(most).map(move |name| text(name));
+        exact.chain(self.below.iter().take(most).map(move |end| format!("www{}", text(end))))
+    }
+
     pub fn contains(&self, host: &str) -> bool {
         let host = host.as_bytes();
         self.exact.contains(host)
@@ -117,6 +124,17 @@ impl Nets {
             && other.v6.iter().all(|range| enclosed(&self.v6, *range))
     }
 
+    /// Whether an address is in both.
+    pub fn meets(&self, other: &Nets) -> bool {
+        self.v4.iter().any(|range| touched(&other.v4, *range)) || self.v6.iter().any(|range| touched(&other.v6, *range))
+    }
+
+    /// The first addresses of the first ranges, of each version so many at most.
+    pub fn some(&self, most: usize) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.iter().take(most).map(|range| IpAddr::V4(Ipv4Addr::from_bits(range.0)));
+        v4.chain(self.v6.iter().take(most).map(|range| IpAddr::V6(Ipv6Addr::from_bits(range.0))))
+    }
+
     /// Some address of them.
     pub fn first(&self) -> Option<IpAddr> {
         let v4 = self.v4.first().map(|range| IpAddr::V4(Ipv4Addr::from_bits(range.0)));
@@ -149,6 +167,11 @@ fn within<T: Ord + Copy>(ranges: &[(T, T)], value: T) -> bool {
 fn enclosed<T: Ord + Copy>(ranges: &[(T, T)], (start, end): (T, T)) -> bool {
     let behind = ranges.partition_point(|range| range.0 <= start);
     behind > 0 && ranges[behind - 1].1 >= end
+}
+
+fn touched<T: Ord + Copy>(ranges: &[(T, T)], (start, end): (T, T)) -> bool {
+    let behind = ranges.partition_point(|range| range.0 <= end);
+    behind > 0 && ranges[behind - 1].1 >= start
 }
 
 #[cfg(test)]
@@ -204,6 +227,8 @@ mod tests {
         assert!(nets.contains("::ffff:10.2.3.4".parse().unwrap()));
         assert!(nets.covers(&Nets::new(net("10.0.0.0/7").into_iter())));
         assert!(!nets.covers(&Nets::new(net("8.0.0.0/5").into_iter())));
+        assert!(nets.meets(&Nets::new(net("0.0.0.0/0"))) && nets.meets(&Nets::new(net("2001:db8:1::1"))));
+        assert!(!nets.meets(&Nets::new(net("12.0.0.0/8"))) && !nets.meets(&Nets::new(net("2001:db9::/32"))));
         assert_eq!(net("10.0.0/8"), None);
     }
 

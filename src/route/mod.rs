@@ -19,8 +19,11 @@ mod index;
 mod key;
 mod list;
 mod map;
+mod meet;
+pub mod overlap;
 pub mod path;
 mod print;
+pub mod reads;
 mod refined;
 mod regex;
 mod residue;
@@ -54,6 +57,7 @@ pub struct Table {
     hosts: [Hosts; 3],
     tails: Box<[Arc<regex::Tail>]>,
     has_auth: bool,
+    reads: Option<Box<reads::Reads>>,
 }
 
 /// Which section a host has, of one kind.
@@ -159,6 +163,12 @@ impl Table {
     /// All rules, in the order of their numbers.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.sections.iter().flat_map(|section| &section.rules)
+    }
+
+    /// What its rules read that not every line of the access log has; `None`: nothing.
+    #[inline]
+    pub fn reads(&self) -> Option<&reads::Reads> {
+        self.reads.as_deref()
     }
 
     /// Whether there is no section of that kind.

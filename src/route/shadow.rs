@@ -56,14 +56,14 @@ pub(super) fn find(section: &Section, faults: &mut Vec<Fault>) {
 }
 
 /// One of the two rules of a proof.
-struct Side<'s> {
-    rule: &'s Rule,
-    terms: &'s [Term],
+pub(super) struct Side<'s> {
+    pub rule: &'s Rule,
+    pub terms: &'s [Term],
     /// The parts of its condition as they can be written.
-    texts: &'s [String],
+    pub texts: &'s [String],
 }
 
-fn texts(rule: &Rule, lists: &[Arc<str>]) -> Vec<String> {
+pub(super) fn texts(rule: &Rule, lists: &[Arc<str>]) -> Vec<String> {
     rule.rest.condition.iter().map(|term| print::term(term, lists)).collect()
 }
 
@@ -210,7 +210,7 @@ fn value(named: &Named) -> String {
 }
 
 /// Whether each part of the earlier rule's condition follows from some part of the later one's.
-fn covers(earlier: &Side<'_>, later: &Side<'_>) -> bool {
+pub(super) fn covers(earlier: &Side<'_>, later: &Side<'_>) -> bool {
     earlier.texts.iter().enumerate().all(|(wide, text)| {
         if matches!(earlier.terms.get(wide).map(|term| &term.test), Some(Test::Chance { .. } | Test::Never)) {
             return false;
@@ -224,25 +224,29 @@ fn covers(earlier: &Side<'_>, later: &Side<'_>) -> bool {
 
 impl Side<'_> {
     /// A part of a condition that proofs may look into: not negated, no list (lists change by themselves).
-    fn provable(&self, at: usize) -> Option<&Test> {
-        let written = &self.rule.rest.condition.get(at)?.test;
-        let by_list = match written {
-            rule::Test::Path(of) | rule::Test::Host(of) | rule::Test::Sni(of) | rule::Test::ContentType(of) => {
+    pub fn provable(&self, at: usize) -> Option<&Test> {
+        let Term { negated, test, .. } = self.terms.get(at)?;
+        // What `any` is compiled to was not written.
+        if at >= self.rule.rest.condition.len() || self.by_list(at) || *negated { None } else { Some(test) }
+    }
+
+    /// Whether a part of the condition asks a list.
+    pub fn by_list(&self, at: usize) -> bool {
+        match self.rule.rest.condition.get(at).map(|term| &term.test) {
+            Some(rule::Test::Path(of) | rule::Test::Host(of) | rule::Test::Sni(of) | rule::Test::ContentType(of)) => {
                 matches!(of, Patterns::InList(_))
             }
-            rule::Test::Header { check, .. } | rule::Test::Cookie { check, .. } | rule::Test::Query { check, .. } => {
-                matches!(check, ValueTest::InList(_))
-            }
-            rule::Test::From(sources) => matches!(sources, Sources::InList(_)),
+            Some(
+                rule::Test::Header { check, .. } | rule::Test::Cookie { check, .. } | rule::Test::Query { check, .. },
+            ) => matches!(check, ValueTest::InList(_)),
+            Some(rule::Test::From(sources)) => matches!(sources, Sources::InList(_)),
             _ => false,
-        };
-        let Term { negated, test, .. } = self.terms.get(at)?;
-        if by_list || *negated { None } else { Some(test) }
+        }
     }
 }
 
 /// Whether `wide` holds wherever `narrow` does.
-fn implies(narrow: &Test, wide: &Test) -> bool {
+pub(super) fn implies(narrow: &Test, wide: &Test) -> bool {
     match (narrow, wide) {
         (Test::Path(_) | Test::PathAny(_), Test::Path(_) | Test::PathAny(_)) => {
             every(paths(narrow), paths(wide), path_covers)
@@ -274,7 +278,7 @@ fn every<T>(narrow: &[T], wide: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
     narrow.len() * wide.len() <= PAIRS && narrow.iter().all(|narrow| wide.iter().any(|wide| covers(wide, narrow)))
 }
 
-fn paths(test: &Test) -> &[PathPattern] {
+pub(super) fn paths(test: &Test) -> &[PathPattern] {
     match test {
         Test::Path(only) => std::slice::from_ref(only),
         Test::PathAny(all) => all,

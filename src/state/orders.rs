@@ -3,6 +3,7 @@
 //! The monitor and signals give orders, `app` carries them out, one after another. The answers are those of
 //! `/api/v1`: fields may be added, none is renamed or removed within `v1`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,85 @@ pub enum Order {
         name: String,
         reply: oneshot::Sender<Result<Service, String>>,
     },
+    /// Say what lists and maps there are, or what stands in one.
+    Lists {
+        name: Option<String>,
+        reply: oneshot::Sender<Result<Vec<ListInForce>, String>>,
+    },
+    /// Add entries to a list or map, or remove some, in its file.
+    Entries {
+        name: String,
+        add: Vec<String>,
+        remove: Vec<String>,
+        reply: oneshot::Sender<Result<EntriesEdited, EntriesFault>>,
+    },
+    /// Say where a request would go now, and why. It changes nothing, and is answered beside other orders.
+    Explain {
+        question: Question,
+        reply: oneshot::Sender<Result<Explained, String>>,
+    },
+}
+
+/// A list or a map that rules can ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListInForce {
+    pub name: String,
+    /// `list` or `map`.
+    pub kind: String,
+    /// As the rules name it.
+    pub file: String,
+    pub count: usize,
+    /// Of one that was asked for by its name; of a map, `key value`.
+    pub entries: Vec<String>,
+}
+
+/// What came of editing a list or map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntriesEdited {
+    pub name: String,
+    pub file: String,
+    pub added: usize,
+    pub removed: usize,
+    /// There already, or not there to be removed.
+    pub unchanged: usize,
+    /// Entries in force now.
+    pub count: usize,
+}
+
+/// Why a list or map is as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntriesFault {
+    /// There is none of that name.
+    Unknown(String),
+    /// In whole words, with carets where the texts would have faults.
+    Refused(String),
+}
+
+/// A request, or a connection that is passed on unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// As it would be sent, or `tcp`.
+    pub method: String,
+    /// One URL; of `tcp` what is known of the connection, as `sni:NAME`.
+    pub url: Vec<String>,
+    pub headers: Vec<(String, String)>,
+    pub from: IpAddr,
+    /// `None`: the first one of its protocol.
+    pub listener: Option<String>,
+    /// What the dice of a chance show, 0 to 9,999.
+    pub roll: u32,
+    pub body: Option<String>,
+}
+
+/// Where a request would go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explained {
+    /// Something is done with it: false for a 404, and for what is refused before any rule is asked.
+    pub routed: bool,
+    /// As `reeve explain --format json` has it.
+    pub report: serde_json::Value,
+    /// The same for people.
+    pub text: String,
 }
 
 /// What is read anew.

@@ -273,6 +273,18 @@ impl LivePool {
         server.conduct().count(came).is_some_and(|rows| rows.too_many(outlier))
     }
 
+    /// The server that [`LivePool::pick`] would choose now: nothing is counted, and the scheduler stays where it is.
+    pub fn next(&self, key: Option<u64>) -> Result<Arc<LiveServer>, NoServer> {
+        let plan = self.plan.load();
+        let ticket = self.position.0.load(Ordering::Relaxed);
+        let next = match plan.primary.next(ticket, key) {
+            Err(NoServer::Down) => plan.backup.next(ticket, key),
+            settled => settled,
+        };
+        let full = self.gate.is_waited_at() || self.most.is_some_and(|most| self.gate.requests().get() >= most);
+        if full { next.and(Err(NoServer::Full)) } else { next }
+    }
+
     /// How many picks were made.
     pub fn position(&self) -> u64 {
         self.position.0.load(Ordering::Relaxed)
@@ -421,13 +433,10 @@ impl Tier {
     }
 
     fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
-        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
         // Another core may take a server's last place between choosing and entering. Then it shows full,
         // and the next choice is another one; the bound is for servers that empty and fill all the time.
         for _ in 0..=self.entries.len() {
-            let Some(entry) = self.balancer.pick(&candidates, ticket, key).and_then(|at| self.entries.get(at)) else {
-                break;
-            };
+            let Some(entry) = self.choose(ticket, key, tried, barred) else { break };
             if entry.server.enter() {
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
@@ -444,6 +453,17 @@ impl Tier {
 
     fn has_untried(&self, tried: &[u32]) -> bool {
         self.entries.iter().any(|entry| !tried.contains(&entry.server.id()))
+    }
+
+    fn next(&self, ticket: u64, key: Option<u64>) -> Result<Arc<LiveServer>, NoServer> {
+        let none = if self.has_untried(&[]) { NoServer::Full } else { NoServer::Down };
+        self.choose(ticket, key, &[], &[]).map(|entry| Arc::clone(&entry.server)).ok_or(none)
+    }
+
+    #[inline]
+    fn choose(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Option<&Entry> {
+        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
+        self.entries.get(self.balancer.pick(&candidates, ticket, key)?)
     }
 }
 

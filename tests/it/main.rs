@@ -14,6 +14,8 @@ mod corpus;
 mod floors;
 #[path = "../golden.rs"]
 mod golden;
+#[path = "../schema.rs"]
+mod schema;
 
 mod affinity;
 mod auth;
@@ -53,6 +55,7 @@ mod switching;
 mod tls;
 mod tls_out;
 mod tls_sessions;
+mod tooling;
 mod upgrade;
 mod upgrade_failing;
 mod upgrade_load;

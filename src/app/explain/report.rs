@@ -62,6 +62,8 @@ pub enum Outcome {
         servers: Vec<String>,
         /// What `by` or the pool's scheduler hashes, and its value.
         key: Option<(String, Option<String>)>,
+        /// What the running process would do, where it was asked.
+        live: Option<Live>,
     },
     Redirect {
         rule: Winner,
@@ -92,6 +94,25 @@ pub enum Outcome {
     NoRoute,
 }
 
+/// A pool of the running process, now.
+#[derive(Debug)]
+pub struct Live {
+    /// The server that would be chosen, or why there is none.
+    pub picked: Result<String, &'static str>,
+    /// Each server, and why it is not chosen.
+    pub servers: Vec<LiveServer>,
+}
+
+#[derive(Debug)]
+pub struct LiveServer {
+    pub name: String,
+    pub address: String,
+    /// `picked`, `open`, `down`, `drained`, `weight-0`, `held-back`, `full`, `backup`.
+    pub state: &'static str,
+    /// Empty where there is nothing to say.
+    pub why: String,
+}
+
 /// The rule that takes the request.
 #[derive(Debug)]
 pub struct Winner {
@@ -116,6 +137,11 @@ impl Outcome {
             | Outcome::Drop { rule } => Some(rule),
             Outcome::Refused { .. } | Outcome::NoRoute => None,
         }
+    }
+
+    /// Whether something is done with the request.
+    pub fn is_routed(&self) -> bool {
+        !matches!(self, Outcome::NoRoute | Outcome::NotInMap { .. } | Outcome::Refused { .. })
     }
 
     fn word(&self) -> &'static str {
@@ -219,17 +245,26 @@ fn outcome(report: &Report, out: &mut String) {
         }
     }
     match &report.outcome {
-        Outcome::Pool { rule, pool, scheduler, servers, key } => {
+        Outcome::Pool { rule, pool, scheduler, servers, key, live } => {
             let why = match rule {
                 None => " (the listener's own: no rule takes the request)".to_owned(),
                 Some(winner) if winner.action.contains('%') => format!(" (roll {})", percent(report.roll)),
                 Some(_) => String::new(),
             };
-            line("pool", &format!("{pool}{why}, {scheduler}: {}", servers.join(", ")));
+            match live {
+                None => line("pool", &format!("{pool}{why}, {scheduler}: {}", servers.join(", "))),
+                Some(_) => line("pool", &format!("{pool}{why}, {scheduler}")),
+            }
             match key {
                 Some((key, Some(value))) => line("hash key", &format!("{key} = {value}")),
                 Some((key, None)) => line("hash key", &format!("{key}: the request has none")),
                 None => {}
+            }
+            if let Some(live) = live {
+                line("server", live.picked.as_deref().unwrap_or_else(|why| why));
+                for server in live.servers.iter().filter(|server| server.state != "picked") {
+                    line("", &format!("not {} {}: {}", server.name, server.address, server.why));
+                }
             }
         }
         Outcome::Redirect { code, location, .. } => line("answer", &format!("{code}, Location: {location}")),
@@ -280,9 +315,16 @@ pub fn json(report: &Report) -> Value {
         "changes": winner.map(|winner| &winner.changes),
     });
     let more = match &report.outcome {
-        Outcome::Pool { pool, scheduler, servers, key, .. } => json!({
+        Outcome::Pool { pool, scheduler, servers, key, live, .. } => json!({
             "pool": pool, "scheduler": scheduler, "servers": servers,
             "key": key.as_ref().map(|(key, _)| key), "key_value": key.as_ref().and_then(|(_, value)| value.as_ref()),
+            "live": live.as_ref().map(|live| json!({
+                "picked": live.picked.as_ref().ok(),
+                "why": live.picked.as_ref().err(),
+                "servers": live.servers.iter().map(|server| json!({
+                    "name": server.name, "address": server.address, "state": server.state, "why": server.why,
+                })).collect::<Vec<_>>(),
+            })),
         }),
         Outcome::Redirect { location, .. } => json!({ "location": location }),
         Outcome::Answer { text, .. } => json!({ "text": text }),
@@ -346,6 +388,7 @@ mod tests {
             scheduler: "wlc".to_owned(),
             servers: vec!["beta1 127.0.0.1:9006".to_owned()],
             key: Some(("path".to_owned(), Some("/api/v1".to_owned()))),
+            live: None,
         })
     }
 

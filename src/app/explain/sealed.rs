@@ -1,13 +1,12 @@
 //! A connection that is passed on unread: what its ClientHello says, as an `expect tcp` line would write it.
 
 use super::report::{Outcome, Report, SectionReport};
-use super::{listener, outcome, to_pool, told};
-use crate::app::args::ExplainArguments;
-use crate::app::check::Prepared;
+use super::{Ground, listener, outcome, to_pool, told};
 use crate::model::listener::Protocol;
 use crate::model::rule::Kind;
 use crate::route::explain::Verdict;
 use crate::route::{self, Head};
+use crate::state::orders::Question;
 
 /// What is asked.
 #[derive(Debug, Default)]
@@ -19,9 +18,9 @@ struct Asked {
     listener: Option<String>,
 }
 
-pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, String> {
+pub(super) fn explain(arguments: &Question, ground: &Ground<'_>) -> Result<Report, String> {
     let asked = asked(&arguments.url)?;
-    let config = prepared.load.config.as_ref().ok_or("the texts have faults")?;
+    let config = ground.config;
     let listener = listener(config, Kind::Tcp, asked.listener.as_deref().or(arguments.listener.as_deref()))?;
     let sealed = match listener.protocol {
         Protocol::TlsPassthrough => true,
@@ -31,7 +30,7 @@ pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Resu
     if !sealed && (asked.sni.is_some() || !asked.alpn.is_empty() || asked.no_tls) {
         return Err(format!("listener {} speaks tcp: it reads no hello", listener.name));
     }
-    let (Some(table), Some(set)) = (prepared.tables.get(listener.rules), config.rule_sets.get(listener.rules)) else {
+    let (Some(table), Some(set)) = (ground.tables.get(listener.rules), config.rule_sets.get(listener.rules)) else {
         return Err(format!("listener {} has no rules", listener.name));
     };
     let from = asked.from.unwrap_or(arguments.from).to_canonical();
@@ -52,7 +51,7 @@ pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Resu
         body: route::Body::Empty,
     };
     let section = table.section(Kind::Tcp, "");
-    let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll.0)).unwrap_or_default();
+    let steps = section.map(|section| route::explain::explain(section, &head, arguments.roll)).unwrap_or_default();
     let winner = steps.iter().find(|step| step.verdict == Verdict::Takes).map(|step| step.rule);
     let own = || listener.pool.as_ref().and_then(|name| config.pools.iter().position(|pool| pool.name == *name));
     Ok(Report {
@@ -62,7 +61,7 @@ pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Resu
         path: String::new(),
         query: None,
         from: from.to_string(),
-        roll: arguments.roll.0,
+        roll: arguments.roll,
         listener: listener.name.to_string(),
         section: set.sections.iter().find(|section| section.kind == Kind::Tcp).map(|section| SectionReport {
             name: "tcp".to_owned(),
@@ -73,8 +72,8 @@ pub(super) fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Resu
         matched_path: None,
         steps: steps.iter().map(|step| told(step.rule, &step.verdict)).collect(),
         outcome: match winner {
-            Some(rule) => outcome(config, rule, &head, arguments.roll.0),
-            None => own().map_or(Outcome::NoRoute, |pool| to_pool(config, pool, None, &head)),
+            Some(rule) => outcome(ground, rule, &head, arguments.roll),
+            None => own().map_or(Outcome::NoRoute, |pool| to_pool(ground, pool, None, &head)),
         },
     })
 }

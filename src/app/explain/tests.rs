@@ -1,5 +1,7 @@
 //! Texts in a folder, a command line, and what is said about it.
 
+mod random;
+
 use clap::Parser;
 
 use super::*;
@@ -70,7 +72,8 @@ fn explained(words: &[&str]) -> Result<Report, String> {
     let Some(Command::Explain(arguments)) = Arguments::parse_from(line).command else { panic!("another command") };
     let prepared = check::texts(&request(arguments.texts.clone()));
     assert!(prepared.is_good(), "{}", crate::config::fault::text(&prepared.load.faults, &prepared.load.sources));
-    explain(&arguments, &prepared)
+    let config = prepared.load.config.as_ref().unwrap();
+    explain(&question(&arguments), &Ground { config, tables: &prepared.tables, pools: None })
 }
 
 fn report(words: &[&str]) -> Report {
@@ -211,4 +214,79 @@ fn what_cannot_be_asked_is_said() {
     assert!(explained(&["tcp", "path:/a", "--listener", "sealed"]).unwrap_err().contains("sni:NAME"));
     assert!(explained(&["tcp", "--listener", "web"]).unwrap_err().contains("speaks http"));
     assert!(explained(&["tcp", "no-tls", "sni:a"]).unwrap_err().contains("no-tls"));
+}
+
+#[test]
+fn a_running_pool_says_whom_it_would_take_and_why_not_the_others() {
+    use crate::state::{Farm, Health};
+
+    let folder = Folder::new().unwrap();
+    let file = folder.write(
+        "config/reeve.toml",
+        r#"
+[listen.web]
+address = ["127.0.0.1:8080"]
+
+[pool.web]
+scheduler = "rr"
+check = { tcp = true }
+servers = [
+  { name = "one", address = "127.0.0.1:9001" },
+  { name = "two", address = "127.0.0.1:9002", max-requests = 1 },
+  { name = "three", address = "127.0.0.1:9003" },
+  { name = "four", address = "127.0.0.1:9004" },
+  { name = "none", address = "127.0.0.1:9005", weight = 0 },
+  { name = "sorry", address = "127.0.0.1:9006", backup = true },
+]
+"#,
+    );
+    folder.write("rules/a.rules", "http *\n  keyed : path /k  use web by path\n  rest : any  use web\n").unwrap();
+    let prepared = check::texts(&crate::config::Request { file: file.unwrap(), ..Default::default() });
+    assert!(prepared.is_good(), "{}", crate::config::fault::text(&prepared.load.faults, &prepared.load.sources));
+    let farm = Farm::new(Arc::new(prepared.load.config.unwrap()), prepared.tables);
+    let snapshot = farm.snapshot();
+    let pool = snapshot.pool("web").unwrap();
+    let asked = |url: &str| Question {
+        method: "GET".to_owned(),
+        url: vec![url.to_owned()],
+        headers: Vec::new(),
+        from: "127.0.0.1".parse().unwrap(),
+        listener: None,
+        roll: 0,
+        body: None,
+    };
+    let states = |url: &str| {
+        let explained = live(&asked(url), &snapshot).unwrap();
+        let servers = explained.report["live"]["servers"].as_array().unwrap().clone();
+        let state = |server: &serde_json::Value| format!("{} {}", server["name"], server["state"]).replace('"', "");
+        (servers.iter().map(state).collect::<Vec<_>>(), explained)
+    };
+    pool.servers()[3].set_health(Health::Down, "status 503", std::time::SystemTime::now());
+    farm.set_drains(|drains| {
+        drains.servers.insert("web/three".into());
+    });
+    // Both that are left are asked in turn; to be asked whom it would be moves nothing.
+    let (before, explained) = states("http://a/");
+    assert_eq!(states("http://a/").0, before);
+    assert_eq!(pool.position(), 0);
+    let next = explained.report["live"]["picked"].as_str().unwrap().to_owned();
+    let lease = pool.pick(None, &[]).unwrap();
+    assert_eq!(**lease.name(), *next);
+    assert_eq!(before[2..], ["three drained", "four down", "none weight-0", "sorry backup"]);
+    assert!(explained.text.contains("not four 127.0.0.1:9004: down since 0 s ago: status 503"), "{}", explained.text);
+    assert!(explained.text.contains(&format!("server    {next}\n")), "{}", explained.text);
+    // A key is looked up as traffic does it.
+    let keyed = live(&asked("http://a/k"), &snapshot).unwrap().report;
+    let hash = route::hash::hash(0, b"/k");
+    drop(lease);
+    assert_eq!(keyed["live"]["picked"].as_str(), Some(&**pool.pick(Some(hash), &[]).unwrap().name()));
+    // Nobody is left but the one that is full, then but the backup.
+    pool.servers()[0].set_health(Health::Down, "refused", std::time::SystemTime::now());
+    let only = pool.pick(None, &[]).unwrap();
+    let (full, explained) = states("http://a/");
+    assert_eq!((&*full[1], &explained.report["live"]["picked"]), ("two full", &serde_json::Value::Null));
+    assert!(explained.text.contains("none: every server that is up is full"), "{}", explained.text);
+    drop(only);
+    pool.servers()[1].set_health(Health::Down, "refused", std::time::SystemTime::now());
+    assert_eq!(states("http://a/").0[5], "sorry picked");
 }

@@ -7,6 +7,7 @@
 
 mod changes;
 pub mod clients;
+mod entries;
 pub mod listeners;
 pub mod lists;
 pub mod memory;

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::changes::need_a_restart;
-use super::{Ready, Running};
+use super::{Ready, Running, entries};
 use crate::app::check;
+use crate::app::explain;
 use crate::app::reload;
 use crate::app::upgrade::{self, Replaced};
+use crate::config::entries::Edit;
 use crate::config::fault;
-use crate::state::orders::{Order, Reloaded, Texts};
+use crate::state::orders::{EntriesFault, Order, Reloaded, Texts};
 use crate::sys::{self, notify};
 
 /// Regexes of one rule set that are compiled without being asked for: a few KiB each.
@@ -59,6 +61,17 @@ pub async fn obey(
                     // Whoever asked may have given up.
                     let _ = reply.send(running.set_service(drain, &name).await);
                 }
+                Order::Lists { name, reply } => {
+                    let _ = reply.send(entries::in_force(&running.config(), name.as_deref()));
+                }
+                Order::Entries { name, add, remove, reply } => {
+                    let _ = reply.send(running.edit_entries(&name, Edit { add, remove }, &mut stop).await);
+                }
+                Order::Explain { question, reply } => {
+                    let snapshot = running.farm.snapshot();
+                    // Of a hundred thousand rules it takes a while, and nothing waits for it.
+                    tokio::task::spawn_blocking(move || reply.send(explain::live(&question, &snapshot)));
+                }
             }
             next = orders.try_recv().ok();
         }
@@ -97,6 +110,15 @@ pub async fn obey(
             }
             Order::Service { reply, .. } => {
                 let _ = reply.send(Err(why.to_owned()));
+            }
+            Order::Explain { reply, .. } => {
+                let _ = reply.send(Err(why.to_owned()));
+            }
+            Order::Lists { reply, .. } => {
+                let _ = reply.send(Err(why.to_owned()));
+            }
+            Order::Entries { reply, .. } => {
+                let _ = reply.send(Err(EntriesFault::Refused(why.to_owned())));
             }
             Order::Upgrade { reply, .. } => {
                 let _ = reply.send(upgrade::refused(&running, why.to_owned()));
@@ -160,7 +182,7 @@ impl Reloads {
 }
 
 impl Running {
-    async fn reload(&mut self, what: Texts, stop: &mut watch::Receiver<bool>) -> Reloaded {
+    pub(super) async fn reload(&mut self, what: Texts, stop: &mut watch::Receiver<bool>) -> Reloaded {
         let began = Instant::now();
         let prepared = tokio::select! {
             prepared = self.prepare(what) => prepared,

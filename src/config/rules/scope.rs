@@ -10,6 +10,7 @@ use super::cursor::Cursor;
 use super::lexer::Token;
 use super::report::Report;
 use crate::config::closest::closest;
+use crate::config::entries::without_comment;
 use crate::config::reason;
 use crate::model::rule::{List, Map, Users};
 use crate::model::{Fault, Place};
@@ -232,13 +233,6 @@ pub(super) fn unknown(fault: Fault, name: &str, known: &[Arc<str>]) -> Fault {
 
 pub(super) fn twice(what: &str, name: &str, place: Place, first: Place) -> Fault {
     Fault::error("R0270", place, format!("the {what} `{name}` is declared twice")).also(first, "first declared here")
-}
-
-/// `#` begins a comment where an entry could begin or behind a blank.
-pub(super) fn without_comment(line: &str) -> &str {
-    let line = line.trim();
-    let comment = line.match_indices('#').find(|(at, _)| *at == 0 || line[..*at].ends_with([' ', '\t']));
-    comment.map_or(line, |(at, _)| line[..at].trim_end())
 }
 
 fn line_place(file: &Arc<str>, line: u32, entry: &str) -> Place {

@@ -54,6 +54,8 @@ pub struct Entry<'a> {
     pub failure: Option<&'a str>,
     /// Whose failure it was.
     pub side: Option<&'a str>,
+    /// What rules read besides, as JSON.
+    pub matched: Option<&'a str>,
     /// `Referer` and `User-Agent`, for the text form alone.
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
@@ -122,18 +124,19 @@ pub fn write_json(entry: &Entry, clock: &mut ClockText, out: &mut Vec<u8>) {
     seconds(entry.t_header, out);
     out.extend_from_slice(b",\"t_total\":");
     seconds(entry.t_total, out);
-    // `match`: the values that rules read, for `replay`, which does not exist yet.
     if entry.affinity.is_none() && entry.failure.is_none() && entry.side.is_none() {
-        out.extend_from_slice(b",\"affinity\":null,\"failure\":null,\"side\":null,\"match\":null}\n");
-        return;
+        out.extend_from_slice(b",\"affinity\":null,\"failure\":null,\"side\":null,\"match\":");
+    } else {
+        out.extend_from_slice(b",\"affinity\":");
+        json_or_null(entry.affinity.map(str::as_bytes), out);
+        out.extend_from_slice(b",\"failure\":");
+        json_or_null(entry.failure.map(str::as_bytes), out);
+        out.extend_from_slice(b",\"side\":");
+        json_or_null(entry.side.map(str::as_bytes), out);
+        out.extend_from_slice(b",\"match\":");
     }
-    out.extend_from_slice(b",\"affinity\":");
-    json_or_null(entry.affinity.map(str::as_bytes), out);
-    out.extend_from_slice(b",\"failure\":");
-    json_or_null(entry.failure.map(str::as_bytes), out);
-    out.extend_from_slice(b",\"side\":");
-    json_or_null(entry.side.map(str::as_bytes), out);
-    out.extend_from_slice(b",\"match\":null}\n");
+    out.extend_from_slice(entry.matched.unwrap_or("null").as_bytes());
+    out.extend_from_slice(b"}\n");
 }
 
 /// Appends a line of the combined format (address, identity, user, time, request line, status, bytes,

@@ -60,6 +60,7 @@ fn entry() -> Entry<'static> {
         affinity: None,
         failure: None,
         side: None,
+        matched: None,
         referer: None,
         user_agent: Some(b"curl/8.5.0"),
     }
@@ -69,6 +70,14 @@ fn json_line(entry: &Entry) -> String {
     let mut out = Vec::new();
     write_json(entry, &mut ClockText::default(), &mut out);
     String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn what_rules_read_is_the_last_of_a_line() {
+    let matched = Some(r#"{"header:x-beta":["1"]}"#);
+    let line = json_line(&Entry { matched, failure: Some("connect"), ..entry() });
+    assert!(line.ends_with("\"side\":null,\"match\":{\"header:x-beta\":[\"1\"]}}\n"), "{line}");
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["match"]["header:x-beta"][0], "1");
 }
 
 fn text_line(entry: &Entry) -> String {

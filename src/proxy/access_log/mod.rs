@@ -4,6 +4,7 @@
 //! worker only ever copies into its own buffer and, now and then, hands a full one over.
 
 pub mod line;
+pub mod matched;
 pub mod writer;
 
 mod clock;

@@ -109,6 +109,12 @@ pub struct Sink {
 }
 
 impl Sink {
+    /// Whether `Entry::matched` is written at all.
+    #[inline]
+    pub fn is_json(&self) -> bool {
+        self.format == LogFormat::Json
+    }
+
     /// Writes the line of one request into the buffer.
     #[inline]
     pub fn record(&mut self, entry: &Entry) {

@@ -53,6 +53,7 @@ fn entry(path: &[u8]) -> Entry<'_> {
         affinity: None,
         failure: None,
         side: None,
+        matched: None,
         referer: None,
         user_agent: None,
     }

@@ -56,6 +56,7 @@ fn entry<'s>(session: &'s Session<'_>, ending: Ending) -> Entry<'s> {
         affinity: session.tries.bound.as_ref().map(|bound| bound.result().as_str()),
         failure: ending.word,
         side: ending.side.map(super::super::failure::Side::word),
+        matched: session.matched.as_deref(),
         referer: None,
         user_agent: None,
     }
