@@ -114,13 +114,11 @@ pub fn pick(
             Err(no_server(pool, NoServer::Full))
         };
     }
-    let chosen = match (&tries.bound, pool.affinity()) {
-        // Its server may have room, but those who wait go first.
-        (Some(_), Some(_)) if pool.gate().waiting() > 0 => Err(NoServer::Full),
-        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, &[])?,
-        _ => pool.pick(key, &tries.failed),
+    let lease = match pool.affinity() {
+        None => pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?,
+        Some(_) if pool.gate().waiting() > 0 => return Err(no_server(pool, NoServer::Full)),
+        Some(_) => choose(pool, key, tries, &[])?,
     };
-    let lease = chosen.map_err(|none| no_server(pool, none))?;
     Ok(picked(worker, pool, take, tries, lease))
 }
 
@@ -142,16 +140,21 @@ pub fn pick_in_turn(
             let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
             barred.extend(servers.map(|server| server.id()));
         }
-        let chosen = match (&tries.bound, pool.affinity()) {
-            (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, &barred)?,
-            _ => pool.pick_in_turn(key, &tries.failed, &barred),
-        };
-        let lease = chosen.map_err(|none| no_server(pool, none))?;
+        let lease = choose(pool, key, tries, &barred)?;
         // Another core may have taken the last connection meanwhile; then it shows.
         if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
             return Ok(picked(worker, pool, take, tries, lease));
         }
     }
+}
+
+/// The server that the client was at, where the pool asks, or the one whose turn it is.
+fn choose(pool: &LivePool, key: Option<u64>, tries: &Tries, barred: &[u32]) -> Result<Lease, Failure> {
+    let chosen = match (&tries.bound, pool.affinity()) {
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, barred)?,
+        _ => pool.pick_in_turn(key, &tries.failed, barred),
+    };
+    chosen.map_err(|none| no_server(pool, none))
 }
 
 #[inline]

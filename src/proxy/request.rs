@@ -121,13 +121,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
+    let affinity = tries.bound.as_ref().map(Bound::result);
     let mut outcome = Outcome {
-        affinity: tries.bound.as_ref().map(Bound::result),
         server: tries.last,
         pool: Some(pool),
         tries: tries.count,
         queued: tries.queued,
         connect,
+        affinity,
         ..Outcome::of(After::Close)
     };
     match result.flatten() {
@@ -505,7 +506,7 @@ impl Exchange<'_> {
 }
 
 /// Does what has to be done before the request is sent, for as long as its client wants it.
-async fn unless_given_up<T>(
+pub async fn unless_given_up<T>(
     to: &mut ToClient<'_, '_>,
     mut work: impl Future<Output = Result<T, Failure>> + Unpin,
 ) -> Result<T, Failure> {

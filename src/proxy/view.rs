@@ -26,6 +26,8 @@ pub struct View {
     pub keys: Vec<Option<Key>>,
     /// Some pool's servers are told whose connection it is.
     pub announces: bool,
+    /// Some rule asks who somebody is: nobody but us says it to servers.
+    pub has_auth: bool,
     /// Some pool knows its clients by the TLS sessions that end here.
     pub watches_sessions: bool,
     /// For rules that have times and tries of their own.
@@ -81,9 +83,11 @@ impl View {
         }
         let keys = config.pools.iter().map(|pool| pool.scheduler.key().cloned()).collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        let has_auth = snapshot.tables.iter().any(|table| table.has_auth());
         let by_sessions = |pool: &Pool| matches!(&pool.affinity, Some(own) if matches!(own.by, By::TlsSession(_)));
         let watches_sessions = config.pools.iter().any(by_sessions);
-        View { listeners, addresses, keys, announces, watches_sessions, tuned: TunedPools::default(), snapshot }
+        let tuned = TunedPools::default();
+        View { listeners, addresses, keys, announces, has_auth, watches_sessions, tuned, snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
@@ -112,6 +116,7 @@ impl View {
             addresses: HashMap::new(),
             keys: Vec::new(),
             announces: false,
+            has_auth: false,
             watches_sessions: false,
             tuned,
         }

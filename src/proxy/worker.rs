@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use super::access_log::{LogSlot, Sink};
+use super::auth::{Known, Services};
 use super::channels::Channels;
 use super::registry::{Connection, Connections};
 use super::view::View;
@@ -42,6 +43,8 @@ pub struct Worker {
     pub(super) tunnels: Tunnels,
     /// Copies of requests under way to other pools.
     pub(super) mirrors: Cell<usize>,
+    pub(super) known: Known,
+    pub(super) services: Services,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -129,6 +132,8 @@ impl Worker {
             pipes: Pipes::default(),
             tunnels: Tunnels::default(),
             mirrors: Cell::default(),
+            known: Known::default(),
+            services: Services::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),
@@ -285,6 +290,7 @@ impl Worker {
             let way = |server: u32| ways.get(server as usize).copied().flatten();
             self.idle.sweep(now, way);
             self.channels.sweep(way);
+            self.services.sweep(now);
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
         if self.hurried.get().is_some() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {

@@ -132,8 +132,8 @@ impl Counted {
         self.requests.sort_by(|a, b| a.key().cmp(&b.key()));
         self.upstreams.sort_by(|a, b| a.key().cmp(&b.key()));
         self.retries.sort_by(|a, b| a.pool.cmp(&b.pool));
-        self.affinity.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.mirrored.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.affinity.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.listeners.sort_by(|a, b| a.name.cmp(&b.name));
         self.rules.sort();
     }
@@ -144,8 +144,8 @@ impl Counted {
             requests: changed(&self.requests, &before.requests, RequestsOf::key),
             upstreams: changed(&self.upstreams, &before.upstreams, UpstreamOf::key),
             retries: changed(&self.retries, &before.retries, |of| &of.pool),
-            affinity: changed(&self.affinity, &before.affinity, |of| &of.pool),
             mirrored: changed(&self.mirrored, &before.mirrored, |of| &of.pool),
+            affinity: changed(&self.affinity, &before.affinity, |of| &of.pool),
             listeners: changed(&self.listeners, &before.listeners, |of| &of.name),
             rules: changed(&self.rules, &before.rules, |(name, _)| name),
         }
@@ -190,13 +190,13 @@ impl Counted {
             let counts = counters.retries.entry(id(farm.pool_names(), &of.pool)).or_default();
             read(counts, &of.reasons, &RetryReason::ALL.map(RetryReason::as_str));
         }
-        for of in &self.affinity {
-            let counts = counters.affinity.entry(id(farm.pool_names(), &of.pool)).or_default();
-            read(counts, &of.reasons, &AffinityResult::ALL.map(AffinityResult::as_str));
-        }
         for of in &self.mirrored {
             let counts = counters.mirrored.entry(id(farm.pool_names(), &of.pool)).or_default();
             read(counts, &of.reasons, &MirrorResult::ALL.map(MirrorResult::as_str));
+        }
+        for of in &self.affinity {
+            let counts = counters.affinity.entry(id(farm.pool_names(), &of.pool)).or_default();
+            read(counts, &of.reasons, &AffinityResult::ALL.map(AffinityResult::as_str));
         }
         for of in &self.listeners {
             let Some(listener) = counters.listener(id(farm.listener_names(), &of.name)) else { continue };
@@ -290,8 +290,8 @@ mod tests {
         counters.upstream_connect(pool, server, ConnectResult::Refused);
         counters.upstream_reuse(pool, server);
         counters.retry(pool, RetryReason::StaleConnection);
-        counters.affinity(pool, AffinityResult::Moved);
         counters.mirrored(pool, MirrorResult::Answered);
+        counters.affinity(pool, AffinityResult::Moved);
         let names: super::super::rule_hits::RuleNames = ["a", "b"].map(Arc::from).into_iter().collect();
         counters.rules.table(names.clone(), &Default::default());
         counters.rule_hit(&names, 1);

@@ -125,10 +125,10 @@ pub struct Counters {
     pub(super) upstreams: Map<ServerLabels, UpstreamCounters>,
     /// By pool.
     pub(super) retries: Map<u32, [u64; RetryReason::ALL.len()]>,
-    /// By pool.
-    pub(super) affinity: Map<u32, [u64; AffinityResult::ALL.len()]>,
     /// By the pool that a copy went to.
     pub(super) mirrored: Map<u32, [u64; MirrorResult::ALL.len()]>,
+    /// By pool.
+    pub(super) affinity: Map<u32, [u64; AffinityResult::ALL.len()]>,
     /// By the listener's number; the numbers are dense.
     listeners: Vec<ListenerCounters>,
     pub rules: RuleHits,
@@ -219,14 +219,14 @@ impl Counters {
         self.retries.entry(pool).or_default()[reason as usize] += 1;
     }
 
-    /// What affinity came to for one request of a pool that has it.
-    pub fn affinity(&mut self, pool: u32, result: AffinityResult) {
-        self.affinity.entry(pool).or_default()[result as usize] += 1;
-    }
-
     /// Something came of a copy of a request for this pool.
     pub fn mirrored(&mut self, pool: u32, result: MirrorResult) {
         self.mirrored.entry(pool).or_default()[result as usize] += 1;
+    }
+
+    /// What affinity came to for one request of a pool that has it.
+    pub fn affinity(&mut self, pool: u32, result: AffinityResult) {
+        self.affinity.entry(pool).or_default()[result as usize] += 1;
     }
 
     /// A rule took a request: its number in a table with these names, which may be one before the last that
@@ -257,8 +257,8 @@ impl Counters {
         }
         self.upstreams.retain(|labels, _| keep(*labels));
         self.retries.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
-        self.affinity.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
         self.mirrored.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
+        self.affinity.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
     }
 
     /// The worker has ended: its connections are closed.
@@ -281,11 +281,11 @@ impl Counters {
         for (pool, theirs) in &other.retries {
             add(self.retries.entry(*pool).or_default(), theirs);
         }
-        for (pool, theirs) in &other.affinity {
-            add(self.affinity.entry(*pool).or_default(), theirs);
-        }
         for (pool, theirs) in &other.mirrored {
             add(self.mirrored.entry(*pool).or_default(), theirs);
+        }
+        for (pool, theirs) in &other.affinity {
+            add(self.affinity.entry(*pool).or_default(), theirs);
         }
         if self.listeners.len() < other.listeners.len() {
             self.listeners.resize_with(other.listeners.len(), ListenerCounters::default);
@@ -322,16 +322,16 @@ impl Counters {
     }
 
     /// By pool, in no order.
-    pub fn affinities(&self) -> impl Iterator<Item = (u32, AffinityResult, u64)> {
-        self.affinity.iter().flat_map(|(pool, counts)| {
-            AffinityResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
-        })
-    }
-
-    /// By the pool that a copy went to, in no order.
     pub fn mirrors(&self) -> impl Iterator<Item = (u32, MirrorResult, u64)> {
         self.mirrored.iter().flat_map(|(pool, counts)| {
             MirrorResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
+        })
+    }
+
+    /// By pool, in no order.
+    pub fn affinities(&self) -> impl Iterator<Item = (u32, AffinityResult, u64)> {
+        self.affinity.iter().flat_map(|(pool, counts)| {
+            AffinityResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
         })
     }
 

@@ -16,6 +16,7 @@ use super::crowd::Crowds;
 use super::gate::Gate;
 use super::generations::Generations;
 use super::names::Names;
+use super::passwords::Passwords;
 use super::pool::LivePool;
 use super::rates::Rates;
 use super::rule_hits::{RuleMoves, rule_names};
@@ -46,11 +47,12 @@ pub struct Farm {
     generations: Generations,
     /// What rules have taken lately, and have under way.
     rates: Rates,
+    passwords: Passwords,
     crowds: Crowds,
-    /// Where clients were.
-    affinities: Affinities,
     /// The process has more memory in use than it may.
     short_of_memory: AtomicBool,
+    /// Where clients were.
+    affinities: Affinities,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -87,9 +89,10 @@ impl Farm {
             manners: AtomicU32::new(0),
             generations: Generations::default(),
             rates: Rates::default(),
+            passwords: Passwords::default(),
             crowds: Crowds::default(),
-            affinities: Affinities::default(),
             short_of_memory: AtomicBool::new(false),
+            affinities: Affinities::default(),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -286,6 +289,10 @@ impl Farm {
     }
 
     /// What rules with a rate have taken lately.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
     pub fn rates(&self) -> &Rates {
         &self.rates
     }

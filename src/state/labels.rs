@@ -86,6 +86,8 @@ labels! {
         Rate = "rate",
         /// A rule has as many requests under way as it may.
         RuleFull = "rule-full",
+        /// Whoever it was did not say so, or has no leave: a rule with `auth`.
+        Unauthorized = "unauthorized",
         /// Every server of the pool, or the pool, is at its bound, and it has no queue.
         Full = "full",
         /// So many wait for a server already.
@@ -123,6 +125,20 @@ labels! {
 }
 
 labels! {
+    /// What came of a copy of a request that was to go to another pool.
+    MirrorResult {
+        /// It was sent, and answered; nobody looks at how.
+        Answered = "answered",
+        /// No server was reached, or it did not answer in time.
+        Failed = "failed",
+        /// There were as many copies under way as there may be.
+        Dropped = "dropped",
+        /// The body was too large to be kept for a copy.
+        TooLarge = "too-large",
+    }
+}
+
+labels! {
     /// What affinity came to, for one request or connection.
     AffinityResult {
         /// The client showed nothing by which it could be known.
@@ -139,20 +155,6 @@ labels! {
         Refused = "refused",
         /// It showed a cookie that was not made here; it counts as new.
         Forged = "forged",
-    }
-}
-
-labels! {
-    /// What came of a copy of a request that was to go to another pool.
-    MirrorResult {
-        /// It was sent, and answered; nobody looks at how.
-        Answered = "answered",
-        /// No server was reached, or it did not answer in time.
-        Failed = "failed",
-        /// There were as many copies under way as there may be.
-        Dropped = "dropped",
-        /// The body was too large to be kept for a copy.
-        TooLarge = "too-large",
     }
 }
 

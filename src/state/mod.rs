@@ -21,6 +21,7 @@ pub mod histogram;
 pub mod labels;
 pub mod names;
 pub mod orders;
+pub mod passwords;
 pub mod pool;
 pub mod rates;
 pub mod rule_hits;

@@ -133,13 +133,25 @@ impl LivePool {
         self.tls.as_ref()
     }
 
+    /// As [`LivePool::pick_in_turn`], for whom nobody waits.
+    ///
+    /// # Errors
+    /// `Full` also where others wait for a place, who go first.
+    #[inline]
+    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
+        if self.gate.is_waited_at() {
+            return Err(NoServer::Full);
+        }
+        self.pick_in_turn(key, tried, &[])
+    }
+
     /// Where its clients were; `None` where nobody asks.
     pub fn affinity(&self) -> Option<&LiveAffinity> {
         self.affinity.as_ref()
     }
 
     /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
-    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` are as in
+    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
     /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
     ///
     /// # Errors
@@ -156,20 +168,13 @@ impl LivePool {
         if server.is_backup() && !plan.primary.entries.is_empty() {
             return Err(Unfit::Backup);
         }
-        if barred.contains(&server.id()) {
-            return Err(Unfit::Full);
-        }
-        if self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+        if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
             return Err(Unfit::Full);
         }
         let in_pool = self.most.is_some();
         if !server.enter() {
             if in_pool {
-                self.gate.requests().leave();
-                // Who was refused for its sake may wait.
-                if self.gate.is_waited_at() {
-                    self.gate.call();
-                }
+                self.leave_unserved();
             }
             return Err(Unfit::Full);
         }
@@ -177,21 +182,18 @@ impl LivePool {
         Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
     }
 
+    /// Counts a request out of the pool that no server has taken.
+    fn leave_unserved(&self) {
+        self.gate.requests().leave();
+        // Who was refused for its sake may wait.
+        if self.gate.is_waited_at() {
+            self.gate.call();
+        }
+    }
+
     /// The position of a server among [`LivePool::servers`].
     pub fn position_of(&self, server: &Arc<LiveServer>) -> Option<u32> {
         self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
-    }
-
-    /// As [`LivePool::pick_in_turn`], for whom nobody waits.
-    ///
-    /// # Errors
-    /// `Full` also where others wait for a place, who go first.
-    #[inline]
-    pub fn pick(&self, key: Option<u64>, tried: &[u32]) -> Result<Lease, NoServer> {
-        if self.gate.is_waited_at() {
-            return Err(NoServer::Full);
-        }
-        self.pick_in_turn(key, tried, &[])
     }
 
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
@@ -227,13 +229,7 @@ impl LivePool {
         let mut chosen = self.choose(key, tried, barred);
         match &mut chosen {
             Ok(lease) => lease.in_pool = true,
-            Err(_) => {
-                self.gate.requests().leave();
-                // Who was refused for its sake may wait.
-                if self.gate.is_waited_at() {
-                    self.gate.call();
-                }
-            }
+            Err(_) => self.leave_unserved(),
         }
         chosen
     }

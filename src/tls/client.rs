@@ -122,11 +122,6 @@ pub fn name(tls: &PoolTls, address: &Address) -> Option<ServerName<'static>> {
     }
 }
 
-/// See [`Anybody`].
-pub fn anybody() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Anybody { provider: provider() })
-}
-
 /// A name that is to be proved, as it is written.
 pub fn named(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
@@ -158,6 +153,11 @@ pub fn for_checks(verify: bool) -> Option<ClientSlot> {
         Some(Arc::new(ArcSwap::from_pointee(config)))
     };
     MADE[usize::from(verify)].get_or_init(make).clone()
+}
+
+/// See [`Anybody`].
+pub fn anybody() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody { provider: provider() })
 }
 
 /// Believes whoever answers, as `verify = false` says. It still has to hold the key it shows.

@@ -16,6 +16,7 @@ mod floors;
 mod golden;
 
 mod affinity;
+mod auth;
 mod bodies;
 mod body_rules;
 mod browser;
