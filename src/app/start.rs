@@ -295,6 +295,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let source = Source::new(farm.clone(), tallies.clone(), workers.clone(), orders.clone());
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
     let memory = tokio::spawn(memory::watch(farm.clone(), stopped.clone()));
+    let conduct = tokio::spawn(health::watch_conduct(farm.clone(), stopped.clone()));
     let certificates = tokio::spawn(tls::watch(running.force.subscribe(), stopped.clone()));
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
     let sessions = tokio::spawn(sessions::run(farm.clone(), stopped.clone()));
@@ -381,7 +382,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
         }
     };
     // All end at once; what they were doing matters no more.
-    let all = async { tokio::join!(health, memory, certificates, lists, monitor, clients, sessions) };
+    let all = async { tokio::join!(health, conduct, memory, certificates, lists, monitor, clients, sessions) };
     let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     if let Some(running) = &mut running {
         running.control.send_replace(None);

@@ -166,8 +166,11 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            hedge: raw.hedge,
             most: raw.most,
             queue: raw.queue,
+            outlier: raw.outlier.clone(),
+            slow_start: raw.slow_start,
             timeouts: raw.timeouts.clone(),
             send_proxy: raw.send_proxy,
             tls: raw.tls.clone().map(|tls| PoolTls {

@@ -37,8 +37,6 @@ fn the_contract_loads_as_it_stands() {
     let expected = [
         "listen.media: protocol \"rtsp\"",
         "pool.web: retry on 502, 503",
-        "pool.web: slow-start",
-        "pool.api: outlier",
         "[director]",
         "[failover]",
         "[monitor] address",

@@ -155,14 +155,22 @@ fn servers(families: &mut Families, view: &View) {
             let help = "Requests not tried once more because the budget for retries was used up.";
             families.counter("reeve_retries_refused_total", help, &[("pool", &*pool.name)], refused as f64);
         }
+        if let Some(panics) = pool.panics {
+            let help = "1 while so few servers of a pool are up that all are used; else 0.";
+            families.gauge("reeve_pool_panic", help, &[("pool", &*pool.name)], f64::from(u8::from(panics)));
+        }
         for server in &pool.servers {
             let labels = [("pool", &*pool.name), ("server", &*server.name)];
             let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };
-            let help = "1 when the health checks of a server say that it is up, or it has none; else 0.";
+            let help = "1 when a server is up by its health checks, or has none, and is not ejected; else 0.";
             families.gauge("reeve_server_up", help, &labels, up);
             let help = "1 when a server takes no new requests: its weight is 0, or it was drained by hand; else 0.";
             let draining = if server.drained || server.state == ServerState::Draining { 1.0 } else { 0.0 };
             families.gauge("reeve_server_draining", help, &labels, draining);
+            if let Some(ejected) = server.ejected {
+                let help = "1 while a server is out because of how it answered; else 0.";
+                families.gauge("reeve_server_ejected", help, &labels, f64::from(u8::from(ejected)));
+            }
             let help = "Requests that a server is working on.";
             families.gauge("reeve_server_in_flight", help, &labels, server.in_flight as f64);
             if let Some(probe) = &server.probe {

@@ -91,6 +91,8 @@ pub struct PoolView {
     pub number: u32,
     pub name: Arc<str>,
     pub scheduler: &'static str,
+    /// Too few servers are up, so that all are used; `None` where that never is so.
+    pub panics: Option<bool>,
     /// Requests that wait for a server.
     pub waiting: u64,
     /// Retries that were not made for want of budget, where it is bounded.
@@ -117,6 +119,8 @@ pub struct ServerView {
     pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
+    /// Out for a while because of how it answered; `None` where nobody looks at that.
+    pub ejected: Option<bool>,
     pub backup: bool,
     /// Requests in flight at most.
     pub limit: Option<u32>,
@@ -208,18 +212,20 @@ fn affinities(farm: &Farm, now: SystemTime) -> Vec<AffinityView> {
 }
 
 fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
+    let outlier = pool.config().outlier.as_ref();
     PoolView {
         number: pool.id(),
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
         waiting: pool.gate().waiting() as u64,
         retries_refused: pool.config().retry.budget.map(|_| pool.gate().budget().refused()),
-        servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
+        panics: outlier.filter(|outlier| outlier.panic > 0).map(|_| pool.panics()),
+        servers: pool.servers().iter().map(|server| server_view(server, outlier.is_some(), now)).collect(),
         tickets: pool.affinity().map(LiveAffinity::findings).unwrap_or_default(),
     }
 }
 
-fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
+fn server_view(server: &LiveServer, looked_at: bool, now: SystemTime) -> ServerView {
     let mut standing = server.standing();
     let portion = server.portion();
     let state = match standing.health {
@@ -251,6 +257,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         weight: server.weight(),
         portion,
         drained: server.is_drained(),
+        ejected: looked_at.then(|| server.is_ejected()),
         backup: server.is_backup(),
         limit: server.limit(),
         in_flight: server.in_flight().into(),

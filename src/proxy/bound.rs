@@ -201,12 +201,6 @@ impl Bound {
         }
     }
 
-    /// Another configuration of its pool serves it: servers may stand elsewhere in it.
-    pub fn follow(&mut self, before: &LivePool, now: &LivePool) {
-        let server = self.wanted.and_then(|wanted| before.servers().get(wanted as usize));
-        self.wanted = server.and_then(|server| now.position_of(server));
-    }
-
     /// Chooses the server that the client was at, or lets the scheduler choose one, where it stays from now on.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::access_log::Entry;
 use super::client::Client;
+use super::conduct;
 use super::failure::Side;
 use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
@@ -40,6 +41,7 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
             counters.rejected(connection.listener, reason);
         }
     }
+    conduct::answered(worker, outcome);
     if let Some(failure) = outcome.failure.as_ref().filter(|failure| failure.kind.side() != Some(Side::Downstream)) {
         tracing::debug!(client = %connection.client.get(), status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }

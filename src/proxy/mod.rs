@@ -15,6 +15,7 @@ mod auth;
 mod bound;
 mod channels;
 mod client;
+mod conduct;
 mod connection;
 mod failure;
 mod finish;

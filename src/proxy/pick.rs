@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::bound::Bound;
 use super::channels::{self, Place};
+use super::conduct;
 use super::failure::{Failure, FailureKind};
 use super::retry;
 use super::tuned::Tuned;
@@ -62,6 +63,13 @@ pub struct Tries {
 impl Tries {
     pub fn of(tuned: Option<Rc<Tuned>>, bound: Option<Bound>) -> Tries {
         Tries { tuned, bound, ..Tries::default() }
+    }
+
+    /// Those of a second server, for a request that is at `server`.
+    pub fn besides(tries: &Tries, server: u32) -> Tries {
+        let mut failed = tries.failed.clone();
+        failed.push(server);
+        Tries { failed, ..Tries::of(tries.tuned.clone(), None) }
     }
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
@@ -236,6 +244,9 @@ pub async fn connect(
         let error = match new(worker, pool, &lease, greeting, take, tries.timeouts(pool), timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
+                if take == Take::Opaque {
+                    conduct::reached(worker, pool, &lease, started.elapsed());
+                }
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
             }
             Err(error) => error,
@@ -255,6 +266,9 @@ pub async fn connect(
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
+        if kind != FailureKind::Shortage {
+            conduct::not_reached(worker, pool, &lease);
+        }
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
         if kind == FailureKind::Shortage || !retry::may(worker, pool, tries, RetryReason::Connect) {
             return Err(failure);

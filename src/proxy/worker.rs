@@ -28,7 +28,7 @@ use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
 use crate::state::counters::Counters;
-use crate::state::{Farm, LivePool, SnapshotCache};
+use crate::state::{Farm, SnapshotCache};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -283,8 +283,7 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
-            let bounded = |pool: &&Arc<LivePool>| pool.config().retry.budget.is_some();
-            view.snapshot.pools.iter().filter(bounded).for_each(|pool| pool.note_picks(now));
+            view.snapshot.pools.iter().for_each(|pool| pool.note_picks(now));
             let (ways, cuts) = snapshot::ways(&view);
             self.tunnels.look(cuts);
             let way = |server: u32| ways.get(server as usize).copied().flatten();

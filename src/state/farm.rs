@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::affinity::Affinities;
 use super::crowd::Crowds;
@@ -45,6 +45,8 @@ pub struct Farm {
     /// Ways of speaking to servers so far.
     manners: AtomicU32,
     generations: Generations,
+    /// Some server has answered badly too often.
+    alarm: Notify,
     /// What rules have taken lately, and have under way.
     rates: Rates,
     passwords: Passwords,
@@ -88,6 +90,7 @@ impl Farm {
             retired: Mutex::default(),
             manners: AtomicU32::new(0),
             generations: Generations::default(),
+            alarm: Notify::new(),
             rates: Rates::default(),
             passwords: Passwords::default(),
             crowds: Crowds::default(),
@@ -268,6 +271,11 @@ impl Farm {
     /// A server by its identity, `pool/name`.
     pub fn server(&self, identity: &str) -> Option<Arc<LiveServer>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).get(identity)?.upgrade()
+    }
+
+    /// Told when some server has answered badly too often in a row.
+    pub fn alarm(&self) -> &Notify {
+        &self.alarm
     }
 
     /// The processes before this one.

@@ -167,6 +167,8 @@ labels! {
         StaleConnection = "stale-connection",
         /// A server of HTTP/2 said that it did not look at the request.
         Unprocessed = "refused-stream",
+        /// A server was slow to answer; another one was asked as well.
+        Hedge = "hedge",
     }
 }
 

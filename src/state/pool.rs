@@ -7,19 +7,21 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use super::affinity::LiveAffinity;
+use super::budget::{HEDGES, RETRIES};
+use super::conduct::Came;
 use super::delay::millis;
 use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
-use crate::model::pool::{Most, Pool, Scheduler};
+use crate::model::pool::{Hedge, HedgeAfter, Most, Pool, Scheduler};
 
 /// The live twin of a configured pool. Made anew by every reload; its servers stay.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct LivePool {
     /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
     planning: Mutex<()>,
     position: Position,
+    /// Too few servers are up: all are used.
+    panics: AtomicBool,
 }
 
 /// How many picks were made: the scheduler's position. All cores write it, so it has its own cache line.
@@ -95,6 +99,7 @@ impl LivePool {
             plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.plan.load_full())),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
+            panics: AtomicBool::new(false),
             config,
             servers,
             tls,
@@ -256,6 +261,18 @@ impl LivePool {
         self.counts_connections
     }
 
+    /// Too few servers are up, so that all are used.
+    pub fn panics(&self) -> bool {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Counts what came of asking a server, where the pool looks at that. Whether the server has to be looked at now.
+    #[inline]
+    pub fn counts(&self, server: &LiveServer, came: Came) -> bool {
+        let Some(outlier) = &self.config.outlier else { return false };
+        server.conduct().count(came).is_some_and(|rows| rows.too_many(outlier))
+    }
+
     /// How many picks were made.
     pub fn position(&self) -> u64 {
         self.position.0.load(Ordering::Relaxed)
@@ -265,23 +282,61 @@ impl LivePool {
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
         self.gate.budget().forget();
+        self.gate.hedges().forget();
     }
 
     /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
     /// last ten seconds); if so, it is counted.
     pub fn take_retry(&self, share: u32, now: Instant) -> bool {
-        self.gate.budget().take(share, self.position(), now)
+        self.gate.budget().take(share, RETRIES, self.position(), now)
     }
 
-    /// To be called once a second by each worker, for pools that bound their retries.
+    /// To be called once a second by each worker.
     pub fn note_picks(&self, now: Instant) {
-        self.gate.budget().note(self.position(), now);
+        if self.config.retry.budget.is_some() {
+            self.gate.budget().note(self.position(), now);
+        }
+        if self.config.hedge.is_some() {
+            self.gate.hedges().note(self.position(), now);
+        }
+    }
+
+    /// After what time without an answer a second server is to be asked; `None`: never, or it is not known yet.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        match self.config.hedge?.after {
+            HedgeAfter::Time(after) => Some(after),
+            HedgeAfter::Percentile(_) => self.gate.pace().get(),
+        }
+    }
+
+    /// An answer has begun, so long after its request was sent.
+    pub fn answered(&self, took: Duration) {
+        if let Some(Hedge { after: HedgeAfter::Percentile(percentile), .. }) = self.config.hedge {
+            self.gate.pace().add(took, percentile);
+        }
+    }
+
+    /// Whether a second server may be asked as far as the pool's share goes; if so, it is counted.
+    pub fn take_hedge(&self, now: Instant) -> bool {
+        let take = |hedge: Hedge| self.gate.hedges().take(hedge.at_most, HEDGES, self.position(), now);
+        self.config.hedge.is_some_and(take)
     }
 
     /// Makes the plan anew from what the servers are now.
-    pub(super) fn plan_again(&self) {
+    pub fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
-        let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
+        let entries = |health| self.servers.iter().filter_map(move |server| Entry::of(server, health));
+        let (backup, mut primary): (Vec<_>, Vec<_>) = entries(Some(Health::Up)).partition(Entry::is_backup);
+        let panic = self.config.outlier.as_ref().map_or(0, |outlier| outlier.panic as usize);
+        if panic > 0 {
+            // Those that are down are better than none for most.
+            let all: Vec<_> = entries(None).filter(|entry| !entry.is_backup()).collect();
+            let panics = primary.len() * 10_000 < panic * all.len();
+            self.panics.store(panics, Ordering::Relaxed);
+            if panics {
+                primary = all;
+            }
+        }
         let before = self.plan.load();
         let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
         let reachable = |server: &Arc<LiveServer>| {
@@ -329,12 +384,18 @@ struct Entry {
 }
 
 impl Entry {
-    /// `None` for a server that takes no new request.
-    fn of(server: &Arc<LiveServer>) -> Option<Entry> {
+    /// `None` for a server that takes no new request, or is not of this health.
+    fn of(server: &Arc<LiveServer>, health: Option<Health>) -> Option<Entry> {
         let (address, weight) = (server.address()?, server.weight());
         let (way, portion) = (server.way()?, server.portion());
-        let eligible = server.health() == Health::Up && weight > 0 && portion > 0;
+        let eligible = health.is_none_or(|health| server.health() == health) && weight > 0 && portion > 0;
         eligible.then(|| Entry { server: Arc::clone(server), address, way, weight, portion })
+    }
+}
+
+impl Entry {
+    fn is_backup(&self) -> bool {
+        self.server.is_backup()
     }
 }
 
@@ -368,12 +429,11 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
-                let cuts = entry.server.cuts();
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
                     address: entry.address,
                     way: entry.way,
-                    cuts,
+                    cuts: entry.server.cuts(),
                     in_pool: false,
                     seat: Cell::new(None),
                 });

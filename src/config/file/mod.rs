@@ -9,6 +9,7 @@ mod affinity;
 mod check;
 mod layer4;
 mod listen;
+mod outlier;
 mod pool;
 mod probe;
 mod process;

@@ -1,17 +1,7 @@
 //! Tables of parts that are not built yet: checked as they will be, and then left aside.
 
-use super::super::node::Node;
 use super::super::units;
-use super::walk::{Fields, Walk};
-
-pub fn outlier(walk: &Walk<'_>, node: &Node, title: &str) {
-    let Some(mut fields) = Fields::of(walk, node, title) else { return };
-    integer(&mut fields, "consecutive-5xx", 1, 1_000_000);
-    integer(&mut fields, "consecutive-failures", 1, 1_000_000);
-    duration(&mut fields, "eject-for");
-    percent(&mut fields, "eject-at-most");
-    fields.finish();
-}
+use super::walk::Fields;
 
 pub fn text(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
     if let Some(entry) = fields.get(key) {
@@ -40,12 +30,6 @@ pub fn integer(fields: &mut Fields<'_, '_, '_>, key: &'static str, least: u64, m
 pub fn duration(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
     if let Some(entry) = fields.get(key) {
         fields.walk.duration(&entry.node, key, false);
-    }
-}
-
-pub fn percent(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
-    if let Some(entry) = fields.get(key) {
-        fields.walk.percent(&entry.node, key);
     }
 }
 
