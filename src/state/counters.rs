@@ -479,7 +479,7 @@ mod tests {
         assert!(counters.mirrors().any(|of| of == (1, MirrorResult::Dropped, 2)));
 
         counters.retain(|labels| labels.server != 7);
-        assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, 3));
+        assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, RetryReason::ALL.len()));
         counters.retain(|_| false);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (0, 0));
         assert_eq!(counters.mirrors().count(), 0);

@@ -443,3 +443,42 @@ fn clients_stay_where_they_are_over_an_upgrade() {
     assert_ne!(service.pid(), before);
     clients.are_at_home(&address);
 }
+
+#[test]
+fn who_waits_over_a_reload_still_finds_his_server() {
+    let _turn = among_others();
+    let origins = origins();
+    let text = |order: [usize; 2]| {
+        let server = |at: usize| {
+            format!("{{ name = \"s{}\", address = \"{}\", max-requests = 1 }}", at + 1, origins[at].address())
+        };
+        format!(
+            "{STATE}[pool.web]\nscheduler = \"rr\"\nservers = [{}, {}]\naffinity = {{ cookie = \"REEVE\" }}\n\
+             queue = {{ limit = 10, timeout = \"20s\" }}\n",
+            server(order[0]),
+            server(order[1])
+        )
+    };
+    let reeve = Reeve::start("waiting", &text([0, 1]), RULES);
+    let address = reeve.address();
+    let bound = |to: &str| {
+        until("a cookie", || Some(get(&address, "/", &[])).filter(|a| a.origin() == to).map(|answer| cookie(&answer)))
+    };
+    let cookies = [bound("s1"), bound("s2")];
+    let begin = |target: &str, cookie: &str| {
+        let mut client = Client::connect(&address);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n")).expect("sent");
+        client
+    };
+    let mut busy: Vec<Client> = cookies.iter().map(|own| begin("/hold", own)).collect();
+    until("both are full", || (origins.iter().all(|origin| origin.held() == 1)).then_some(()));
+    let mut waiting = begin("/", &cookies[0]);
+    until("it waits", || reeve.metric("reeve_queue{pool=\"web\"}").filter(|count| *count == 1.0));
+    reeve.reload(&text([1, 0]), RULES);
+    origins.iter().for_each(Origin::release);
+    let answer = waiting.answer("GET").expect("an answer");
+    assert_eq!((answer.status, answer.origin(), set_cookies(&answer).len()), (200, "s1", 0));
+    for (client, origin) in busy.iter_mut().zip(["s1", "s2"]) {
+        assert_eq!(client.answer("GET").expect("an answer").origin(), origin);
+    }
+}

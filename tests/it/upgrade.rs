@@ -299,7 +299,7 @@ fn killed_under_load_it_serves_again_within_a_second() {
         assert_eq!(get(&reeve.address(), "/", &[]).status, 200);
         let took = began.elapsed();
         assert!(took < Duration::from_secs(1), "{took:?}");
-        let said = || reeve.process.stderr().contains("the file of session keys is damaged");
+        let said = || reeve.process.stderr().contains("the file of keys is damaged");
         if damaged {
             until("the damage is told", || said().then_some(()));
         } else {
