@@ -17,7 +17,6 @@ use super::check::{self, Prepared};
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::model::fault::Place;
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::Scheduler;
 use crate::model::rule::{HostPattern, Key, Kind, Section, Target, Template, TemplatePart};
 use crate::model::{Config, Limits};
 use crate::route::explain::Verdict;
@@ -225,10 +224,7 @@ fn to_pool(config: &Config, pool: usize, rule: Option<&Rule>, head: &Head<'_>) -
     let Some(pool) = config.pools.get(pool) else { return Outcome::NoRoute };
     let by = match rule.map(Rule::action) {
         Some(Action::Use { by: Some(by), .. }) => Some(by),
-        _ => match &pool.scheduler {
-            Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key),
-            _ => None,
-        },
+        _ => pool.scheduler.key(),
     };
     let server = |server: &crate::model::pool::Server| {
         let note = match (server.weight, server.backup) {
@@ -267,7 +263,7 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
             }
         });
     }
-    changes.extend(rule.refined().map(refined::lines).unwrap_or_default());
+    changes.extend(rule.refined().map(|refined| refined::lines(refined, config)).unwrap_or_default());
     let looked_up = match rule.action() {
         Action::Use { target: Target::Map { key, .. }, .. } => {
             let value = route::key_text(key, Some(rule), head);

@@ -53,6 +53,11 @@ impl Limits {
     /// A request's body that rules look at, kept until a server is chosen; forms and calls of APIs are smaller by far.
     /// In chunks it may take twice as much. It is also what can be sent once more to another server.
     pub const CONDITION_BODY: usize = 64 << 10;
+    /// Copies of requests that one worker has under way to other pools; more are dropped. Each holds a head and a body of
+    /// [`Limits::CONDITION_BODY`] at most: 16 MiB in all where they are that large.
+    pub const MIRRORS: usize = 128;
+    /// Bytes of the answer to a copy that are read before its connection is closed: reading a short one to its end keeps the connection.
+    pub const MIRRORED_ANSWER: usize = 1 << 20;
     /// A TLS ClientHello with its record headers. With post-quantum key shares and a ticket one has 2 to
     /// 4 KiB; one record holds no more than this.
     pub const HELLO_BYTES: usize = 16 << 10;

@@ -283,10 +283,68 @@ pub enum Refinement {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleTimeout {
-    Connect,
-    Response,
+    /// Silence within a body, of the request or the answer, in an open WebSocket and in a connection that is passed on.
     Idle,
+    /// The whole request.
     Total,
+    Queue,
+    Connect,
+    TlsHandshake,
+    RequestBody,
+    Response,
+    ResponseBody,
+    ClientWrite,
+    Tunnel,
+    TcpIdle,
+    HalfClosed,
+}
+
+impl RuleTimeout {
+    pub const ALL: [RuleTimeout; 12] = [
+        RuleTimeout::Idle,
+        RuleTimeout::Total,
+        RuleTimeout::Queue,
+        RuleTimeout::Connect,
+        RuleTimeout::TlsHandshake,
+        RuleTimeout::RequestBody,
+        RuleTimeout::Response,
+        RuleTimeout::ResponseBody,
+        RuleTimeout::ClientWrite,
+        RuleTimeout::Tunnel,
+        RuleTimeout::TcpIdle,
+        RuleTimeout::HalfClosed,
+    ];
+
+    /// As a rule and `[timeouts]` name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            RuleTimeout::Idle => "idle",
+            RuleTimeout::Total => "total",
+            RuleTimeout::Queue => "queue",
+            RuleTimeout::Connect => "connect",
+            RuleTimeout::TlsHandshake => "tls-handshake",
+            RuleTimeout::RequestBody => "request-body",
+            RuleTimeout::Response => "response",
+            RuleTimeout::ResponseBody => "response-body",
+            RuleTimeout::ClientWrite => "client-write",
+            RuleTimeout::Tunnel => "tunnel",
+            RuleTimeout::TcpIdle => "tcp-idle",
+            RuleTimeout::HalfClosed => "half-closed",
+        }
+    }
+
+    /// Whether a rule of that kind waits for it.
+    pub fn is_of(self, kind: Kind) -> bool {
+        let passed_on = [
+            RuleTimeout::Idle,
+            RuleTimeout::Queue,
+            RuleTimeout::Connect,
+            RuleTimeout::TlsHandshake,
+            RuleTimeout::TcpIdle,
+            RuleTimeout::HalfClosed,
+        ];
+        if kind == Kind::Tcp { passed_on.contains(&self) } else { self != RuleTimeout::TcpIdle }
+    }
 }
 
 /// `list NAME from "file"`, read at load.

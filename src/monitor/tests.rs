@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::report::{Connections, Problem, Servers, Status};
-use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
+use super::view::{AffinityView, ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
 use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
@@ -83,6 +83,7 @@ pub fn view() -> View {
         scheduler: "wrr",
         panics: None,
         waiting: 0,
+        retries_refused: None,
         servers,
     };
     View {
@@ -128,6 +129,7 @@ pub fn view() -> View {
             pool(7, "web", vec![server(1, "web1", ServerState::Up), server(2, "web2", ServerState::Draining)]),
             pool(8, "odd \"\\name", vec![server(3, "img\n1", ServerState::Down)]),
         ],
+        affinities: vec![AffinityView { name: "home".into(), entries: 3, bytes: 2000, evicted: 1 }],
     }
 }
 
@@ -321,6 +323,7 @@ fn the_view_is_that_of_the_farm() {
             send_proxy: None,
             tls: None,
             protocol: crate::model::pool::Protocol::Http1,
+            affinity: None,
             place: place.clone(),
         }],
         ..Config::default()

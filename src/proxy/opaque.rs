@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 use self::hello::Opening;
 use super::announced;
+use super::bound::Bound;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::queue;
@@ -131,7 +132,9 @@ impl Session<'_> {
         let choice = self.choose(&opening)?;
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
-        let timeouts = &pool.config().timeouts;
+        if let Some(affinity) = pool.affinity() {
+            self.tries.bound = Some(Bound::of_connection(affinity, self.connection, self.worker.unix_seconds()));
+        }
         let Connected { lease, upstream, took, .. } = self.reach(reader, &pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
@@ -143,6 +146,7 @@ impl Session<'_> {
         let (mut server_reader, mut server_writer) = stream.split();
         let moved = |side, count| self.count(side, count);
         let timer = self.worker.wheel.timer();
+        let timeouts = self.tries.timeouts(&pool);
         let limits = tunnel::Limits { idle: timeouts.tcp_idle, half: timeouts.half_closed, write: timeouts.tcp_idle };
         if let Some(bytes) = opening.bytes {
             moved(Side::Downstream, bytes.len() as u64);
@@ -217,6 +221,11 @@ impl Session<'_> {
             Some(Action::Use { by: Some(by), .. }) => Some(by),
             _ => view.keys[pool].as_ref(),
         };
+        let tuning = rule.and_then(|rule| rule.refined()?.tuning.as_ref());
+        if let Some((rule, tuning)) = self.rule.zip(tuning) {
+            let tuned = view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config());
+            self.tries = Tries::of(Some(tuned), None);
+        }
         Ok(Choice { pool, key: by.and_then(|key| route::key_hash(key, rule, &head)) })
     }
 

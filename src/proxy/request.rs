@@ -21,10 +21,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::announced;
+use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::guard::guarded;
+use super::mirror::Mirror;
 use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
@@ -33,6 +35,7 @@ use super::queue;
 use super::receive::{self, Answer, FromServer, Receive, Received};
 use super::registry::Connection;
 use super::relay::{self, Patience, RelayError};
+use super::retry;
 use super::tunnel;
 use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
@@ -63,8 +66,8 @@ struct Exchange<'e> {
     /// Bytes of `Forward::head` that are the head.
     head: usize,
     framed: Framed,
-    /// A server said that it did not look at the request; how often.
-    unprocessed: u32,
+    /// What is sent is copied for other pools.
+    mirror: Option<Box<Mirror>>,
     /// Bytes of the server's address that stand in the head for want of a Host.
     host_length: usize,
     /// Spent on reaching servers.
@@ -81,7 +84,10 @@ pub async fn forward(
 ) -> Outcome {
     let pool = plan.view.snapshot.pools[forward.pool].clone();
     let head = forward.head.len();
+    let mirrored = !forward.mirrors.is_empty() && !forward.websocket;
     let framed = match pool.config().protocol {
+        // As a copy wants it.
+        _ if mirrored => Framed::Bare,
         Protocol::Http1 => Framed::Chunks,
         Protocol::H2c | Protocol::H2 | Protocol::Auto => Framed::Bare,
     };
@@ -90,11 +96,12 @@ pub async fn forward(
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
+    let mirror = mirrored.then(|| Box::new(mirror(client, plan, forward, head)));
     let total = forward.tuned.as_ref().and_then(|tuned| tuned.total);
     let mut exchange = Exchange {
         worker,
         plan,
-        tries: Tries::of(forward.tuned.clone()),
+        tries: Tries::of(forward.tuned.clone(), forward.bound.take()),
         forward,
         progress,
         pool,
@@ -104,7 +111,7 @@ pub async fn forward(
         trailers,
         head,
         framed,
-        unprocessed: 0,
+        mirror,
         host_length: 0,
         connect: Duration::ZERO,
     };
@@ -114,12 +121,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
+    let affinity = tries.bound.as_ref().map(Bound::result);
     let mut outcome = Outcome {
         server: tries.last,
         pool: Some(pool),
         tries: tries.count,
         queued: tries.queued,
         connect,
+        affinity,
         ..Outcome::of(After::Close)
     };
     match result.flatten() {
@@ -128,6 +137,14 @@ pub async fn forward(
         Err(failure) => conclude(&mut outcome, progress, Err(failure)),
     }
     outcome
+}
+
+/// The copy that other pools get of it.
+fn mirror(client: &Client<'_, '_>, plan: &Plan, forward: &Forward, head: usize) -> Mirror {
+    let snapshot = &plan.view.snapshot;
+    let pools = forward.mirrors.iter().map(|pool| snapshot.pools[*pool].clone()).collect();
+    let limits = &snapshot.config.limits;
+    Mirror::new(pools, forward.key, &forward.head, head, plan.body, plan.head_only, limits, client.connection)
 }
 
 /// The rest of a request whose server has agreed to a WebSocket; `outcome` becomes what it came to.
@@ -220,6 +237,7 @@ impl Exchange<'_> {
                 self.head = self.head - before + address.len();
                 self.forward.head.splice(at..at + before, address);
             }
+            let asked = self.pool.goes_by_delay().then(Instant::now);
             let attempted = match &mut upstream {
                 Upstream::Http1(stream) => {
                     if self.framed == Framed::Bare && self.plan.body == Framing::Chunked {
@@ -234,6 +252,11 @@ impl Exchange<'_> {
                 Upstream::Http2(_) if self.framed == Framed::Chunks => Err(Failure::server_closed("another protocol")),
                 Upstream::Http2(place) => Box::pin(self.attempt_stream(client, place)).await,
             };
+            if let Some(asked) = asked {
+                // One that does not answer is as slow as we have been patient.
+                let answered = self.progress.first_byte.get().map(|after| self.progress.started + after);
+                lease.answered(answered.unwrap_or_else(Instant::now).saturating_duration_since(asked));
+            }
             match attempted {
                 Ok(Received::Done { keep_alive, reusable, uploaded }) => {
                     if let Upstream::Http1(stream) = upstream
@@ -254,19 +277,19 @@ impl Exchange<'_> {
                     return Ok(Ran::Switched(Box::new(Switched {
                         lease,
                         pool: self.pool.clone(),
-                        tries: Tries::of(self.forward.tuned.clone()),
+                        tries: Tries::of(self.forward.tuned.clone(), None),
                         stream,
                         from_server,
                     })));
                 }
                 // A server of HTTP/2 refused it, or was about to say goodbye.
                 Err(failure) if self.may_ask_again(&failure) => {
-                    self.worker.counters.borrow_mut().retry(self.pool.id(), RetryReason::Unprocessed);
+                    retry::count(self.worker, &self.pool, RetryReason::Unprocessed);
                     take = Take::IdleOrNew;
                 }
                 // The server closed a kept connection as we took it.
                 Err(failure) if reused && take == Take::IdleOrNew && self.may_repeat(&failure) => {
-                    self.worker.counters.borrow_mut().retry(self.pool.id(), RetryReason::StaleConnection);
+                    retry::count(self.worker, &self.pool, RetryReason::StaleConnection);
                     take = Take::New;
                 }
                 Err(failure) => return Err(failure),
@@ -293,20 +316,20 @@ impl Exchange<'_> {
     }
 
     /// The server has said that it did not look at the request, all of which is still here.
-    fn may_ask_again(&self, failure: &Failure) -> bool {
+    fn may_ask_again(&mut self, failure: &Failure) -> bool {
         failure.kind == FailureKind::Unprocessed
             && !self.body_begun
-            && self.tries.retry(&self.pool).on_refused
-            && self.unprocessed <= self.tries.retry(&self.pool).attempts
+            && retry::may(self.worker, &self.pool, &mut self.tries, RetryReason::Unprocessed)
     }
 
     /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
     /// its method says that twice is as good as once (RFC 9110 §9.2.2).
-    fn may_repeat(&self, failure: &Failure) -> bool {
+    fn may_repeat(&mut self, failure: &Failure) -> bool {
         failure.kind == FailureKind::ServerClosed
             && !self.progress.heard.get()
             && !self.body_begun
             && (self.forward.idempotent || !self.sent.get())
+            && retry::may(self.worker, &self.pool, &mut self.tries, RetryReason::StaleConnection)
     }
 
     /// Gets a connection to a server that has no idle one for everybody.
@@ -360,6 +383,12 @@ impl Exchange<'_> {
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
         progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
+        let mirror = self.mirror.as_deref();
+        if let Some(mirror) = mirror
+            && (matches!(self.upload, Upload::Done) || mirror.is_too_large())
+        {
+            mirror.send(worker);
+        }
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
             worker,
@@ -372,6 +401,7 @@ impl Exchange<'_> {
             from: FromServer::Http1(&mut from_server),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
@@ -383,8 +413,8 @@ impl Exchange<'_> {
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
                 let limits = &plan.view.snapshot.config.limits;
-                let way =
-                    Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
+                let moved = &progress.body_in;
+                let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
                 let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
                 let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
@@ -419,7 +449,6 @@ impl Exchange<'_> {
             Ok(Err(error)) => {
                 // The connection has ended meanwhile; nothing was sent on it.
                 place.close();
-                self.unprocessed += 1;
                 return Err(Failure::new(FailureKind::Unprocessed, error.to_string()));
             }
             Err(_) => return Err(Failure::new(FailureKind::ResponseTimeout, "the server opens no stream")),
@@ -427,6 +456,10 @@ impl Exchange<'_> {
         self.sent.set(true);
         let stream_id = heads.stream_id().as_u32();
         progress.unsent.set(!ends);
+        let mirror = self.mirror.as_deref();
+        if let Some(mirror) = mirror.filter(|mirror| done || mirror.is_too_large()) {
+            mirror.send(worker);
+        }
         let mut answer = Answer { heads, body: None, error: None };
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
@@ -440,6 +473,7 @@ impl Exchange<'_> {
             from: FromServer::Http2(&mut answer),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
             receive::receive(&mut receive).await
@@ -449,7 +483,8 @@ impl Exchange<'_> {
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
             let limits = &plan.view.snapshot.config.limits;
-            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
+            let moved = &progress.body_in;
+            let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
             let early = Bytes::copy_from_slice(early);
             let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
             let (from, upload) = (&mut client.from, &mut self.upload);
@@ -464,7 +499,6 @@ impl Exchange<'_> {
         };
         self.next_input(client, &result);
         if let Some(error) = answer.error.filter(|error| place.was_not_processed(error, stream_id)) {
-            self.unprocessed += 1;
             return Err(Failure::new(FailureKind::Unprocessed, error.to_string()));
         }
         result

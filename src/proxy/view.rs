@@ -9,7 +9,6 @@ use ipnet::IpNet;
 
 use super::tuned::TunedPools;
 use crate::model::listener::{AcceptProxy, Protocol};
-use crate::model::pool::Scheduler;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
 use crate::state::secured::ServerSlot;
@@ -76,14 +75,7 @@ impl View {
             });
             addresses.extend(listener.addresses.iter().map(|address| (*address, id.0)));
         }
-        let keys = config
-            .pools
-            .iter()
-            .map(|pool| match &pool.scheduler {
-                Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key.clone()),
-                _ => None,
-            })
-            .collect();
+        let keys = config.pools.iter().map(|pool| pool.scheduler.key().cloned()).collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
         View { listeners, addresses, keys, announces, tuned: TunedPools::default(), snapshot }
     }

@@ -17,7 +17,17 @@ pub struct Refined {
     pub rates: Box<[Rate]>,
     /// Requests under way.
     pub connections: Option<u32>,
+    pub mirrors: Box<[Mirror]>,
     pub tuning: Option<Tuning>,
+}
+
+/// `mirror POOL 5%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirror {
+    /// Position in `Config::pools`.
+    pub pool: usize,
+    /// In hundredths of a percent.
+    pub share: u32,
 }
 
 /// `rewrite`.
@@ -38,12 +48,10 @@ pub struct Rate {
 }
 
 /// Times and tries of a rule, which go before those of its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tuning {
-    pub connect: Option<Duration>,
-    pub response: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub total: Option<Duration>,
+    /// None twice.
+    pub times: Vec<(RuleTimeout, Duration)>,
     /// Extra tries.
     pub attempts: Option<u32>,
     /// Who waits for a server goes before those of a lower one.
@@ -57,7 +65,7 @@ impl Refined {
     /// `None`: the rule has none of it.
     pub(super) fn new(rule: &rule::Rule, policy: PathPolicy) -> Option<Box<Refined>> {
         let mut refined = Refined::default();
-        let mut rates = Vec::new();
+        let (mut rates, mut mirrors) = (Vec::new(), Vec::new());
         let mut tuning = Tuning::default();
         for refinement in &rule.refinements {
             match refinement {
@@ -68,26 +76,23 @@ impl Refined {
                     let label = format!("{} {key}", rule.id).into();
                     rates.push(Rate { label, key: key.clone(), count: *count, per: *per });
                 }
-                Refinement::Timeout { which, after } => match which {
-                    RuleTimeout::Connect => tuning.connect = Some(*after),
-                    RuleTimeout::Response => tuning.response = Some(*after),
-                    RuleTimeout::Idle => tuning.idle = Some(*after),
-                    RuleTimeout::Total => tuning.total = Some(*after),
-                },
+                Refinement::Timeout { which, after } => tuning.times.push((*which, *after)),
                 Refinement::Retry { attempts, on } => {
                     let has = |word: &str| on.iter().any(|on| **on == *word);
                     tuning.attempts = Some(*attempts);
                     tuning.on = (!on.is_empty()).then(|| (has("connect"), has("refused-stream")));
                 }
                 Refinement::Priority(priority) => tuning.priority = Some(*priority),
+                Refinement::Mirror { pool, share } => {
+                    mirrors.push(Mirror { pool: *pool, share: share.unwrap_or(10_000) });
+                }
                 Refinement::SetHeader { .. }
                 | Refinement::RemoveHeader { .. }
-                | Refinement::Mirror { .. }
                 | Refinement::AuthBasic { .. }
                 | Refinement::AuthForward { .. } => {}
             }
         }
-        refined.rates = rates.into();
+        (refined.rates, refined.mirrors) = (rates.into(), mirrors.into());
         refined.tuning = Some(tuning).filter(|tuning| *tuning != Tuning::default());
         (refined != Refined::default()).then(|| Box::new(refined))
     }

@@ -9,10 +9,13 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::affinity::LiveAffinity;
 use super::conduct::Came;
+use super::delay::millis;
 use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
@@ -26,6 +29,7 @@ pub struct LivePool {
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
     tls: Option<ClientSlot>,
+    affinity: Option<LiveAffinity>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
     gate: Arc<Gate>,
@@ -55,6 +59,18 @@ pub enum NoServer {
     Full,
 }
 
+/// Why a client does not get the server that it was at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    Down,
+    /// It has as many requests as it may.
+    Full,
+    /// This request was there already.
+    Tried,
+    /// It is a backup, and others are up.
+    Backup,
+}
+
 impl LivePool {
     /// `before` is the pool's former twin, whose position goes on; `manner` a number that no pool has had.
     pub(super) fn new(
@@ -62,6 +78,7 @@ impl LivePool {
         config: Pool,
         servers: Vec<Arc<LiveServer>>,
         tls: Option<ClientSlot>,
+        affinity: Option<LiveAffinity>,
         before: Option<&LivePool>,
         manner: u32,
         gate: Arc<Gate>,
@@ -77,13 +94,15 @@ impl LivePool {
             gate,
             most: config.most.in_flight(config.protocol),
             counts_connections: bounds(&config.most) || config.servers.iter().any(|server| bounds(&server.most)),
-            plan: ArcSwap::from_pointee(Plan::default()),
+            // What its schedulers remember goes on.
+            plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.plan.load_full())),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
             panics: AtomicBool::new(false),
             config,
             servers,
             tls,
+            affinity,
             manner,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
@@ -130,6 +149,57 @@ impl LivePool {
         self.pick_in_turn(key, tried, &[])
     }
 
+    /// Where its clients were; `None` where nobody asks.
+    pub fn affinity(&self) -> Option<&LiveAffinity> {
+        self.affinity.as_ref()
+    }
+
+    /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
+    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
+    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn lease(&self, server: u32, tried: &[u32], barred: &[u32]) -> Result<Lease, Unfit> {
+        let plan = self.plan.load();
+        let Some((address, way)) = plan.reachable.get(server as usize).copied().flatten() else {
+            return Err(Unfit::Down);
+        };
+        let server = &self.servers[server as usize];
+        if tried.contains(&server.id()) {
+            return Err(Unfit::Tried);
+        }
+        if server.is_backup() && !plan.primary.entries.is_empty() {
+            return Err(Unfit::Backup);
+        }
+        if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+            return Err(Unfit::Full);
+        }
+        let in_pool = self.most.is_some();
+        if !server.enter() {
+            if in_pool {
+                self.leave_unserved();
+            }
+            return Err(Unfit::Full);
+        }
+        let cuts = server.cuts();
+        Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
+    }
+
+    /// Counts a request out of the pool that no server has taken.
+    fn leave_unserved(&self) {
+        self.gate.requests().leave();
+        // Who was refused for its sake may wait.
+        if self.gate.is_waited_at() {
+            self.gate.call();
+        }
+    }
+
+    /// The position of a server among [`LivePool::servers`].
+    pub fn position_of(&self, server: &Arc<LiveServer>) -> Option<u32> {
+        self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
@@ -163,15 +233,14 @@ impl LivePool {
         let mut chosen = self.choose(key, tried, barred);
         match &mut chosen {
             Ok(lease) => lease.in_pool = true,
-            Err(_) => {
-                self.gate.requests().leave();
-                // Who was refused for its sake may wait.
-                if self.gate.is_waited_at() {
-                    self.gate.call();
-                }
-            }
+            Err(_) => self.leave_unserved(),
         }
         chosen
+    }
+
+    /// Whether it chooses by how long answers take: [`LiveServer::answered`] is then to be told.
+    pub fn goes_by_delay(&self) -> bool {
+        self.config.scheduler == Scheduler::Ewma
     }
 
     /// The way in: who waits for a place.
@@ -211,6 +280,18 @@ impl LivePool {
     /// Goes on where another process was.
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
+        self.gate.budget().forget();
+    }
+
+    /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
+    /// last ten seconds); if so, it is counted.
+    pub fn take_retry(&self, share: u32, now: Instant) -> bool {
+        self.gate.budget().take(share, self.position(), now)
+    }
+
+    /// To be called once a second by each worker, for pools that bound their retries.
+    pub fn note_picks(&self, now: Instant) {
+        self.gate.budget().note(self.position(), now);
     }
 
     /// Makes the plan anew from what the servers are now.
@@ -228,8 +309,15 @@ impl LivePool {
                 primary = all;
             }
         }
-        let tier = |entries| Tier::new(&self.config.scheduler, entries);
-        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
+        let before = self.plan.load();
+        let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
+        let reachable = |server: &Arc<LiveServer>| {
+            let up = server.health() == Health::Up;
+            Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
+        };
+        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
+        self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();
     }
 }
@@ -238,12 +326,14 @@ impl LivePool {
 struct Plan {
     primary: Tier,
     backup: Tier,
+    /// Server by server, with affinity: where those are that are up, drained ones too.
+    reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        let nobody = || Tier::new(&Scheduler::Rr, Vec::new());
-        Plan { primary: nobody(), backup: nobody() }
+        let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
+        Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
     }
 }
 
@@ -282,7 +372,7 @@ impl Entry {
 }
 
 impl Tier {
-    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>) -> Tier {
+    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
         let mut scheduler = scheduler;
         if entries.iter().any(|entry| entry.portion != WHOLE) {
             // Schedulers that know no weights have to, while some server is to get less than the others.
@@ -292,18 +382,23 @@ impl Tier {
                 Scheduler::Lc => &Scheduler::Wlc,
                 other => other,
             };
+            // To these a weight is a number of requests, and not only a share.
+            let counts = matches!(
+                scheduler,
+                Scheduler::Ovf | Scheduler::Lblc { .. } | Scheduler::Lblcr { .. } | Scheduler::Content { .. }
+            );
             for entry in &mut entries {
-                let weight = if equal { 1 } else { entry.weight };
-                entry.weight = weight.saturating_mul(entry.portion);
+                let weight = if equal { 1 } else { entry.weight }.saturating_mul(entry.portion);
+                entry.weight = if counts { weight.div_ceil(WHOLE) } else { weight };
             }
         }
         let shares: Vec<Share> =
             entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
-        Tier { balancer: Balancer::new(scheduler, &shares), entries }
+        Tier { balancer: Balancer::new(scheduler, &shares, before), entries }
     }
 
     fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
-        let candidates = Candidates { entries: &self.entries, tried, barred };
+        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
         // Another core may take a server's last place between choosing and entering. Then it shows full,
         // and the next choice is another one; the bound is for servers that empty and fill all the time.
         for _ in 0..=self.entries.len() {
@@ -311,11 +406,12 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
+                let cuts = entry.server.cuts();
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
                     address: entry.address,
                     way: entry.way,
-                    cuts: entry.server.cuts(),
+                    cuts,
                     in_pool: false,
                     seat: Cell::new(None),
                 });
@@ -337,6 +433,18 @@ struct Candidates<'a> {
     entries: &'a [Entry],
     tried: &'a [u32],
     barred: &'a [u32],
+    /// In milliseconds, where a scheduler has asked for it.
+    now: Cell<u64>,
+}
+
+impl Candidates<'_> {
+    fn millis(&self) -> u64 {
+        if self.now.get() == 0 {
+            // One later does no harm, and is not 0.
+            self.now.set(millis() + 1);
+        }
+        self.now.get()
+    }
 }
 
 impl View for Candidates<'_> {
@@ -351,6 +459,12 @@ impl View for Candidates<'_> {
     }
     fn seed(&self, server: usize) -> u64 {
         self.entries[server].server.seed()
+    }
+    fn delay(&self, server: usize) -> u64 {
+        self.entries[server].server.delay(self.millis())
+    }
+    fn now(&self) -> u32 {
+        (self.millis() / 1000) as u32
     }
     fn open(&self, server: usize) -> bool {
         let server = &self.entries[server].server;

@@ -7,7 +7,8 @@ use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
-use super::{outlier, scheduler, server, settings, table_place, tls, unbuilt};
+use super::{affinity, outlier, scheduler, server, settings, table_place, tls};
+use crate::model::affinity::Affinity;
 use crate::model::pool::{Most, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
@@ -28,6 +29,7 @@ pub struct Pool {
     pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 
@@ -55,6 +57,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         send_proxy: None,
         tls: None,
         protocol: Protocol::Http1,
+        affinity: None,
         place: table_place(walk, entry),
     };
     if RESERVED.contains(&name.as_str()) {
@@ -91,11 +94,11 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     let tls_entry = fields.get("tls");
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
     pool.protocol = protocol(&mut fields, tls_entry.is_some(), pool.send_proxy.is_some());
+    pool.affinity = affinity::read(&mut fields, name);
     if let Some(entry) = fields.get("outlier") {
         pool.outlier = outlier::read(walk, &entry.node, name);
     }
     pool.slow_start = fields.get("slow-start").and_then(|entry| walk.duration(&entry.node, "slow-start", false));
-    not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
 }
@@ -124,18 +127,6 @@ fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> P
         };
     }
     protocol
-}
-
-fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
-    let walk = fields.walk;
-    type Reader = fn(&Walk<'_>, &Node, &str);
-    let tables: [(&'static str, Reader); 1] = [("affinity", unbuilt::affinity)];
-    for (key, read) in tables {
-        if let Some(entry) = fields.get(key) {
-            read(walk, &entry.node, &format!("[pool.{name}] {key}"));
-            walk.not_built(&entry.key_origin, format_args!("pool.{name}: {key}"));
-        }
-    }
 }
 
 /// `{ limit = 1000, timeout = "5s" }`; the time goes before `[pool.NAME.timeouts] queue`.
@@ -168,8 +159,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
     }
     if let Some(entry) = fields.get("budget") {
-        walk.percent(&entry.node, "budget");
-        walk.not_built(&entry.key_origin, format_args!("pool.{pool}: retry budget"));
+        retry.budget = walk.percent(&entry.node, "budget");
     }
     fields.finish();
     retry

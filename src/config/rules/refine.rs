@@ -75,10 +75,10 @@ fn is_built(refinement: &Refinement, kind: Kind) -> bool {
         | Refinement::RateLimit { .. }
         | Refinement::BodyLimit { .. }
         | Refinement::ConnectionLimit { .. }
-        | Refinement::Timeout { .. }
-        | Refinement::Retry { .. }
-        | Refinement::Priority(_) => kind == Kind::Http,
-        Refinement::Mirror { .. } | Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
+        | Refinement::Mirror { .. } => kind == Kind::Http,
+        Refinement::Timeout { which, .. } => kind != Kind::Rtsp && which.is_of(kind),
+        Refinement::Retry { .. } | Refinement::Priority(_) => kind != Kind::Rtsp,
+        Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
     }
 }
 
@@ -268,16 +268,14 @@ fn wrong(token: &Token<'_>, cursor: &Cursor<'_, '_>, what: &str, such_as: &[&str
 }
 
 fn timeout(cursor: &mut Cursor<'_, '_>) -> Parsed<Option<Refinement>> {
-    let kinds = ["connect", "response", "idle", "total"];
+    let kinds = RuleTimeout::ALL.map(RuleTimeout::word);
     let Some(token) = cursor.next() else {
         return Err(Box::new(missing(cursor, "`timeout` needs which one").allowed(kinds)));
     };
-    let which = match token.raw {
-        "connect" => RuleTimeout::Connect,
-        "response" => RuleTimeout::Response,
-        "idle" => RuleTimeout::Idle,
-        "total" => RuleTimeout::Total,
-        other => {
+    let which = match RuleTimeout::ALL.into_iter().find(|which| which.word() == token.raw) {
+        Some(which) => which,
+        None => {
+            let other = token.raw;
             let fault =
                 Fault::error("R0251", cursor.place(token), format!("`{other}` is no timeout of a rule")).allowed(kinds);
             return Err(Box::new(match closest(other, kinds) {
