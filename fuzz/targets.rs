@@ -45,7 +45,11 @@ pub fn rules(data: &[u8]) {
     };
     let mut faults = Vec::new();
     let input = Input { name: "fuzz.rules".into(), text };
-    reeve::config::rules::parse(&[input], &Names { pools: &pools, listeners: &listeners, read: &read }, &mut faults);
+    reeve::config::rules::parse(
+        &[input],
+        &Names { pools: &pools, listeners: &listeners, read: &read, read_secret: &read },
+        &mut faults,
+    );
     faults.iter().filter(|fault| &*fault.place.file == "fuzz.rules").for_each(|fault| lies_in(text, fault));
 }
 

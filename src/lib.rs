@@ -6,7 +6,7 @@
 //! ```text
 //!    5  roof       app                          start, reload, drain, upgrade, the command line
 //!                   |
-//!    4  engines    proxy   health   monitor     never import each other; they meet in state
+//!    4  engines    proxy   health   sessions   monitor     never import each other; they meet in state
 //!                   |
 //!    3  plumbing   state   tls   net            what is alive, and the pipes
 //!                   |
@@ -30,6 +30,7 @@ pub mod monitor;
 pub mod net;
 pub mod proxy;
 pub mod route;
+pub mod sessions;
 pub mod state;
 pub mod sys;
 pub mod tls;

@@ -7,6 +7,7 @@ mod connections;
 mod demo;
 mod drain;
 mod explain;
+mod hash_password;
 pub mod import;
 mod output;
 mod reload;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(arguments)) => check::main(&arguments),
         Some(Command::Explain(arguments)) => explain::main(&arguments),
         Some(Command::Import(arguments)) => import::main(&arguments),
+        Some(Command::HashPassword(arguments)) => hash_password::main(&arguments.name),
         Some(Command::Status(arguments)) => status::status(&asked(arguments)),
         Some(Command::Servers(arguments)) => {
             servers::servers(&asked(arguments.client), arguments.name.as_deref(), arguments.long)

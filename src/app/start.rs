@@ -35,7 +35,7 @@ use crate::state::commands::{Commands, Workers};
 use crate::state::counters::Counters;
 use crate::state::orders::{self, Order, Orders, Texts};
 use crate::sys::notify;
-use crate::{health, sys, tls};
+use crate::{health, sessions, sys, tls};
 
 /// How a run differs from the next.
 pub struct RunOptions {
@@ -298,6 +298,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let conduct = tokio::spawn(health::watch_conduct(farm.clone(), stopped.clone()));
     let certificates = tokio::spawn(tls::watch(running.force.subscribe(), stopped.clone()));
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
+    let sessions = tokio::spawn(sessions::run(farm.clone(), stopped.clone()));
     let clients = tokio::spawn(running.clients.clone().keep(stopped.clone()));
     let (control, metrics) = (running.control.subscribe(), running.metrics.subscribe());
     let (before, own, draining) = (running.before.clone(), workers.clone(), last_order.clone());
@@ -381,7 +382,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
         }
     };
     // All end at once; what they were doing matters no more.
-    let all = async { tokio::join!(health, conduct, memory, certificates, lists, monitor, clients) };
+    let all = async { tokio::join!(health, conduct, memory, certificates, lists, monitor, clients, sessions) };
     let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     if let Some(running) = &mut running {
         running.control.send_replace(None);

@@ -30,6 +30,8 @@ pub enum Disk<'k> {
 
 /// The largest rule file and list: 100,000 rules have 10 MiB.
 const LARGEST_TEXT: u64 = 64 << 20;
+/// The largest file of users: 100,000 of them have 14 MiB.
+const LARGEST_SECRET: u64 = 32 << 20;
 /// The largest error page. It is kept in memory and sent whole.
 const LARGEST_PAGE: u64 = 256 << 10;
 
@@ -164,6 +166,7 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            hedge: raw.hedge,
             most: raw.most,
             queue: raw.queue,
             outlier: raw.outlier.clone(),
@@ -318,7 +321,19 @@ impl Room<'_> {
                 text
             }
         };
-        let set = rules::parse(&inputs, &rules::Names { pools, listeners, read: &read_list }, self.faults);
+        let secrets = RefCell::new(Vec::new());
+        let read_secret = |name: &str| match disk {
+            Disk::None => Ok(String::new()),
+            Disk::Real | Disk::Kept(_) => {
+                let seen = Seen::now(&base.join(name));
+                let text = read(&seen.path, LARGEST_SECRET);
+                secrets.borrow_mut().push(seen);
+                text
+            }
+        };
+        let names = rules::Names { pools, listeners, read: &read_list, read_secret: &read_secret };
+        let set = rules::parse(&inputs, &names, self.faults);
+        secrets.into_inner().into_iter().for_each(|seen| self.sources.saw(seen));
         for (name, text, seen) in lists.into_inner() {
             self.sources.saw(seen);
             if let Some(text) = text {

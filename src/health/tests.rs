@@ -109,6 +109,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         servers: servers.iter().map(server).collect(),
         checks,
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
         outlier: None,

@@ -19,6 +19,7 @@ pub struct Pool {
     /// A server is up when all of them are; none: always up.
     pub checks: Vec<Check>,
     pub retry: Retry,
+    pub hedge: Option<Hedge>,
     /// Of all its servers together.
     pub most: Most,
     /// Requests that may wait for a server that is not full; 0: none waits. How long they do is
@@ -277,4 +278,19 @@ impl Default for Retry {
     fn default() -> Retry {
         Retry { attempts: 2, on_connect: true, on_refused: true, budget: None }
     }
+}
+
+/// When a second server is asked as well, because the first is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    pub after: HedgeAfter,
+    /// Of the requests of the last ten seconds, in hundredths of a percent; one a second is always allowed.
+    pub at_most: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    /// As long as so many of a hundred answers take to begin.
+    Percentile(u8),
 }

@@ -276,8 +276,8 @@ pub enum Refinement {
     Timeout { which: RuleTimeout, after: Duration },
     Retry { attempts: u32, on: Vec<Arc<str>> },
     Mirror { pool: usize, share: Option<u32> },
-    AuthBasic { file: Arc<str> },
-    AuthForward { url: Arc<str> },
+    AuthBasic { users: Arc<Users> },
+    AuthForward { url: Arc<AuthUrl> },
     Priority(i32),
 }
 
@@ -345,6 +345,41 @@ impl RuleTimeout {
         ];
         if kind == Kind::Tcp { passed_on.contains(&self) } else { self != RuleTimeout::TcpIdle }
     }
+}
+
+/// `auth basic "FILE"`, read at load: who may come in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Users {
+    /// As it was named.
+    pub file: Arc<str>,
+    /// Names and the argon2id hashes of passwords (PHC), sorted.
+    pub entries: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Users {
+    pub fn hash(&self, name: &str) -> Option<&Arc<str>> {
+        let at = self.entries.binary_search_by(|(own, _)| (**own).cmp(name)).ok()?;
+        Some(&self.entries.get(at)?.1)
+    }
+}
+
+impl std::fmt::Debug for Users {
+    /// Without the hashes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} users of {}", self.entries.len(), self.file)
+    }
+}
+
+/// `auth forward URL`: a service that is asked by plain HTTP whether a request may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthUrl {
+    /// An address or a name, without brackets.
+    pub host: Arc<str>,
+    pub port: u16,
+    /// What `Host` says.
+    pub authority: Arc<str>,
+    /// Path and query.
+    pub target: Arc<str>,
 }
 
 /// `list NAME from "file"`, read at load.

@@ -13,6 +13,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram as ProtoHistogram, Lab
 
 use super::process::Process;
 use super::view::{ServerState, View};
+use crate::state::affinity::learnt::Finding;
 use crate::state::commands::Answers;
 use crate::state::counters::{Counters, NONE, OTHER_CODE};
 use crate::state::histogram::Histogram;
@@ -32,6 +33,7 @@ pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Resu
     upstreams(&mut families, &names, &answers.merged);
     servers(&mut families, view);
     affinities(&mut families, view);
+    tickets(&mut families, view);
     rules(&mut families, &answers.merged);
     ourselves(&mut families, view, answers, process);
     TextEncoder::new().encode_to_string(&families.finish())
@@ -149,13 +151,13 @@ fn servers(families: &mut Families, view: &View) {
     for pool in &view.pools {
         let help = "Requests and connections that wait for a server that is not full.";
         families.gauge("reeve_queue", help, &[("pool", &*pool.name)], pool.waiting as f64);
-        if let Some(panics) = pool.panics {
-            let help = "1 while so few servers of a pool are up that all are used; else 0.";
-            families.gauge("reeve_pool_panic", help, &[("pool", &*pool.name)], f64::from(u8::from(panics)));
-        }
         if let Some(refused) = pool.retries_refused {
             let help = "Requests not tried once more because the budget for retries was used up.";
             families.counter("reeve_retries_refused_total", help, &[("pool", &*pool.name)], refused as f64);
+        }
+        if let Some(panics) = pool.panics {
+            let help = "1 while so few servers of a pool are up that all are used; else 0.";
+            families.gauge("reeve_pool_panic", help, &[("pool", &*pool.name)], f64::from(u8::from(panics)));
         }
         for server in &pool.servers {
             let labels = [("pool", &*pool.name), ("server", &*server.name)];
@@ -188,6 +190,19 @@ fn affinities(families: &mut Families, view: &View) {
         families.gauge("reeve_affinity_table_bytes", help, &own, table.bytes as f64);
         let help = "Clients that were forgotten before their time, to make room for others.";
         families.counter("reeve_affinity_evicted_total", help, &own, table.evicted as f64);
+    }
+}
+
+fn tickets(families: &mut Families, view: &View) {
+    for pool in &view.pools {
+        for (server, finding) in &pool.tickets {
+            for word in Finding::WORDS {
+                let labels = [("pool", &*pool.name), ("server", server), ("finding", word)];
+                let help = "1 for what the TLS session tickets of a server are good for, else 0.";
+                let value = if finding.word() == word { 1.0 } else { 0.0 };
+                families.gauge("reeve_tls_tickets", help, &labels, value);
+            }
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
+use crate::state::affinity::learnt::Finding;
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
@@ -85,6 +86,7 @@ pub fn view() -> View {
         waiting: 0,
         retries_refused: None,
         servers,
+        tickets: vec![("web1".into(), Finding::Opaque)],
     };
     View {
         pid: 42,
@@ -315,6 +317,7 @@ fn the_view_is_that_of_the_farm() {
             servers: vec![configured("web1", 2), configured("web2", 0)],
             checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
+            hedge: None,
             most: Most::default(),
             queue: 0,
             outlier: None,

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::affinity::learnt::Finding;
 use crate::state::tallies::Tallies;
-use crate::state::{Change, Farm, Health, LivePool, LiveServer};
+use crate::state::{Change, Farm, Health, LiveAffinity, LivePool, LiveServer};
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -97,6 +98,8 @@ pub struct PoolView {
     /// Retries that were not made for want of budget, where it is bounded.
     pub retries_refused: Option<u64>,
     pub servers: Vec<ServerView>,
+    /// What was found out about its servers' tickets, by their names; empty where nobody asks.
+    pub tickets: Vec<(Arc<str>, Finding)>,
 }
 
 #[derive(Debug, Clone)]
@@ -218,6 +221,7 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
         retries_refused: pool.config().retry.budget.map(|_| pool.gate().budget().refused()),
         panics: outlier.filter(|outlier| outlier.panic > 0).map(|_| pool.panics()),
         servers: pool.servers().iter().map(|server| server_view(server, outlier.is_some(), now)).collect(),
+        tickets: pool.affinity().map(LiveAffinity::findings).unwrap_or_default(),
     }
 }
 

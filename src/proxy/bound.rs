@@ -14,33 +14,39 @@ use crate::affinity::{masked, session};
 use crate::model::affinity::{By, CookieMode, Learn, WhenDown};
 use crate::route;
 use crate::state::affinity::Told;
-use crate::state::affinity::table::Tag;
+use crate::state::affinity::table::{Number, Tag};
 use crate::state::counters::AffinityResult;
 use crate::state::{Lease, LiveAffinity, LivePool, NoServer, Unfit};
+use crate::tls::{self, Peer};
+use crate::wire::client_hello::ClientHello;
 use crate::wire::http1::ResponseHead;
+use crate::wire::server_hello::ServerHello;
 
 /// Kinds of keys in tables: what is known by one thing is never taken for another.
 const SOURCE: u8 = 1;
 const VALUE: u8 = 2;
 const SESSION: u8 = 3;
+/// TLS sessions that end here, and those of servers.
+const MARK: u8 = 4;
+const SEALED: u8 = 5;
 
 /// What is known of a request's client.
 #[derive(Debug, Default)]
 pub struct Bound {
-    /// The position of the server that it was at.
-    wanted: Option<u32>,
-    /// It was at some server, which the pool may have no more.
+    /// The number of the name of the server that it was at: a pool may be another one by the time it is chosen from.
+    wanted: Option<Number>,
+    /// It was at some server, though nobody may know which.
     known: bool,
     /// It showed what we have not made.
     forged: bool,
     /// The key in use made its token: it needs no new one.
     current: bool,
-    /// Under what it is noted; 0 for nothing.
-    tag: Tag,
+    /// Under what it is noted.
+    tags: SmallVec<[Tag; 2]>,
     /// Seconds since 1970.
     now: u32,
-    /// The position of the server that was chosen last.
-    served: Cell<Option<u32>>,
+    /// The server that was chosen last.
+    served: Cell<Option<Number>>,
     result: Cell<AffinityResult>,
 }
 
@@ -89,18 +95,46 @@ impl Bound {
             By::Key(key) => {
                 route::value(key, rule, &incoming.routed, |value| bound.look_up(affinity, VALUE, value));
             }
-            By::TlsSession(_) => {}
+            By::TlsSession(_) => bound.marks(affinity, incoming.tls),
         }
         bound
     }
 
-    /// What a connection shows of which nothing is read but its addresses.
-    pub fn of_connection(affinity: &LiveAffinity, connection: &Connection, now: u32) -> Bound {
+    /// What a connection shows of which nothing is read but its addresses, and the hello where it stays sealed.
+    pub fn of_connection(
+        affinity: &LiveAffinity,
+        connection: &Connection,
+        hello: Option<&ClientHello<'_>>,
+        now: u32,
+    ) -> Bound {
         let mut bound = Bound { now, ..Bound::default() };
-        if let By::Source { v4, v6 } = affinity.config().by {
-            bound.look_up(affinity, SOURCE, &masked(connection.client.get().ip(), v4, v6));
+        match (&affinity.config().by, hello) {
+            (By::Source { v4, v6 }, _) => {
+                bound.look_up(affinity, SOURCE, &masked(connection.client.get().ip(), *v4, *v6));
+            }
+            (By::TlsSession(_), Some(hello)) => bound.hello(affinity, hello),
+            (By::TlsSession(_), None) => bound.marks(affinity, connection.tls.get().map(|tls| &**tls)),
+            _ => {}
         }
         bound
+    }
+
+    /// What a client would resume with a server: the key of its ticket says which, else its session's id.
+    fn hello(&mut self, affinity: &LiveAffinity, hello: &ClientHello<'_>) {
+        if let Some(found) = tls::of_hello(hello).and_then(|name| affinity.find_key(&name)) {
+            (self.known, self.wanted) = (true, Some(found));
+        } else if !hello.session_id.is_empty() {
+            // One that no server has named may be a mere number, as it is in TLS 1.3.
+            self.finds(affinity, SEALED, hello.session_id);
+        }
+    }
+
+    /// The client's session with us: under what it came back, and may come back.
+    fn marks(&mut self, affinity: &LiveAffinity, peer: Option<&Peer>) {
+        let Some(marks) = peer.and_then(|peer| peer.marks.as_deref()) else { return };
+        for mark in marks.given.iter().chain(&marks.resumed) {
+            self.look_up(affinity, MARK, mark);
+        }
     }
 
     /// Takes what a cookie says; whether that settles it.
@@ -128,44 +162,43 @@ impl Bound {
 
     fn session(&mut self, affinity: &LiveAffinity, learn: &Learn, head: &route::Head<'_>) {
         for value in head.cookie(&learn.cookie) {
-            if self.finds(affinity, value) {
+            if self.finds(affinity, SESSION, value) {
                 return;
             }
         }
         if let Some(name) = &learn.header
-            && head.values(name).any(|value| self.finds(affinity, value))
+            && head.values(name).any(|value| self.finds(affinity, SESSION, value))
         {
             return;
         }
         if let Some(name) = &learn.query
-            && head.parameter(name.as_bytes(), |value| self.finds(affinity, value))
+            && head.parameter(name.as_bytes(), |value| self.finds(affinity, SESSION, value))
         {
             return;
         }
         if let Some(value) = session::path_parameter(head.path, &learn.path_parameter) {
-            self.finds(affinity, value);
+            self.finds(affinity, SESSION, value);
         }
     }
 
     /// Whether a session is known. What no server has set is noted for nobody: a client could fill the table.
-    fn finds(&mut self, affinity: &LiveAffinity, value: &[u8]) -> bool {
-        let tag = affinity.tag(SESSION, value);
+    fn finds(&mut self, affinity: &LiveAffinity, kind: u8, value: &[u8]) -> bool {
+        let tag = affinity.tag(kind, value);
         let Some(found) = affinity.find(tag, self.now) else { return false };
-        (self.tag, self.known, self.wanted) = (tag, true, found.ok());
+        self.tags.push(tag);
+        (self.known, self.wanted) = (true, Some(found));
         true
     }
 
     fn look_up(&mut self, affinity: &LiveAffinity, kind: u8, value: &[u8]) {
-        self.tag = affinity.tag(kind, value);
-        if let Some(found) = affinity.find(self.tag, self.now) {
-            (self.known, self.wanted) = (true, found.ok());
+        let tag = affinity.tag(kind, value);
+        self.tags.push(tag);
+        // What was found first is what is newer.
+        if !self.known
+            && let Some(found) = affinity.find(tag, self.now)
+        {
+            (self.known, self.wanted) = (true, Some(found));
         }
-    }
-
-    /// Another configuration of its pool serves it: servers may stand elsewhere in it.
-    pub fn follow(&mut self, before: &LivePool, now: &LivePool) {
-        let server = self.wanted.and_then(|wanted| before.servers().get(wanted as usize));
-        self.wanted = server.and_then(|server| now.position_of(server));
     }
 
     /// Chooses the server that the client was at, or lets the scheduler choose one, where it stays from now on.
@@ -181,15 +214,17 @@ impl Bound {
         barred: &[u32],
     ) -> Result<Result<Lease, NoServer>, Failure> {
         let mut full = false;
-        if let Some(wanted) = self.wanted {
-            match pool.lease(wanted, tried, barred) {
+        if let Some(wanted) = self.wanted
+            && let Some(position) = affinity.position(wanted)
+        {
+            match pool.lease(position, tried, barred) {
                 Ok(lease) => {
                     self.settle(affinity, AffinityResult::Hit, wanted);
                     return Ok(Ok(lease));
                 }
                 Err(unfit) if affinity.config().when_down == WhenDown::Refuse => {
                     self.result.set(AffinityResult::Refused);
-                    return Err(refused(pool, wanted, unfit));
+                    return Err(refused(pool, position, unfit));
                 }
                 Err(unfit) => full = unfit == Unfit::Full,
             }
@@ -198,7 +233,8 @@ impl Bound {
             Ok(lease) => lease,
             Err(none) => return Ok(Err(none)),
         };
-        let Some(served) = pool.position_of(lease.server()) else { return Ok(Ok(lease)) };
+        let served = pool.position_of(lease.server()).and_then(|at| affinity.number(at));
+        let Some(served) = served else { return Ok(Ok(lease)) };
         if full {
             // It stays where it is: only this request goes elsewhere.
             self.served.set(Some(served));
@@ -209,18 +245,18 @@ impl Bound {
         let result = match (self.known, self.forged) {
             (true, _) => AffinityResult::Moved,
             (_, true) => AffinityResult::Forged,
-            _ if self.tag != 0 || inserts => AffinityResult::New,
+            _ if !self.tags.is_empty() || inserts => AffinityResult::New,
             _ => AffinityResult::Unknown,
         };
         self.settle(affinity, result, served);
         Ok(Ok(lease))
     }
 
-    fn settle(&self, affinity: &LiveAffinity, result: AffinityResult, served: u32) {
+    fn settle(&self, affinity: &LiveAffinity, result: AffinityResult, served: Number) {
         self.served.set(Some(served));
         self.result.set(result);
-        if self.tag != 0 {
-            affinity.note(self.tag, served, self.now);
+        for tag in &self.tags {
+            affinity.note(*tag, served, self.now);
         }
     }
 
@@ -282,6 +318,20 @@ impl Bound {
         }
     }
 
+    /// Whether the server's hello may be worth a look.
+    pub fn learns_hello(&self, affinity: &LiveAffinity) -> bool {
+        matches!(affinity.config().by, By::TlsSession(_)) && self.served.get().is_some()
+    }
+
+    /// Takes what the server calls a session that stays sealed.
+    pub fn learn_hello(&self, affinity: &LiveAffinity, hello: &ServerHello<'_>) {
+        // In TLS 1.3 it only repeats what the client sent (RFC 8446 §4.1.3).
+        if let (Some(served), false, false) = (self.served.get(), hello.is_tls13, hello.session_id.is_empty()) {
+            affinity.note(affinity.tag(SEALED, hello.session_id), served, self.now);
+            self.is_new();
+        }
+    }
+
     /// The application has begun a session.
     fn is_new(&self) {
         if self.result.get() == AffinityResult::Unknown {
@@ -290,11 +340,12 @@ impl Bound {
     }
 }
 
-fn refused(pool: &LivePool, wanted: u32, unfit: Unfit) -> Failure {
-    let name = pool.servers().get(wanted as usize).map_or("-", |server| server.identity());
+fn refused(pool: &LivePool, position: u32, unfit: Unfit) -> Failure {
+    let name = pool.servers().get(position as usize).map_or("-", |server| server.identity());
     match unfit {
+        // Nobody waits for it: whoever is first in a pool's line holds up all the others.
         Unfit::Full => {
-            Failure::new(FailureKind::Full, format!("{name}, which the client is bound to, is at its limit"))
+            Failure::new(FailureKind::NoServer, format!("{name}, which the client is bound to, is at its limit"))
         }
         _ => Failure::new(FailureKind::NoServer, format!("{name}, which the client is bound to, cannot be had")),
     }

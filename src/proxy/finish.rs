@@ -10,7 +10,7 @@ use super::failure::Side;
 use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
 use super::worker::Worker;
-use crate::state::counters::{AffinityResult, NONE, Rejected, RequestLabels};
+use crate::state::counters::{AffinityResult, NONE, RequestLabels};
 use crate::wire::http1::request::Version;
 
 pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
@@ -37,8 +37,7 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
         }
         if let Some(reason) = outcome.failure.as_ref().and_then(|failure| failure.kind.rejected()) {
             counters.rejected(connection.listener, reason);
-        } else if plan.denied {
-            let reason = if outcome.status == 0 { Rejected::Dropped } else { Rejected::Denied };
+        } else if let Some(reason) = plan.turned_away {
             counters.rejected(connection.listener, reason);
         }
     }

@@ -11,6 +11,7 @@ mod ahead;
 mod announced;
 mod answer;
 mod ask;
+mod auth;
 mod bound;
 mod channels;
 mod client;

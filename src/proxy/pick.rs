@@ -65,6 +65,13 @@ impl Tries {
         Tries { tuned, bound, ..Tries::default() }
     }
 
+    /// Those of a second server, for a request that is at `server`.
+    pub fn besides(tries: &Tries, server: u32) -> Tries {
+        let mut failed = tries.failed.clone();
+        failed.push(server);
+        Tries { failed, ..Tries::of(tries.tuned.clone(), None) }
+    }
+
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
         self.tuned.as_ref().map_or(&pool.config().timeouts, |tuned| &tuned.timeouts)
     }

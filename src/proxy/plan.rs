@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use super::admit::admit;
 use super::ahead::Wanted;
+use super::ask::Said;
+use super::auth::{self, Gated};
 use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
@@ -19,6 +21,7 @@ use super::worker::Worker;
 use crate::model::Limits;
 use crate::model::rule::Kind;
 use crate::route;
+use crate::state::counters::Rejected;
 use crate::state::crowd;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
 use crate::wire::http1::{Framing, Known, Refusal, host};
@@ -37,8 +40,8 @@ pub struct Plan {
     /// Bytes of the head; for HTTP/1 in the input buffer.
     pub head_bytes: usize,
     pub head_only: bool,
-    /// A rule turned it away.
-    pub denied: bool,
+    /// Why it was turned away, where a rule meant that.
+    pub turned_away: Option<Rejected>,
     /// Bytes of its body at most.
     pub most_body: u64,
     /// Among the requests that its rule has under way, where those are limited.
@@ -73,6 +76,10 @@ pub enum Step {
     Forward(Forward),
     /// To be planned again when its body is here ([`Ahead`]).
     NeedBody(Wanted),
+    /// To be done once it is known who asks.
+    Gated(Box<Gated>),
+    /// The answer of a service that was asked.
+    Said(Box<Said>),
     /// An answer of our own.
     Answer(Answer),
     /// `OPTIONS` that may go no further.
@@ -82,11 +89,13 @@ pub enum Step {
 }
 
 /// What a rule answers by itself.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answer {
     pub status: u16,
     pub text: Option<Arc<str>>,
     pub location: Option<Vec<u8>>,
+    /// Where a client has to say who he is.
+    pub realm: Option<Arc<str>>,
 }
 
 /// A request for a pool.
@@ -177,7 +186,7 @@ fn of_head(
         body: head.body,
         head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
-        denied: false,
+        turned_away: None,
         most_body: u64::MAX,
         place: None,
         seen,
@@ -206,7 +215,7 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
         body: Framing::None,
         head_bytes: 0,
         head_only: false,
-        denied: false,
+        turned_away: None,
         most_body: u64::MAX,
         place: None,
         seen: Seen::default(),
@@ -255,7 +264,7 @@ fn decide(
         no_tls: false,
         body: ahead.as_ref().map_or_else(|| body(head.body), |ahead| ahead.body),
     };
-    let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None };
+    let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();
     let decided = match (section, ahead) {
         (None, _) => Ok(None),
@@ -273,25 +282,38 @@ fn decide(
         };
     };
     plan.rule = Some(view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
-    plan.denied = matches!(rule.action(), route::Action::Deny | route::Action::Drop);
-    if let Some(refined) = rule.refined()
-        && let Err(failure) = admit(worker, plan, rule, refined, &incoming.routed)
-    {
-        return Step::Fail(failure);
+    plan.turned_away = match rule.action() {
+        route::Action::Deny => Some(Rejected::Denied),
+        route::Action::Drop => Some(Rejected::Dropped),
+        _ => None,
+    };
+    if let Some(refined) = rule.refined() {
+        if let Err(failure) = admit(worker, plan, rule, refined, &incoming.routed) {
+            return Step::Fail(failure);
+        }
+        if let Some(auth) = &refined.auth {
+            let gate = auth::gate(worker, auth, &incoming);
+            return gate.before(act(worker, plan, view, rule, &mut incoming));
+        }
     }
+    act(worker, plan, view, rule, &mut incoming)
+}
+
+/// What the rule says is done.
+fn act<'a>(worker: &Worker, plan: &Plan, view: &'a View, rule: &route::Rule, incoming: &mut Incoming<'a, '_>) -> Step {
     match rule.action() {
         route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-            Some(pool) => forward_to(worker, plan, view, pool, Some(rule), &mut incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, Some(rule), incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
             let location = route::location(to, rule, &incoming.routed);
-            Step::Answer(Answer { status: *code, text: None, location: Some(location) })
+            Step::Answer(Answer { status: *code, location: Some(location), ..Answer::default() })
         }
         route::Action::Answer { code, text } => {
-            Step::Answer(Answer { status: *code, text: text.clone(), location: None })
+            Step::Answer(Answer { status: *code, text: text.clone(), ..Answer::default() })
         }
-        route::Action::Deny => Step::Answer(Answer { status: 403, text: None, location: None }),
+        route::Action::Deny => Step::Answer(Answer { status: 403, ..Answer::default() }),
         route::Action::Drop => Step::Drop,
     }
 }

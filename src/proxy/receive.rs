@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub struct Receive<'p, 's, 'c, 'w> {
     pub timer: &'p Timer,
     pub connection: &'p Connection,
     pub from: FromServer<'p, 's>,
+    /// What has been read of the answer already.
+    pub early: Option<Buffer>,
     pub to: &'p mut ToClient<'c, 'w>,
     /// The client's connection ends with this answer, whatever the client wants.
     pub last: bool,
@@ -59,6 +61,8 @@ pub enum FromServer<'p, 's> {
 /// An answer in HTTP/2: first its heads, then its body.
 pub struct Answer {
     pub heads: ResponseFuture,
+    /// The first of them, where it has been waited for already.
+    pub early: Option<Fields>,
     pub body: Option<RecvStream>,
     /// The error that a stream ended with before it was answered.
     pub error: Option<h2::Error>,
@@ -179,6 +183,10 @@ pub async fn receive(r: &mut Receive<'_, '_, '_, '_>) -> Result<Received, Failur
 
 /// Waits for the server to speak, then reads; no buffer is held while it does not.
 async fn first_bytes(r: &mut Receive<'_, '_, '_, '_>) -> Result<Buffer, Failure> {
+    if let Some(buffer) = r.early.take() {
+        r.progress.heard.set(true);
+        return Ok(buffer);
+    }
     loop {
         let left = time_left(r);
         let FromServer::Http1(from) = &mut r.from else { return Err(timeout()) };
@@ -257,7 +265,9 @@ fn head_of<'a>(
         .map_err(|fault| Failure::new(FailureKind::Response(fault), fault.detail()))
 }
 
-enum Fields {
+/// The head of an answer in HTTP/2.
+#[derive(Debug)]
+pub enum Fields {
     Interim(http::Response<()>),
     Final(http::Response<RecvStream>),
 }
@@ -267,16 +277,14 @@ async fn next_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Fields, Failure>
     loop {
         let left = time_left(r);
         let FromServer::Http2(answer) = &mut r.from else { return Err(timeout()) };
+        if let Some(fields) = answer.early.take() {
+            r.progress.heard.set(true);
+            return Ok(fields);
+        }
         let heads = &mut answer.heads;
-        let next = poll_fn(|cx| {
-            match heads.poll_informational(cx) {
-                Poll::Ready(Some(interim)) => return Poll::Ready(Some(interim.map(Fields::Interim))),
-                Poll::Ready(None) | Poll::Pending => {}
-            }
-            match Pin::new(&mut *heads).poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer.map(Fields::Final))),
-                Poll::Pending => r.to.poll_given_up(cx).map(|()| None),
-            }
+        let next = poll_fn(|cx| match poll_fields(heads, cx) {
+            Poll::Ready(fields) => Poll::Ready(Some(fields)),
+            Poll::Pending => r.to.poll_given_up(cx).map(|()| None),
         });
         match r.timer.wait(left, next).await {
             Ok(Some(Ok(fields))) => {
@@ -297,6 +305,14 @@ async fn next_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Fields, Failure>
     }
 }
 
+/// The next head of an answer.
+pub fn poll_fields(heads: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result<Fields, h2::Error>> {
+    if let Poll::Ready(Some(interim)) = heads.poll_informational(cx) {
+        return Poll::Ready(interim.map(Fields::Interim));
+    }
+    Pin::new(heads).poll(cx).map_ok(Fields::Final)
+}
+
 /// The time for the answer begins when the request is out.
 fn time_left(r: &Receive<'_, '_, '_, '_>) -> Duration {
     let passed = r.progress.sent_at.get().map_or(Duration::ZERO, |at| at.elapsed());
@@ -308,7 +324,8 @@ fn may_take_longer(r: &Receive<'_, '_, '_, '_>) -> bool {
     r.progress.uploading.get() || r.progress.sent_at.get().is_some_and(|at| at.elapsed() < r.timeouts.response)
 }
 
-fn timeout() -> Failure {
+/// The server did not begin its answer in time.
+pub fn timeout() -> Failure {
     Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")
 }
 

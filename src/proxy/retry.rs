@@ -38,6 +38,12 @@ fn wanted(retry: &Retry, reason: RetryReason) -> bool {
     match reason {
         RetryReason::Connect => retry.on_connect,
         RetryReason::Unprocessed => retry.on_refused,
-        RetryReason::StaleConnection => true,
+        RetryReason::StaleConnection | RetryReason::Hedge => true,
     }
+}
+
+/// Whether another server may be asked as well, for one that is slow: within the pool's share for that, and its budget.
+pub fn may_hedge(worker: &Worker, pool: &LivePool, tries: &Tries) -> bool {
+    let now = worker.lately();
+    pool.take_hedge(now) && tries.retry(pool).budget.is_none_or(|share| pool.take_retry(share, now))
 }

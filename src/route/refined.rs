@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::rule::{self, Key, PathPolicy, Refinement, RuleTimeout, Template, TemplatePart};
+use crate::model::rule::{self, AuthUrl, Key, PathPolicy, Refinement, RuleTimeout, Template, TemplatePart, Users};
 
 use super::head::{Head, Scratch};
 use super::{Rule, path};
@@ -18,7 +18,17 @@ pub struct Refined {
     /// Requests under way.
     pub connections: Option<u32>,
     pub mirrors: Box<[Mirror]>,
+    pub auth: Option<Auth>,
     pub tuning: Option<Tuning>,
+}
+
+/// Who may have it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Auth {
+    /// Whoever shows a user's password.
+    Basic(Arc<Users>),
+    /// Whoever a service lets pass.
+    Forward(Arc<AuthUrl>),
 }
 
 /// `mirror POOL 5%`.
@@ -86,10 +96,9 @@ impl Refined {
                 Refinement::Mirror { pool, share } => {
                     mirrors.push(Mirror { pool: *pool, share: share.unwrap_or(10_000) });
                 }
-                Refinement::SetHeader { .. }
-                | Refinement::RemoveHeader { .. }
-                | Refinement::AuthBasic { .. }
-                | Refinement::AuthForward { .. } => {}
+                Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } => {}
+                Refinement::AuthBasic { users } => refined.auth = Some(Auth::Basic(users.clone())),
+                Refinement::AuthForward { url } => refined.auth = Some(Auth::Forward(url.clone())),
             }
         }
         (refined.rates, refined.mirrors) = (rates.into(), mirrors.into());

@@ -16,6 +16,7 @@ use super::crowd::Crowds;
 use super::gate::Gate;
 use super::generations::Generations;
 use super::names::Names;
+use super::passwords::Passwords;
 use super::pool::LivePool;
 use super::rates::Rates;
 use super::rule_hits::{RuleMoves, rule_names};
@@ -48,6 +49,7 @@ pub struct Farm {
     alarm: Notify,
     /// What rules have taken lately, and have under way.
     rates: Rates,
+    passwords: Passwords,
     crowds: Crowds,
     /// The process has more memory in use than it may.
     short_of_memory: AtomicBool,
@@ -90,6 +92,7 @@ impl Farm {
             generations: Generations::default(),
             alarm: Notify::new(),
             rates: Rates::default(),
+            passwords: Passwords::default(),
             crowds: Crowds::default(),
             short_of_memory: AtomicBool::new(false),
             affinities: Affinities::default(),
@@ -294,6 +297,10 @@ impl Farm {
     }
 
     /// What rules with a rate have taken lately.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
     pub fn rates(&self) -> &Rates {
         &self.rates
     }

@@ -86,6 +86,8 @@ labels! {
         Rate = "rate",
         /// A rule has as many requests under way as it may.
         RuleFull = "rule-full",
+        /// Whoever it was did not say so, or has no leave: a rule with `auth`.
+        Unauthorized = "unauthorized",
         /// Every server of the pool, or the pool, is at its bound, and it has no queue.
         Full = "full",
         /// So many wait for a server already.
@@ -165,6 +167,8 @@ labels! {
         StaleConnection = "stale-connection",
         /// A server of HTTP/2 said that it did not look at the request.
         Unprocessed = "refused-stream",
+        /// A server was slow to answer; another one was asked as well.
+        Hedge = "hedge",
     }
 }
 

@@ -23,6 +23,8 @@ pub mod histogram;
 pub mod labels;
 pub mod names;
 pub mod orders;
+mod pace;
+pub mod passwords;
 pub mod pool;
 pub mod rates;
 pub mod rule_hits;

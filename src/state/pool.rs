@@ -9,18 +9,19 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use super::affinity::LiveAffinity;
+use super::budget::{HEDGES, RETRIES};
 use super::conduct::Came;
 use super::delay::millis;
 use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
-use crate::model::pool::{Most, Pool, Scheduler};
+use crate::model::pool::{Hedge, HedgeAfter, Most, Pool, Scheduler};
 
 /// The live twin of a configured pool. Made anew by every reload; its servers stay.
 #[derive(Debug)]
@@ -281,17 +282,44 @@ impl LivePool {
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
         self.gate.budget().forget();
+        self.gate.hedges().forget();
     }
 
     /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
     /// last ten seconds); if so, it is counted.
     pub fn take_retry(&self, share: u32, now: Instant) -> bool {
-        self.gate.budget().take(share, self.position(), now)
+        self.gate.budget().take(share, RETRIES, self.position(), now)
     }
 
-    /// To be called once a second by each worker, for pools that bound their retries.
+    /// To be called once a second by each worker.
     pub fn note_picks(&self, now: Instant) {
-        self.gate.budget().note(self.position(), now);
+        if self.config.retry.budget.is_some() {
+            self.gate.budget().note(self.position(), now);
+        }
+        if self.config.hedge.is_some() {
+            self.gate.hedges().note(self.position(), now);
+        }
+    }
+
+    /// After what time without an answer a second server is to be asked; `None`: never, or it is not known yet.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        match self.config.hedge?.after {
+            HedgeAfter::Time(after) => Some(after),
+            HedgeAfter::Percentile(_) => self.gate.pace().get(),
+        }
+    }
+
+    /// An answer has begun, so long after its request was sent.
+    pub fn answered(&self, took: Duration) {
+        if let Some(Hedge { after: HedgeAfter::Percentile(percentile), .. }) = self.config.hedge {
+            self.gate.pace().add(took, percentile);
+        }
+    }
+
+    /// Whether a second server may be asked as far as the pool's share goes; if so, it is counted.
+    pub fn take_hedge(&self, now: Instant) -> bool {
+        let take = |hedge: Hedge| self.gate.hedges().take(hedge.at_most, HEDGES, self.position(), now);
+        self.config.hedge.is_some_and(take)
     }
 
     /// Makes the plan anew from what the servers are now.
@@ -406,12 +434,11 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
-                let cuts = entry.server.cuts();
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
                     address: entry.address,
                     way: entry.way,
-                    cuts,
+                    cuts: entry.server.cuts(),
                     in_pool: false,
                     seat: Cell::new(None),
                 });

@@ -178,7 +178,7 @@ impl LiveServer {
         if of.outlier.is_none() {
             slow.bench = Bench::default();
         }
-        slow.starts_down = checks.iter().any(|check| check.start == Start::Down);
+        slow.starts_down = of.checks.iter().any(|check| check.start == Start::Down);
         if elsewhere || before.is_some_and(|before| before != manner) {
             self.way.fetch_add(1, Ordering::Relaxed);
         }

@@ -31,6 +31,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         servers,
         checks: Vec::new(),
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
         outlier: None,
@@ -103,6 +104,14 @@ fn a_share_counts_with_every_scheduler_by_load_or_turn() {
         assert!(pool.servers()[0].advise(Some(100), Some(false), "") && !pool.servers()[0].advise(Some(100), None, ""));
         assert!((0..9).any(|_| picked(pool.pick(None, &[])) == Ok("s1".into())));
     }
+}
+
+#[test]
+fn a_share_does_not_widen_a_weight_that_counts_requests() {
+    let (_farm, pool) = farm(Scheduler::Ovf, three());
+    assert!(pool.servers()[0].advise(Some(50), None, ""));
+    let leases: Vec<Lease> = (0..6).filter_map(|_| pool.pick(None, &[]).ok()).collect();
+    assert!(pool.servers().iter().all(|server| server.in_flight() <= 2), "{}", leases.len());
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | `server`, `client` | what is offered to clients, what is demanded of servers |
 //! | `tickets` | keys of session tickets: in turn, kept over restarts, shared by all workers |
 //! | `handshake` | accepting and connecting, and why it failed |
+//! | `sessions` | tickets and session ids as a balancer sees them |
 //! | `watch` | changed files |
 
 mod certificates;
@@ -18,6 +19,7 @@ mod client;
 mod handshake;
 mod pem;
 mod server;
+mod sessions;
 mod tickets;
 mod watch;
 
@@ -30,6 +32,7 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 pub use client::{for_checks, host_name, name as server_name, named};
 pub use handshake::{Accepted, Peer, Refused, accept, connect};
+pub use sessions::{KeyName, Mark, Marks, Version as SessionVersion, key_name, of_hello};
 pub use watch::{InForce, run as watch};
 
 use watch::Stamp;

@@ -111,6 +111,11 @@ impl Key {
     }
 }
 
+/// What of a ticket of ours no other one has.
+pub fn nonce(ticket: &[u8]) -> Option<&[u8]> {
+    ticket.get(NAME..NAME + NONCE)
+}
+
 impl ProducesTickets for Ticketer {
     fn enabled(&self) -> bool {
         true

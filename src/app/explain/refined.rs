@@ -2,7 +2,7 @@
 
 use super::report::percent;
 use crate::model::Config;
-use crate::route::{Refined, Tuning};
+use crate::route::{Auth, Refined, Tuning};
 
 pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
@@ -19,6 +19,11 @@ pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
         lines.push(format!("limit {}/{per} per {}", rate.count, rate.key));
     }
     lines.extend(refined.connections.map(|count| format!("limit connections {count}")));
+    match &refined.auth {
+        Some(Auth::Basic(users)) => lines.push(format!("auth basic \"{}\"", users.file)),
+        Some(Auth::Forward(url)) => lines.push(format!("auth forward http://{}{}", url.authority, url.target)),
+        None => {}
+    }
     for mirror in &refined.mirrors {
         let pool = config.pools.get(mirror.pool).map_or("?", |pool| &*pool.name);
         let share = if mirror.share == 10_000 { String::new() } else { format!(" {}%", percent(mirror.share)) };

@@ -25,12 +25,6 @@ pub fn read(fields: &mut Fields<'_, '_, '_>, pool: &str) -> Option<Affinity> {
     let group = group.and_then(|entry| walk.text(&entry.node, "affinity-group")).map(Arc::from);
     let title = format!("[pool.{pool}] affinity");
     match own {
-        Some(entry) if matches!(&entry.node.value, Value::Table(all) if all.iter().any(|one| one.key == "tls-session")) =>
-        {
-            table(walk, &entry.node, &title);
-            walk.not_built(&entry.key_origin, format_args!("pool.{pool}: affinity tls-session"));
-            None
-        }
         Some(entry) => table(walk, &entry.node, &title).map(|affinity| Affinity { group, ..affinity }),
         // What every protocol has.
         None if group.is_some() => Some(Affinity { group, ..Affinity::by(By::Source { v4: 32, v6: 64 }) }),

@@ -9,7 +9,7 @@ use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{affinity, outlier, scheduler, server, settings, table_place, tls};
 use crate::model::affinity::Affinity;
-use crate::model::pool::{Most, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server};
+use crate::model::pool::{Hedge, HedgeAfter, Most, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -20,6 +20,7 @@ pub struct Pool {
     pub servers: Vec<Server>,
     pub checks: Checks,
     pub retry: Retry,
+    pub hedge: Option<Hedge>,
     pub most: Most,
     /// As in [`crate::model::pool::Pool`].
     pub queue: u32,
@@ -37,6 +38,9 @@ const PROTOCOLS: [&str; 4] = ["http1", "h2c", "h2", "auto"];
 /// Places in a queue that does not say how many: more requests than that are not served in the five seconds that
 /// they wait, unless a pool serves more than two hundred a second, and each holds some KiB.
 const QUEUE: u32 = 1000;
+/// The share of requests for which a second server is asked, where nothing is said: five percent, as many as are slower
+/// than the 95th percentile.
+const HEDGED: u32 = 500;
 /// Words of the rule language that stand where a pool's name does.
 const RESERVED: [&str; 3] = ["map", "else", "by"];
 
@@ -49,6 +53,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         servers: Vec::new(),
         checks: Checks::default(),
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
         outlier: None,
@@ -76,6 +81,9 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     }
     if let Some(entry) = fields.get("retry") {
         pool.retry = retry(walk, &entry.node, name);
+    }
+    if let Some(entry) = fields.get("hedge") {
+        pool.hedge = hedge(walk, &entry.node, name);
     }
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
@@ -163,6 +171,30 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
     }
     fields.finish();
     retry
+}
+
+/// `{ after = "p95", at-most = "5%" }`.
+fn hedge(walk: &Walk<'_>, node: &Node, pool: &str) -> Option<Hedge> {
+    let mut fields = Fields::of(walk, node, format!("[pool.{pool}] hedge"))?;
+    let after = fields.require("after", "for example after = \"p95\", or after = \"50ms\"");
+    let after = after.and_then(|entry| {
+        let percentile = match &entry.node.value {
+            Value::String(text) => text.strip_prefix('p').and_then(|number| number.parse::<u8>().ok()),
+            _ => None,
+        };
+        match percentile {
+            Some(percentile @ 1..=99) => Some(HedgeAfter::Percentile(percentile)),
+            Some(_) => {
+                let fault = walk.error("R0110", &entry.node, "after is no percentile");
+                walk.push(fault.allowed(["p1 to p99"]));
+                None
+            }
+            None => walk.duration(&entry.node, "after", false).map(HedgeAfter::Time),
+        }
+    });
+    let at_most = fields.get("at-most").map_or(Some(HEDGED), |entry| walk.percent(&entry.node, "at-most"));
+    fields.finish();
+    Some(Hedge { after: after?, at_most: at_most? })
 }
 
 /// The occasions for another try; answers whether `connect` and `refused-stream` are.

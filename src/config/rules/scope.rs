@@ -11,7 +11,7 @@ use super::lexer::Token;
 use super::report::Report;
 use crate::config::closest::closest;
 use crate::config::reason;
-use crate::model::rule::{List, Map};
+use crate::model::rule::{List, Map, Users};
 use crate::model::{Fault, Place};
 
 /// Names shown of those that would have been accepted.
@@ -19,7 +19,7 @@ pub(super) const LISTED: usize = 10;
 /// Entries of one list or map.
 const ENTRIES: usize = 1_000_000;
 /// Faults told of the entries of one file.
-const ENTRY_FAULTS: usize = 10;
+pub(super) const ENTRY_FAULTS: usize = 10;
 
 pub(super) struct Scope<'s, 'f> {
     pub names: &'s Names<'s>,
@@ -30,6 +30,8 @@ pub(super) struct Scope<'s, 'f> {
     checked: HashSet<(&'static str, usize)>,
     list_index: HashMap<Arc<str>, usize>,
     map_index: HashMap<Arc<str>, usize>,
+    /// By their file; `None`: it has faults, which have been told.
+    pub users: HashMap<Arc<str>, Option<Arc<Users>>>,
     pub report: Report<'f>,
 }
 
@@ -44,6 +46,7 @@ impl<'s, 'f> Scope<'s, 'f> {
             checked: HashSet::new(),
             list_index: HashMap::new(),
             map_index: HashMap::new(),
+            users: HashMap::new(),
             report,
         }
     }
@@ -232,7 +235,7 @@ pub(super) fn twice(what: &str, name: &str, place: Place, first: Place) -> Fault
 }
 
 /// `#` begins a comment where an entry could begin or behind a blank.
-fn without_comment(line: &str) -> &str {
+pub(super) fn without_comment(line: &str) -> &str {
     let line = line.trim();
     let comment = line.match_indices('#').find(|(at, _)| *at == 0 || line[..*at].ends_with([' ', '\t']));
     comment.map_or(line, |(at, _)| line[..at].trim_end())

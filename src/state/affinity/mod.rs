@@ -5,6 +5,7 @@
 //! names: another address, or a while out of the configuration, changes nothing.
 
 pub mod kept;
+pub mod learnt;
 pub mod table;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 use siphasher::sip::SipHasher24;
 
 use self::kept::Kept;
+use self::learnt::{Finding, Found, Learnt};
 use self::table::{Entry, Number, Table, Tag};
 use super::names::Names;
 use crate::affinity::token::{Key, LENGTH, ServerMark, Token};
@@ -39,6 +41,8 @@ struct Tables {
     live: HashMap<Arc<str>, Weak<Table>>,
     /// How long their entries live, in seconds.
     lives: HashMap<Arc<str>, u32>,
+    /// Of servers of sealed TLS, by pool.
+    learnt: HashMap<Arc<str>, Weak<ArcSwap<Learnt>>>,
     /// What another process knew, for tables that are not here yet.
     waiting: HashMap<String, Vec<Entry>>,
 }
@@ -59,6 +63,7 @@ pub struct LiveAffinity {
     /// Sorted, with the server's position.
     positions: Vec<(Number, u32)>,
     marks: ArcSwap<Marks>,
+    learnt: Arc<ArcSwap<Learnt>>,
 }
 
 /// What stands for the pool's servers in cookies.
@@ -74,8 +79,8 @@ struct Marks {
 /// What a token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// The position of a server of the pool, and whether the key in use says so.
-    At { server: u32, current: bool },
+    /// The number of a server's name, and whether the key in use says so.
+    At { server: Number, current: bool },
     /// A server that the pool has no more.
     Gone,
     /// Nothing: none of our keys has made it.
@@ -99,11 +104,22 @@ impl Affinities {
             numbers,
             positions,
             marks: ArcSwap::default(),
+            learnt: self.learnt(&pool.name),
             config,
             scope,
         };
         live.mark(&self.lock_keys());
         Some(live)
+    }
+
+    fn learnt(&self, pool: &Arc<str>) -> Arc<ArcSwap<Learnt>> {
+        let mut tables = self.lock();
+        if let Some(learnt) = tables.learnt.get(pool).and_then(Weak::upgrade) {
+            return learnt;
+        }
+        let learnt = Arc::default();
+        tables.learnt.insert(pool.clone(), Arc::downgrade(&learnt));
+        learnt
     }
 
     /// The table of a scope: where it is to have another size, what it has is put over.
@@ -131,7 +147,8 @@ impl Affinities {
     /// Forgets tables that nobody has any more.
     pub(super) fn sweep(&self) {
         let mut tables = self.lock();
-        let Tables { live, lives, .. } = &mut *tables;
+        let Tables { live, lives, learnt, .. } = &mut *tables;
+        learnt.retain(|_, learnt| learnt.strong_count() > 0);
         live.retain(|_, table| table.strong_count() > 0);
         lives.retain(|scope, _| live.contains_key(scope));
     }
@@ -238,19 +255,47 @@ impl LiveAffinity {
         hasher.finish().max(1)
     }
 
-    /// Where a client was: the position of a server; `Err` for one that the pool has no more. `now` in seconds
-    /// since 1970.
-    pub fn find(&self, tag: Tag, now: u32) -> Option<Result<u32, ()>> {
-        let number = self.table.as_ref()?.find(tag, now)?;
-        let at = self.positions.binary_search_by_key(&number, |(number, _)| *number);
-        Some(at.map(|at| self.positions[at].1).map_err(drop))
+    /// Where a client was: the number of a server's name. `now` in seconds since 1970.
+    pub fn find(&self, tag: Tag, now: u32) -> Option<Number> {
+        self.table.as_ref()?.find(tag, now)
+    }
+
+    /// The server whose key a ticket was made with.
+    pub fn find_key(&self, name: &[u8; 16]) -> Option<Number> {
+        self.learnt.load().keys.get(name).copied()
+    }
+
+    /// The position of the server of that name in the pool; `None` for one that it has no more.
+    pub fn position(&self, server: Number) -> Option<u32> {
+        let at = self.positions.binary_search_by_key(&server, |(number, _)| *number).ok()?;
+        Some(self.positions[at].1)
+    }
+
+    /// The number of the name of the server at that position.
+    pub fn number(&self, position: u32) -> Option<Number> {
+        self.numbers.get(position as usize).copied()
+    }
+
+    /// Takes what was found out about the servers' tickets.
+    pub fn learn(&self, found: Found) {
+        let number = |server: &Arc<str>| {
+            let at = self.names.iter().position(|name| name == server)?;
+            self.numbers.get(at).copied()
+        };
+        let keys = found.keys.iter().filter_map(|(name, server)| Some((*name, number(server)?))).collect();
+        self.learnt.store(Arc::new(Learnt { keys, findings: found.findings }));
+    }
+
+    /// What was found out about the servers' tickets, by their names.
+    pub fn findings(&self) -> Vec<(Arc<str>, Finding)> {
+        self.learnt.load().findings.clone()
     }
 
     /// Notes where a client is.
-    pub fn note(&self, tag: Tag, server: u32, now: u32) {
-        if let (Some(table), Some(number)) = (&self.table, self.numbers.get(server as usize)) {
+    pub fn note(&self, tag: Tag, server: Number, now: u32) {
+        if let Some(table) = &self.table {
             let ends = now.saturating_add(self.life);
-            table.put(Entry { tag, number: *number, ends }, self.life, now);
+            table.put(Entry { tag, number: server, ends }, self.life, now);
         }
     }
 
@@ -261,15 +306,16 @@ impl LiveAffinity {
             if let Some(mark) = key.read(token) {
                 let at = servers.binary_search_by_key(&mark, |(mark, _)| *mark);
                 let current = std::ptr::eq(servers, &raw const marks.servers[0]);
-                return at.map_or(Told::Gone, |at| Told::At { server: servers[at].1, current });
+                let server = at.ok().and_then(|at| self.number(servers[at].1));
+                return server.map_or(Told::Gone, |server| Told::At { server, current });
             }
         }
         Told::Forged
     }
 
     /// The token of a server; `None` while there is no key.
-    pub fn token(&self, server: u32) -> Option<[u8; LENGTH]> {
-        self.marks.load().tokens.get(server as usize).copied()
+    pub fn token(&self, server: Number) -> Option<[u8; LENGTH]> {
+        self.marks.load().tokens.get(self.position(server)? as usize).copied()
     }
 
     /// Makes the marks of other keys.
