@@ -422,9 +422,14 @@ impl Tier {
                 Scheduler::Lc => &Scheduler::Wlc,
                 other => other,
             };
+            // To these a weight is a number of requests, and not only a share.
+            let counts = matches!(
+                scheduler,
+                Scheduler::Ovf | Scheduler::Lblc { .. } | Scheduler::Lblcr { .. } | Scheduler::Content { .. }
+            );
             for entry in &mut entries {
-                let weight = if equal { 1 } else { entry.weight };
-                entry.weight = weight.saturating_mul(entry.portion);
+                let weight = if equal { 1 } else { entry.weight }.saturating_mul(entry.portion);
+                entry.weight = if counts { weight.div_ceil(WHOLE) } else { weight };
             }
         }
         let shares: Vec<Share> =

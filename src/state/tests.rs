@@ -107,6 +107,14 @@ fn a_share_counts_with_every_scheduler_by_load_or_turn() {
 }
 
 #[test]
+fn a_share_does_not_widen_a_weight_that_counts_requests() {
+    let (_farm, pool) = farm(Scheduler::Ovf, three());
+    assert!(pool.servers()[0].advise(Some(50), None, ""));
+    let leases: Vec<Lease> = (0..6).filter_map(|_| pool.pick(None, &[]).ok()).collect();
+    assert!(pool.servers().iter().all(|server| server.in_flight() <= 2), "{}", leases.len());
+}
+
+#[test]
 fn few_that_are_up_are_not_left_alone_with_the_work() {
     let mut config = (*config(pool(Scheduler::Rr, three()))).clone();
     config.pools[0].outlier = Some(Outlier { panic: 5_000, ..Outlier::default() });
