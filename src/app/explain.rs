@@ -21,6 +21,7 @@ use crate::model::rule::{HostPattern, Key, Kind, Section, Target, Template, Temp
 use crate::model::{Config, Limits};
 use crate::route::explain::Verdict;
 use crate::route::{self, Action, Body, Change, Content, Head, Rule};
+use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
 
 /// `reeve explain METHOD URL`.
@@ -98,6 +99,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
     if !asked.host.is_empty() && !fields.iter().any(|field| field.is("host")) {
         fields.push(Field { name: "host", value: asked.host.as_bytes() });
     }
+    let certificate = arguments.cert.as_deref().map(Certificate::of_subject);
     let content = arguments.body.as_deref().map(Content::new);
     let too_large = arguments.body.as_ref().is_some_and(|body| body.len() > Limits::CONDITION_BODY);
     let head = Head {
@@ -110,7 +112,7 @@ fn explain(arguments: &ExplainArguments, prepared: &Prepared) -> Result<Report, 
         listener: &listener.name,
         sni: None,
         alpn: &[],
-        certificate: None,
+        certificate: certificate.as_ref(),
         no_tls: false,
         body: match &content {
             Some(_) if too_large => Body::TooLarge,

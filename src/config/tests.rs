@@ -37,7 +37,6 @@ fn the_contract_loads_as_it_stands() {
     let expected = [
         "listen.media: protocol \"rtsp\"",
         "pool.web: affinity",
-        "pool.web: retry on 502, 503",
         "pool.web: slow-start",
         "pool.api: outlier",
         "[director]",
@@ -62,7 +61,7 @@ fn the_contract_loads_as_it_stands() {
 
     let web = &config.pools[0];
     assert_eq!(web.scheduler, Scheduler::Wlc);
-    assert_eq!((web.retry.attempts, web.retry.on_connect), (2, true));
+    assert_eq!((web.retry.attempts, web.retry.on.to_string().as_str()), (2, "connect refused-stream 502 503"));
     assert_eq!(web.servers[0].weight, 2);
     assert_eq!(web.servers[0].most.connections, Some(100));
     assert!(web.servers[2].backup && !web.servers[0].backup);

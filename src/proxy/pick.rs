@@ -3,6 +3,7 @@
 //! Never a server that is down, full or draining, nor one that this request has already failed to
 //! reach. Where all are full, `queue` waits. A connection that is idle is taken before a new one is made.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,10 +45,12 @@ pub enum Upstream {
 pub struct Tries {
     /// Those that were not reached.
     failed: SmallVec<[u32; 4]>,
+    /// Those that were, and did not answer well: others are asked before them.
+    poor: SmallVec<[u32; 4]>,
     /// Connections asked for.
     pub count: u32,
     /// Extra tries, which `retry` allowed.
-    pub again: u32,
+    pub again: Cell<u32>,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
     /// Spent waiting for a server that is not full.
@@ -63,6 +66,11 @@ impl Tries {
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
         self.tuned.as_ref().map_or(&pool.config().timeouts, |tuned| &tuned.timeouts)
+    }
+
+    /// Another server is to be asked, if there is one.
+    pub fn avoid(&mut self, server: u32) {
+        self.poor.push(server);
     }
 
     /// The rule's; whoever has the highest waits the shortest.
@@ -133,7 +141,12 @@ pub fn pick_in_turn(
             let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
             barred.extend(servers.map(|server| server.id()));
         }
-        let lease = pool.pick_in_turn(key, &tries.failed, &barred).map_err(|none| no_server(pool, none))?;
+        let avoided: SmallVec<[u32; 8]> = tries.failed.iter().chain(&tries.poor).copied().collect();
+        let lease = match pool.pick_in_turn(key, &avoided, &barred) {
+            Err(_) if !tries.poor.is_empty() => pool.pick_in_turn(key, &tries.failed, &barred),
+            picked => picked,
+        };
+        let lease = lease.map_err(|none| no_server(pool, none))?;
         // Another core may have taken the last connection meanwhile; then it shows.
         if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
             return Ok(picked(worker, pool, take, tries, lease));

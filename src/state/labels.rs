@@ -147,5 +147,11 @@ labels! {
         StaleConnection = "stale-connection",
         /// A server of HTTP/2 said that it did not look at the request.
         Unprocessed = "refused-stream",
+        /// The server closed a new connection before it answered.
+        Reset = "reset",
+        /// It did not begin its answer in time.
+        Timeout = "timeout",
+        /// It answered with a status for which another server is asked.
+        Status = "status",
     }
 }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
-use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{scheduler, server, settings, table_place, tls, unbuilt};
-use crate::model::pool::{Most, Protocol, ProxyVersion, Retry, Scheduler, Server};
+use crate::model::pool::{Most, Occasions, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -160,7 +159,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         retry.attempts = u32::try_from(value).unwrap_or(retry.attempts);
     }
     if let Some(entry) = fields.get("on") {
-        (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
+        retry.on = on(walk, &entry.node);
     }
     if let Some(entry) = fields.get("budget") {
         retry.budget = walk.percent(&entry.node, "budget");
@@ -169,11 +168,8 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
     retry
 }
 
-/// The occasions for another try; answers whether `connect` and `refused-stream` are.
-fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> (bool, bool) {
-    const WORDS: [&str; 4] = ["connect", "refused-stream", "reset", "timeout"];
-    let (mut connect, mut refused) = (false, false);
-    let mut unbuilt: Vec<String> = Vec::new();
+fn on(walk: &Walk<'_>, node: &Node) -> Occasions {
+    let mut on = Occasions::default();
     for node in walk.list(node) {
         if let Value::Integer(Some(code)) = node.value {
             let fault = walk.error("R0105", node, "an occasion to retry is a string");
@@ -181,21 +177,12 @@ fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> (bool, bool) {
             continue;
         }
         let Some(text) = walk.string(node, "on") else { continue };
-        if text == "connect" {
-            connect = true;
-        } else if text == "refused-stream" {
-            refused = true;
-        } else if WORDS.contains(&text) || is_status_word(text) {
-            unbuilt.push(text.to_owned());
-        } else {
-            let fault = walk.not_a_word(node, "occasion to retry", text, &WORDS);
+        if !on.add(text) {
+            let fault = walk.not_a_word(node, "occasion to retry", text, &Occasions::WORDS);
             let mut allowed = fault.allowed.clone();
             allowed.push("400 to 599".to_owned());
             walk.push(fault.allowed(allowed));
         }
     }
-    if !unbuilt.is_empty() {
-        walk.not_built(&node.origin, format_args!("pool.{pool}: retry on {}", unbuilt.join(", ")));
-    }
-    (connect, refused)
+    on
 }

@@ -1,7 +1,7 @@
 //! Tables of parts that are not built yet: checked as they will be, and then left aside.
 
+use super::super::is_token;
 use super::super::node::Node;
-use super::super::{is_token, units};
 use super::walk::{Fields, Walk};
 
 pub fn affinity(walk: &Walk<'_>, node: &Node, title: &str) {
@@ -94,9 +94,4 @@ pub fn percent(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
     if let Some(entry) = fields.get(key) {
         fields.walk.percent(&entry.node, key);
     }
-}
-
-/// `100-599`, as far as a word for it exists: a status or a class of them.
-pub fn is_status_word(word: &str) -> bool {
-    units::status(word).is_some_and(|code| code >= 400) || matches!(word, "4xx" | "5xx")
 }
