@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use reeve::balance::hash_bytes;
@@ -16,9 +17,21 @@ const SCHEDULERS: &[(&str, &str, bool)] = &[
     ("wrr", "\"wrr\"", false),
     ("lc", "\"lc\"", false),
     ("wlc", "\"wlc\"", false),
+    ("sed", "\"sed\"", false),
+    ("nq", "\"nq\"", false),
+    ("fo", "\"fo\"", false),
+    ("ovf", "\"ovf\"", false),
+    ("first", "\"first\"", false),
     ("random", "\"random\"", false),
+    ("twos", "\"twos\"", false),
+    ("ewma", "\"ewma\"", false),
     ("hash", "{ hash = \"path\" }", true),
+    ("hash, bounded", "{ hash = \"path\", balance-factor = 1.25 }", true),
     ("mh", "{ mh = \"path\" }", true),
+    ("sh", "{ sh = \"path\" }", true),
+    ("lblc", "{ lblc = \"path\" }", true),
+    ("lblcr", "{ lblcr = \"path\" }", true),
+    ("content", "{ content = \"path\" }", true),
 ];
 
 /// A farm of one pool, `web`, of so many servers without checks: all are up. Weights are 1 to 4.
@@ -69,5 +82,38 @@ fn busy(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(picking, picks, busy);
+/// Among 100 servers, while another core does nothing but choose among the same: far more than it ever does between
+/// requests. With a queue, too, in which nobody waits.
+fn contended(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick among 100, and another core does");
+    for (name, scheduler, keyed) in SCHEDULERS {
+        let farm = farm(scheduler, 100);
+        let pool = farm.snapshot().pool("web").expect("configured").clone();
+        let pick = |number: u64| {
+            let key = keyed.then(|| hash_bytes(&number.to_le_bytes()));
+            black_box(pool.pick(black_box(key), &[]).is_ok())
+        };
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut number = 1 << 40;
+                while !stop.load(Ordering::Relaxed) {
+                    number += 1;
+                    pick(number);
+                }
+            });
+            let mut number = 0_u64;
+            group.bench_function(*name, |bencher| {
+                bencher.iter(|| {
+                    number += 1;
+                    pick(number)
+                });
+            });
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(picking, picks, busy, contended);
 criterion_main!(picking);

@@ -111,6 +111,7 @@ mod tests {
             weight: 2,
             portion: if name == "web3" { 75 } else { 100 },
             drained: false,
+            ejected: false,
             backup: name == "sorry",
             limit: (name == "web1").then_some(100),
             in_flight: 3,

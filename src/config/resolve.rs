@@ -166,8 +166,11 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
             servers: raw.servers.clone(),
             checks: checks.map(spoken).collect(),
             retry: raw.retry.clone(),
+            hedge: raw.hedge,
             most: raw.most,
             queue: raw.queue,
+            outlier: raw.outlier.clone(),
+            slow_start: raw.slow_start,
             timeouts: raw.timeouts.clone(),
             send_proxy: raw.send_proxy,
             tls: raw.tls.clone().map(|tls| PoolTls {
@@ -176,10 +179,35 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
                 ..tls
             }),
             protocol: raw.protocol,
+            affinity: raw.affinity.clone(),
             place: raw.place.clone(),
         }
     };
-    file.pools.iter().map(pool).collect()
+    let pools: Vec<Pool> = file.pools.iter().map(pool).collect();
+    unlike(&pools, faults);
+    pools
+}
+
+/// Pools of one group know a client by the same, or they would never agree on one.
+fn unlike(pools: &[Pool], faults: &mut Vec<Fault>) {
+    let mut groups: BTreeMap<&str, &Pool> = BTreeMap::new();
+    for pool in pools {
+        let Some((affinity, group)) = pool.affinity.as_ref().and_then(|own| Some((own, own.group.as_deref()?))) else {
+            continue;
+        };
+        let first = groups.entry(group).or_insert(pool);
+        let same = first.affinity.as_ref().is_some_and(|other| {
+            (&other.by, other.life, other.entries) == (&affinity.by, affinity.life, affinity.entries)
+        });
+        if !same {
+            let message = format!(
+                "[pool.{}] and [pool.{}] are of the affinity-group \"{group}\", and do not know their clients by the same",
+                first.name, pool.name
+            );
+            let fault = Fault::error("R0125", pool.place.clone(), message).also(first.place.clone(), "the other one");
+            faults.push(fault.help("write the same \"affinity\" in both, or none, which is the client's address"));
+        }
+    }
 }
 
 fn shared_checks(wanted: &[Named], checks: &[NamedCheck], faults: &mut Vec<Fault>) -> Vec<Check> {

@@ -9,11 +9,14 @@
 //! Servers named by a host name are also resolved again and again here; one that never resolved is down.
 
 mod machine;
+mod outlier;
 mod pace;
+mod passive;
 mod probe;
 mod resolve;
 mod run;
 
+pub use passive::run as watch_conduct;
 pub use run::run;
 
 #[cfg(test)]

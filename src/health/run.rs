@@ -250,10 +250,11 @@ impl Asking {
                 Health::Down => warn!(%pool, %server, check, %why, %sent, %heard, "server down"),
             }
         }
-        self.server.judge(health, why, at, evidence);
+        // Before the plan is made that connections to come are counted by.
         if changed && health == Health::Down && self.closes {
             self.server.cut();
         }
+        self.server.judge(health, why, at, evidence);
         changing
     }
 }

@@ -109,12 +109,16 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         servers: servers.iter().map(server).collect(),
         checks,
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
+        outlier: None,
+        slow_start: None,
         timeouts: Timeouts::default(),
         send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
+        affinity: None,
         place: place(),
     };
     Arc::new(Config { pools: vec![pool], ..Config::default() })

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Timeouts;
+use super::affinity::Affinity;
 use super::check::Check;
 use super::fault::Place;
 use super::rule::Key;
@@ -17,11 +19,16 @@ pub struct Pool {
     /// A server is up when all of them are; none: always up.
     pub checks: Vec<Check>,
     pub retry: Retry,
+    pub hedge: Option<Hedge>,
     /// Of all its servers together.
     pub most: Most,
     /// Requests that may wait for a server that is not full; 0: none waits. How long they do is
     /// `timeouts.queue`.
     pub queue: u32,
+    /// Which servers are left alone for a while, by how they answer.
+    pub outlier: Option<Outlier>,
+    /// How long a server that came up takes to get its whole share.
+    pub slow_start: Option<Duration>,
     /// `[timeouts]` with this pool's own laid over them.
     pub timeouts: Timeouts,
     /// Each connection to its servers begins with a PROXY header of this version.
@@ -29,6 +36,8 @@ pub struct Pool {
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    /// How clients are kept at the server they were at.
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 
@@ -40,6 +49,47 @@ impl Pool {
             (own, other) => own.is_none() && other.is_none(),
         };
         sealed && self.protocol == other.protocol && self.send_proxy == other.send_proxy
+    }
+}
+
+/// Which servers are left alone for a while, by how they answer. Shares are in hundredths of a percent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outlier {
+    /// Answers of 500 and above, and failures, in a row.
+    pub consecutive_5xx: Option<u32>,
+    /// Connections that were not made, and answers that did not come or not whole, in a row.
+    pub consecutive_failures: Option<u32>,
+    /// Share of bad answers in a window.
+    pub failure_rate: Option<u32>,
+    /// A mean time so many times that of the pool.
+    pub slower_than: Option<f64>,
+    /// What the two before look at.
+    pub window: Duration,
+    /// Answers in it without which it says nothing.
+    pub least_requests: u32,
+    /// The first time; the second time twice that, and so on up to `eject_for_at_most`.
+    pub eject_for: Duration,
+    pub eject_for_at_most: Duration,
+    /// Share of the pool that may be out.
+    pub eject_at_most: u32,
+    /// Where less than this share of the pool is left, all are used; 0: never.
+    pub panic: u32,
+}
+
+impl Default for Outlier {
+    fn default() -> Outlier {
+        Outlier {
+            consecutive_5xx: None,
+            consecutive_failures: None,
+            failure_rate: None,
+            slower_than: None,
+            window: Duration::from_secs(10),
+            least_requests: 20,
+            eject_for: Duration::from_secs(30),
+            eject_for_at_most: Duration::from_secs(300),
+            eject_at_most: 5_000,
+            panic: 0,
+        }
     }
 }
 
@@ -329,4 +379,19 @@ mod tests {
             assert!(!on.add(wrong), "{wrong}");
         }
     }
+}
+
+/// When a second server is asked as well, because the first is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    pub after: HedgeAfter,
+    /// Of the requests of the last ten seconds, in hundredths of a percent; one a second is always allowed.
+    pub at_most: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Time(Duration),
+    /// As long as so many of a hundred answers take to begin.
+    Percentile(u8),
 }

@@ -144,6 +144,9 @@ pub struct ServerReport {
     pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
+    /// Out for a while because of how it answered.
+    #[serde(default)]
+    pub ejected: bool,
     pub backup: bool,
     pub limit: Option<u32>,
     pub in_flight: u64,
@@ -320,6 +323,7 @@ impl Servers {
             weight: server.weight,
             portion: server.portion,
             drained: server.drained,
+            ejected: server.ejected == Some(true),
             backup: server.backup,
             limit: server.limit,
             in_flight: server.in_flight,

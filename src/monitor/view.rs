@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::affinity::learnt::Finding;
 use crate::state::tallies::Tallies;
-use crate::state::{Change, Farm, Health, LivePool, LiveServer};
+use crate::state::{Change, Farm, Health, LiveAffinity, LivePool, LiveServer};
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -35,6 +36,19 @@ pub struct View {
     pub old: Vec<OldView>,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
+    pub affinities: Vec<AffinityView>,
+}
+
+/// Where clients were: the table of a pool, or of a group of pools.
+#[derive(Debug, Clone)]
+pub struct AffinityView {
+    pub name: Arc<str>,
+    /// Clients that are known.
+    pub entries: usize,
+    /// That it takes when it is full.
+    pub bytes: usize,
+    /// Clients that were forgotten before their time, to make room.
+    pub evicted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,11 +91,15 @@ pub struct PoolView {
     pub number: u32,
     pub name: Arc<str>,
     pub scheduler: &'static str,
+    /// Too few servers are up, so that all are used; `None` where that never is so.
+    pub panics: Option<bool>,
     /// Requests that wait for a server.
     pub waiting: u64,
     /// Retries that were not made for want of budget, where it is bounded.
     pub retries_refused: Option<u64>,
     pub servers: Vec<ServerView>,
+    /// What was found out about its servers' tickets, by their names; empty where nobody asks.
+    pub tickets: Vec<(Arc<str>, Finding)>,
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +119,8 @@ pub struct ServerView {
     pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
+    /// Out for a while because of how it answered; `None` where nobody looks at that.
+    pub ejected: Option<bool>,
     pub backup: bool,
     /// Requests in flight at most.
     pub limit: Option<u32>,
@@ -180,22 +200,32 @@ impl View {
                 })
                 .collect(),
             pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
+            affinities: affinities(farm, now),
         }
     }
 }
 
+fn affinities(farm: &Farm, now: SystemTime) -> Vec<AffinityView> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
+    let tables = farm.affinities().tables(seconds).into_iter();
+    tables.map(|(name, entries, bytes, evicted)| AffinityView { name, entries, bytes, evicted }).collect()
+}
+
 fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
+    let outlier = pool.config().outlier.as_ref();
     PoolView {
         number: pool.id(),
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
         waiting: pool.gate().waiting() as u64,
         retries_refused: pool.config().retry.budget.map(|_| pool.gate().budget().refused()),
-        servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
+        panics: outlier.filter(|outlier| outlier.panic > 0).map(|_| pool.panics()),
+        servers: pool.servers().iter().map(|server| server_view(server, outlier.is_some(), now)).collect(),
+        tickets: pool.affinity().map(LiveAffinity::findings).unwrap_or_default(),
     }
 }
 
-fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
+fn server_view(server: &LiveServer, looked_at: bool, now: SystemTime) -> ServerView {
     let mut standing = server.standing();
     let portion = server.portion();
     let state = match standing.health {
@@ -227,6 +257,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         weight: server.weight(),
         portion,
         drained: server.is_drained(),
+        ejected: looked_at.then(|| server.is_ejected()),
         backup: server.is_backup(),
         limit: server.limit(),
         in_flight: server.in_flight().into(),

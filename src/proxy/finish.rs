@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::access_log::Entry;
 use super::client::Client;
+use super::conduct;
 use super::failure::Side;
 use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
 use super::worker::Worker;
-use crate::state::counters::{NONE, RequestLabels};
+use crate::state::counters::{AffinityResult, NONE, RequestLabels};
 use crate::wire::http1::request::Version;
 
 pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
@@ -28,6 +29,9 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
         let mut counters = worker.counters.borrow_mut();
         counters.request(labels, outcome.status, total, outcome.first_byte);
         counters.bytes(connection.listener, received, sent);
+        if let Some(result) = outcome.affinity {
+            counters.affinity(labels.pool, result);
+        }
         if let Some(rule) = plan.rule {
             counters.rule_hit(&plan.view.snapshot.rule_names, rule);
         }
@@ -37,6 +41,7 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
             counters.rejected(connection.listener, reason);
         }
     }
+    conduct::answered(worker, outcome);
     if let Some(failure) = outcome.failure.as_ref().filter(|failure| failure.kind.side() != Some(Side::Downstream)) {
         tracing::debug!(client = %connection.client.get(), status = outcome.status, failure = failure.kind.word(), "{}", failure.detail);
     }
@@ -85,7 +90,7 @@ fn entry<'a>(
         t_connect: outcome.connect,
         t_header: outcome.first_byte.unwrap_or_default(),
         t_total: total,
-        affinity: None,
+        affinity: outcome.affinity.map(AffinityResult::as_str),
         failure: outcome.failure.as_ref().map(|failure| failure.kind.word()),
         side: outcome.failure.as_ref().map(|failure| failure.kind.side().map_or("reeve", Side::word)),
         referer: some(&plan.seen.referer),

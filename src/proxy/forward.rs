@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::view::ListenerView;
+use crate::affinity::cookie::Edit;
 use crate::model::rule::AuthUrl;
 use crate::route::{self, Auth, Change};
 use crate::tls::Peer;
@@ -23,6 +24,8 @@ pub struct Incoming<'a, 'h> {
     pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
+    /// What is done to its cookies.
+    pub edit: Option<Edit<'a>>,
     /// What clients say of who they are ([`tells_who`]) is passed on to nobody.
     pub hides_who: bool,
 }
@@ -62,12 +65,22 @@ pub fn write(
     let auth = rule.and_then(route::Rule::refined).and_then(|refined| refined.auth.as_ref());
     // A password is for us; of a service we know neither what it looks at nor what it leaves to the server.
     let hides_password = matches!(auth, Some(Auth::Basic(_)));
-    let kept = head.lines().filter(|(field, known)| {
-        keeps(field, *known, trusted, incoming, changes)
-            && !(incoming.hides_who && tells_who(field.name))
-            && !(hides_password && field.is("authorization"))
-    });
-    lines::copy(head.raw, kept.map(|(field, _)| field), out);
+    let kept = || {
+        let lines = head.lines().filter(|(field, known)| {
+            keeps(field, *known, trusted, incoming, changes)
+                && !(incoming.hides_who && tells_who(field.name))
+                && !(hides_password && field.is("authorization"))
+        });
+        lines.map(|(field, _)| field)
+    };
+    match incoming.edit {
+        None => lines::copy(head.raw, kept(), out),
+        Some(edit) => {
+            let edited = |field: &Field<'_>| field.is("cookie") && edit.touches(field.value);
+            lines::copy(head.raw, kept().filter(|field| !edited(field)), out);
+            kept().filter(|field| edited(field)).for_each(|field| edit.write(field.value, out));
+        }
+    }
     for change in changes {
         if let Change::Set { name, value } = change {
             out.extend_from_slice(name.as_bytes());

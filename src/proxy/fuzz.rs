@@ -94,7 +94,7 @@ fn written(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     };
     let mut out = Vec::new();
     let host_at = forward::write(
-        &Incoming { listener: &listener, peer, tls: None, head, routed, hides_who: false },
+        &Incoming { listener: &listener, peer, tls: None, head, routed, edit: None, hides_who: false },
         None,
         None,
         &mut out,

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::bound::Bound;
 use super::channels::{self, Place};
+use super::conduct;
 use super::failure::{Failure, FailureKind};
 use super::retry;
 use super::tuned::Tuned;
@@ -57,11 +59,20 @@ pub struct Tries {
     pub queued: Duration,
     /// Times and tries of the rule's own.
     tuned: Option<Rc<Tuned>>,
+    /// The server that the client was at, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 impl Tries {
-    pub fn of(tuned: Option<Rc<Tuned>>) -> Tries {
-        Tries { tuned, ..Tries::default() }
+    pub fn of(tuned: Option<Rc<Tuned>>, bound: Option<Bound>) -> Tries {
+        Tries { tuned, bound, ..Tries::default() }
+    }
+
+    /// Those of a second server, for a request that is at `server`.
+    pub fn besides(tries: &Tries, server: u32) -> Tries {
+        let mut failed = tries.failed.clone();
+        failed.push(server);
+        Tries { failed, ..Tries::of(tries.tuned.clone(), None) }
     }
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
@@ -119,7 +130,11 @@ pub fn pick(
             Err(no_server(pool, NoServer::Full))
         };
     }
-    let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
+    let lease = match pool.affinity() {
+        None => pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?,
+        Some(_) if pool.gate().waiting() > 0 => return Err(no_server(pool, NoServer::Full)),
+        Some(_) => choose(pool, key, tries, &[])?,
+    };
     Ok(picked(worker, pool, take, tries, lease))
 }
 
@@ -141,17 +156,35 @@ pub fn pick_in_turn(
             let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
             barred.extend(servers.map(|server| server.id()));
         }
-        let avoided: SmallVec<[u32; 8]> = tries.failed.iter().chain(&tries.poor).copied().collect();
-        let lease = match pool.pick_in_turn(key, &avoided, &barred) {
-            Err(_) if !tries.poor.is_empty() => pool.pick_in_turn(key, &tries.failed, &barred),
-            picked => picked,
-        };
-        let lease = lease.map_err(|none| no_server(pool, none))?;
+        let lease = choose(pool, key, tries, &barred)?;
         // Another core may have taken the last connection meanwhile; then it shows.
         if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
             return Ok(picked(worker, pool, take, tries, lease));
         }
     }
+}
+
+/// The server that the client was at, where the pool asks, or the one whose turn it is.
+fn choose(pool: &LivePool, key: Option<u64>, tries: &Tries, barred: &[u32]) -> Result<Lease, Failure> {
+    if tries.poor.is_empty() {
+        return choose_but(pool, key, tries, &tries.failed, barred);
+    }
+    let avoided: SmallVec<[u32; 8]> = tries.failed.iter().chain(&tries.poor).copied().collect();
+    choose_but(pool, key, tries, &avoided, barred).or_else(|_| choose_but(pool, key, tries, &tries.failed, barred))
+}
+
+fn choose_but(
+    pool: &LivePool,
+    key: Option<u64>,
+    tries: &Tries,
+    failed: &[u32],
+    barred: &[u32],
+) -> Result<Lease, Failure> {
+    let chosen = match (&tries.bound, pool.affinity()) {
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, failed, barred)?,
+        _ => pool.pick_in_turn(key, failed, barred),
+    };
+    chosen.map_err(|none| no_server(pool, none))
 }
 
 #[inline]
@@ -233,6 +266,9 @@ pub async fn connect(
         let error = match new(worker, pool, &lease, greeting, take, tries.timeouts(pool), timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
+                if take == Take::Opaque {
+                    conduct::reached(worker, pool, &lease, started.elapsed());
+                }
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
             }
             Err(error) => error,
@@ -252,6 +288,9 @@ pub async fn connect(
             DialError::Other(_) => (FailureKind::Connect, ConnectResult::Error),
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
+        if kind != FailureKind::Shortage {
+            conduct::not_reached(worker, pool, &lease);
+        }
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
         if kind == FailureKind::Shortage || !retry::may(worker, pool, tries, RetryReason::Connect) {
             return Err(failure);

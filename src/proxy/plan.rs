@@ -11,6 +11,7 @@ use super::admit::admit;
 use super::ahead::Wanted;
 use super::ask::Said;
 use super::auth::{self, Gated};
+use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
@@ -115,6 +116,8 @@ pub struct Forward {
     pub tuned: Option<Rc<Tuned>>,
     /// Positions of the pools that get a copy.
     pub mirrors: Box<[usize]>,
+    /// By what its client is known, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 /// A request's body that has been read because a rule asked for it.
@@ -261,7 +264,7 @@ fn decide(
         no_tls: false,
         body: ahead.as_ref().map_or_else(|| body(head.body), |ahead| ahead.body),
     };
-    let incoming = Incoming { listener, peer, tls, head, routed, hides_who: view.has_auth };
+    let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();
     let decided = match (section, ahead) {
         (None, _) => Ok(None),
@@ -274,7 +277,7 @@ fn decide(
     };
     let Some(rule) = rule else {
         return match listener.pool {
-            Some(pool) => forward_to(worker, plan, pool, None, &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, None, &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
         };
     };
@@ -290,17 +293,17 @@ fn decide(
         }
         if let Some(auth) = &refined.auth {
             let gate = auth::gate(worker, auth, &incoming);
-            return gate.before(act(worker, plan, rule, &incoming));
+            return gate.before(act(worker, plan, view, rule, &mut incoming));
         }
     }
-    act(worker, plan, rule, &incoming)
+    act(worker, plan, view, rule, &mut incoming)
 }
 
 /// What the rule says is done.
-fn act(worker: &Worker, plan: &Plan, rule: &route::Rule, incoming: &Incoming<'_, '_>) -> Step {
+fn act<'a>(worker: &Worker, plan: &Plan, view: &'a View, rule: &route::Rule, incoming: &mut Incoming<'a, '_>) -> Step {
     match rule.action() {
         route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-            Some(pool) => forward_to(worker, plan, pool, Some(rule), incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, Some(rule), incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
@@ -324,14 +327,14 @@ fn body(framing: Framing) -> route::Body<'static> {
     }
 }
 
-fn forward_to(
+fn forward_to<'a>(
     worker: &Worker,
     plan: &Plan,
+    view: &'a View,
     pool: usize,
     rule: Option<&route::Rule>,
-    incoming: &Incoming<'_, '_>,
+    incoming: &mut Incoming<'a, '_>,
 ) -> Step {
-    let view = &plan.view;
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
@@ -348,6 +351,11 @@ fn forward_to(
         tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
     }
     let mut head = worker.buffers.text();
+    let mut bound = None;
+    if let Some(affinity) = view.snapshot.pools[pool].affinity() {
+        bound = Some(Bound::of(affinity, incoming, rule, worker.unix_seconds()));
+        incoming.edit = bound::edit(affinity);
+    }
     let host_at = forward::write(incoming, rule, target.as_deref(), &mut head);
     if let Some(target) = target {
         worker.buffers.keep_text(target);
@@ -362,6 +370,7 @@ fn forward_to(
         websocket: incoming.head.websocket,
         tuned,
         mirrors,
+        bound,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 
 use super::answer::{self, Delivery, ForClient, Ready};
+use super::bound::{Bound, SetCookie};
 use super::client::{Respond, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::outcome::Progress;
@@ -24,6 +25,7 @@ use crate::model::Timeouts;
 use crate::net::buffers::SMALL;
 use crate::net::stream::Reader;
 use crate::net::{Buffer, Timer};
+use crate::state::LiveAffinity;
 use crate::wire::http1::request::Version;
 use crate::wire::http1::response::{self, Method, ResponseHead};
 use crate::wire::http1::{ChunkedBody, Framing, Keep, request};
@@ -41,11 +43,15 @@ pub struct Receive<'p, 's, 'c, 'w> {
     pub timer: &'p Timer,
     pub connection: &'p Connection,
     pub from: FromServer<'p, 's>,
+    /// What has been read of the answer already.
+    pub early: Option<Buffer>,
     pub to: &'p mut ToClient<'c, 'w>,
     /// The client's connection ends with this answer, whatever the client wants.
     pub last: bool,
     /// Another server may be asked for a better one.
     pub again: Option<Again<'p>>,
+    /// What binds the client to its server.
+    pub bound: Option<(&'p Bound, &'p LiveAffinity)>,
 }
 
 /// Where an answer comes from.
@@ -58,6 +64,8 @@ pub enum FromServer<'p, 's> {
 /// An answer in HTTP/2: first its heads, then its body.
 pub struct Answer {
     pub heads: ResponseFuture,
+    /// The first of them, where it has been waited for already.
+    pub early: Option<Fields>,
     pub body: Option<RecvStream>,
     /// The error that a stream ended with before it was answered.
     pub error: Option<h2::Error>,
@@ -178,6 +186,10 @@ pub async fn receive(r: &mut Receive<'_, '_, '_, '_>) -> Result<Received, Failur
 
 /// Waits for the server to speak, then reads; no buffer is held while it does not.
 async fn first_bytes(r: &mut Receive<'_, '_, '_, '_>) -> Result<Buffer, Failure> {
+    if let Some(buffer) = r.early.take() {
+        r.progress.heard.set(true);
+        return Ok(buffer);
+    }
     loop {
         let left = time_left(r);
         let FromServer::Http1(from) = &mut r.from else { return Err(timeout()) };
@@ -257,7 +269,9 @@ fn head_of<'a>(
         .map_err(|fault| Failure::new(FailureKind::Response(fault), fault.detail()))
 }
 
-enum Fields {
+/// The head of an answer in HTTP/2.
+#[derive(Debug)]
+pub enum Fields {
     Interim(http::Response<()>),
     Final(http::Response<RecvStream>),
 }
@@ -267,16 +281,14 @@ async fn next_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Fields, Failure>
     loop {
         let left = time_left(r);
         let FromServer::Http2(answer) = &mut r.from else { return Err(timeout()) };
+        if let Some(fields) = answer.early.take() {
+            r.progress.heard.set(true);
+            return Ok(fields);
+        }
         let heads = &mut answer.heads;
-        let next = poll_fn(|cx| {
-            match heads.poll_informational(cx) {
-                Poll::Ready(Some(interim)) => return Poll::Ready(Some(interim.map(Fields::Interim))),
-                Poll::Ready(None) | Poll::Pending => {}
-            }
-            match Pin::new(&mut *heads).poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer.map(Fields::Final))),
-                Poll::Pending => r.to.poll_given_up(cx).map(|()| None),
-            }
+        let next = poll_fn(|cx| match poll_fields(heads, cx) {
+            Poll::Ready(fields) => Poll::Ready(Some(fields)),
+            Poll::Pending => r.to.poll_given_up(cx).map(|()| None),
         });
         match r.timer.wait(left, next).await {
             Ok(Some(Ok(fields))) => {
@@ -297,6 +309,14 @@ async fn next_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Fields, Failure>
     }
 }
 
+/// The next head of an answer.
+pub fn poll_fields(heads: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result<Fields, h2::Error>> {
+    if let Poll::Ready(Some(interim)) = heads.poll_informational(cx) {
+        return Poll::Ready(interim.map(Fields::Interim));
+    }
+    Pin::new(heads).poll(cx).map_ok(Fields::Final)
+}
+
 /// The time for the answer begins when the request is out.
 fn time_left(r: &Receive<'_, '_, '_, '_>) -> Duration {
     let passed = r.progress.sent_at.get().map_or(Duration::ZERO, |at| at.elapsed());
@@ -308,7 +328,8 @@ fn may_take_longer(r: &Receive<'_, '_, '_, '_>) -> bool {
     r.progress.uploading.get() || r.progress.sent_at.get().is_some_and(|at| at.elapsed() < r.timeouts.response)
 }
 
-fn timeout() -> Failure {
+/// The server did not begin its answer in time.
+pub fn timeout() -> Failure {
     Failure::new(FailureKind::ResponseTimeout, "the server did not answer in time")
 }
 
@@ -374,8 +395,9 @@ fn interim(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Ready {
 }
 
 fn switching(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Result<Ready, Failure> {
+    let cookie = cookie(r, head);
     if r.plan.version == Version::Http2 {
-        let (fields, length) = answer::connected_fields(head).ok_or_else(|| {
+        let (fields, length) = answer::connected_fields(head, cookie.as_ref()).ok_or_else(|| {
             let fault = response::ResponseFault::Status;
             Failure::new(FailureKind::Response(fault), "the server's Sec-WebSocket-Accept is not the one")
         })?;
@@ -383,9 +405,15 @@ fn switching(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Result<Rea
         return Ok(Ready::Fields(Box::new(fields)));
     }
     let mut out = r.worker.buffers.text();
-    answer::write_switching(head, &mut out);
+    answer::write_switching(head, cookie.as_ref(), &mut out);
     count_head(r, out.len());
     Ok(Ready::Text(out))
+}
+
+/// What the client is told of where it is.
+fn cookie<'p>(r: &Receive<'p, '_, '_, '_>, head: &ResponseHead<'_>) -> Option<SetCookie<'p>> {
+    let (bound, affinity) = r.bound?;
+    bound.answer(affinity, head, r.connection.tls.get().is_some())
 }
 
 fn count_head(r: &Receive<'_, '_, '_, '_>, length: usize) {
@@ -421,16 +449,16 @@ fn final_head(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Next {
     // body the client still wants to send (RFC 9112 §9.3).
     let keep_alive = r.plan.keep_alive && !r.last && !r.progress.unsent.get() && !r.worker.is_leaving(r.connection);
     let client = ForClient { version: r.plan.version, keep_alive, date: &date };
-    let delivery = answer::delivery(head, client);
+    let (delivery, cookie) = (answer::delivery(head, client), cookie(r, head));
     r.progress.status.set(head.status);
     r.progress.first_byte.set(Some(r.progress.started.elapsed()));
     let ready = if r.plan.version == Version::Http2 {
-        let (fields, length) = answer::final_fields(head, &date);
+        let (fields, length) = answer::final_fields(head, &date, cookie.as_ref());
         count_head(r, length);
         Ready::Fields(Box::new(fields))
     } else {
         let mut out = r.worker.buffers.text();
-        answer::write(head, client, delivery, &mut out);
+        answer::write(head, client, delivery, cookie.as_ref(), &mut out);
         count_head(r, out.len());
         r.progress.until_close.set(head.body == Framing::UntilClose || delivery.dechunk);
         Ready::Text(out)

@@ -9,6 +9,8 @@
 //!
 //! A request that may have reached a server is sent again only when that is safe (RFC 9110 §9.2.2).
 
+mod hedge;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn, ready};
 use std::pin::{Pin, pin};
@@ -21,6 +23,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::announced;
+use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
@@ -100,7 +103,7 @@ pub async fn forward(
     let mut exchange = Exchange {
         worker,
         plan,
-        tries: Tries::of(forward.tuned.clone()),
+        tries: Tries::of(forward.tuned.clone(), forward.bound.take()),
         forward,
         progress,
         pool,
@@ -120,12 +123,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
+    let affinity = tries.bound.as_ref().map(Bound::result);
     let mut outcome = Outcome {
         server: tries.last,
         pool: Some(pool),
         tries: tries.count,
         queued: tries.queued,
         connect,
+        affinity,
         ..Outcome::of(After::Close)
     };
     match result.flatten() {
@@ -219,7 +224,7 @@ impl Exchange<'_> {
         unless_given_up(&mut client.to, ready(Ok(()))).await?;
         loop {
             let key = self.forward.key;
-            let Connected { lease, mut upstream, reused, took } = match self.pick(client, key, take).await? {
+            let Connected { mut lease, mut upstream, reused, took } = match self.pick(client, key, take).await? {
                 Picked::Connected(connected) => connected,
                 Picked::ToDial(lease) => {
                     let reached = Box::pin(self.reach(client.connection, client.timer, take, lease));
@@ -235,8 +240,13 @@ impl Exchange<'_> {
                 self.forward.head.splice(at..at + before, address);
             }
             let asked = self.pool.goes_by_delay().then(Instant::now);
-            let attempted = match &mut upstream {
-                Upstream::Http1(stream) => {
+            let attempted = match (&mut upstream, self.hedge_after()) {
+                (_, Some(after)) => {
+                    let (runner, attempted) = Box::pin(self.race(client, lease, upstream, after)).await;
+                    (lease, upstream) = (runner.lease, runner.upstream);
+                    attempted
+                }
+                (Upstream::Http1(stream), None) => {
                     if self.framed == Framed::Bare && self.plan.body == Framing::Chunked {
                         let done = matches!(self.upload, Upload::Done);
                         upload::frame(self.forward, self.head, done, self.trailers.as_deref());
@@ -246,8 +256,10 @@ impl Exchange<'_> {
                     self.attempt(client, stream).await
                 }
                 // It was put into chunks for a server that has meanwhile learnt another language.
-                Upstream::Http2(_) if self.framed == Framed::Chunks => Err(Failure::server_closed("another protocol")),
-                Upstream::Http2(place) => Box::pin(self.attempt_stream(client, place)).await,
+                (Upstream::Http2(_), None) if self.framed == Framed::Chunks => {
+                    Err(Failure::server_closed("another protocol"))
+                }
+                (Upstream::Http2(place), None) => Box::pin(self.attempt_stream(client, place)).await,
             };
             if let Some(asked) = asked {
                 // One that does not answer is as slow as we have been patient.
@@ -274,7 +286,7 @@ impl Exchange<'_> {
                     return Ok(Ran::Switched(Box::new(Switched {
                         lease,
                         pool: self.pool.clone(),
-                        tries: Tries::of(self.forward.tuned.clone()),
+                        tries: Tries::of(self.forward.tuned.clone(), None),
                         stream,
                         from_server,
                     })));
@@ -430,9 +442,11 @@ impl Exchange<'_> {
             timer: client.timer,
             connection: client.connection,
             from: FromServer::Http1(&mut from_server),
+            early: None,
             to: &mut client.to,
             last,
             again,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
@@ -492,7 +506,7 @@ impl Exchange<'_> {
         if let Some(mirror) = mirror.filter(|mirror| done || mirror.is_too_large()) {
             mirror.send(worker);
         }
-        let mut answer = Answer { heads, body: None, error: None };
+        let mut answer = Answer { heads, early: None, body: None, error: None };
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
             worker,
@@ -503,9 +517,11 @@ impl Exchange<'_> {
             timer: client.timer,
             connection: client.connection,
             from: FromServer::Http2(&mut answer),
+            early: None,
             to: &mut client.to,
             last,
             again,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
             receive::receive(&mut receive).await

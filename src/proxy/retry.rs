@@ -41,8 +41,14 @@ fn wanted(retry: &Retry, reason: RetryReason) -> bool {
         RetryReason::Reset => retry.on.reset,
         RetryReason::Timeout => retry.on.timeout,
         RetryReason::Status => retry.on.has_statuses(),
-        RetryReason::StaleConnection => true,
+        RetryReason::StaleConnection | RetryReason::Hedge => true,
     }
+}
+
+/// Whether another server may be asked as well, for one that is slow: within the pool's share for that, and its budget.
+pub fn may_hedge(worker: &Worker, pool: &LivePool, tries: &Tries) -> bool {
+    let now = worker.lately();
+    pool.take_hedge(now) && tries.retry(pool).budget.is_none_or(|share| pool.take_retry(share, now))
 }
 
 /// What a request may do with an answer that its pool or rule would rather have from another server. All of the request is still

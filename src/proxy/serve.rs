@@ -166,7 +166,7 @@ async fn pass_on(
     let date = worker.date();
     let to = ForClient { version: plan.version, keep_alive, date: &date };
     let mut out = worker.buffers.text();
-    answer::write(&head, to, Delivery { keep_alive, dechunk: false }, &mut out);
+    answer::write(&head, to, Delivery { keep_alive, dechunk: false }, None, &mut out);
     let body = if plan.head_only { &[][..] } else { &said.body };
     out.extend_from_slice(body);
     deliver(worker, client, plan, out, body.len(), head.status, keep_alive, progress).await

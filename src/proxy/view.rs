@@ -8,7 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::tuned::TunedPools;
+use crate::model::affinity::By;
 use crate::model::listener::{AcceptProxy, Protocol};
+use crate::model::pool::Pool;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
 use crate::state::secured::ServerSlot;
@@ -26,6 +28,8 @@ pub struct View {
     pub announces: bool,
     /// Some rule asks who somebody is: nobody but us says it to servers.
     pub has_auth: bool,
+    /// Some pool knows its clients by the TLS sessions that end here.
+    pub watches_sessions: bool,
     /// For rules that have times and tries of their own.
     pub tuned: TunedPools,
 }
@@ -80,7 +84,10 @@ impl View {
         let keys = config.pools.iter().map(|pool| pool.scheduler.key().cloned()).collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
         let has_auth = snapshot.tables.iter().any(|table| table.has_auth());
-        View { listeners, addresses, keys, announces, has_auth, tuned: TunedPools::default(), snapshot }
+        let by_sessions = |pool: &Pool| matches!(&pool.affinity, Some(own) if matches!(own.by, By::TlsSession(_)));
+        let watches_sessions = config.pools.iter().any(by_sessions);
+        let tuned = TunedPools::default();
+        View { listeners, addresses, keys, announces, has_auth, watches_sessions, tuned, snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
@@ -110,6 +117,7 @@ impl View {
             keys: Vec::new(),
             announces: false,
             has_auth: false,
+            watches_sessions: false,
             tuned,
         }
     }

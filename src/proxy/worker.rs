@@ -28,7 +28,7 @@ use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
 use crate::state::counters::Counters;
-use crate::state::{Farm, LivePool, SnapshotCache};
+use crate::state::{Farm, SnapshotCache};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -190,6 +190,11 @@ impl Worker {
         }
     }
 
+    /// Seconds since 1970 (UTC), at most a [`TICK`] ago.
+    pub(super) fn unix_seconds(&self) -> u32 {
+        (self.calendar.get() / 1000) as u32
+    }
+
     /// The time as HTTP writes it, at most a second old.
     pub(super) fn date(&self) -> Rc<str> {
         self.date.borrow().clone()
@@ -278,8 +283,7 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
-            let bounded = |pool: &&Arc<LivePool>| pool.config().retry.budget.is_some();
-            view.snapshot.pools.iter().filter(bounded).for_each(|pool| pool.note_picks(now));
+            view.snapshot.pools.iter().for_each(|pool| pool.note_picks(now));
             let (ways, cuts) = snapshot::ways(&view);
             self.tunnels.look(cuts);
             let way = |server: u32| ways.get(server as usize).copied().flatten();

@@ -14,7 +14,9 @@ use std::time::Instant;
 /// Seconds that are looked back on.
 const WINDOW: u32 = 10;
 /// Retries in that time that are always allowed, 3 a second: a share of few requests would be none.
-const LEAST: u64 = 3 * WINDOW as u64;
+pub(super) const RETRIES: u64 = 3 * WINDOW as u64;
+/// The same of requests for which a second server is asked.
+pub(super) const HEDGES: u64 = WINDOW as u64;
 const SLOTS: usize = WINDOW as usize + 1;
 
 #[derive(Debug)]
@@ -45,8 +47,9 @@ impl Budget {
         self.second(self.number(now), picks);
     }
 
-    /// Takes a retry out of the budget, of `share` hundredths of a percent of the requests; false where it is used up.
-    pub(super) fn take(&self, share: u32, picks: u64, now: Instant) -> bool {
+    /// Takes a retry out of the budget, of `share` hundredths of a percent of the requests and `least` anyway; false
+    /// where it is used up.
+    pub(super) fn take(&self, share: u32, least: u64, picks: u64, now: Instant) -> bool {
         let number = self.number(now);
         let current = self.second(number, picks);
         let (mut retries, mut first) = (0, picks);
@@ -59,7 +62,7 @@ impl Budget {
         }
         let requests = (picks - first).saturating_sub(retries);
         let allowed = (u128::from(requests) * u128::from(share) / 10_000) as u64;
-        let some = retries < allowed.max(LEAST);
+        let some = retries < allowed.max(least);
         let count = if some { &current.retries } else { &self.refused };
         count.fetch_add(1, Relaxed);
         some
@@ -99,7 +102,7 @@ mod tests {
 
     /// How many of `tries` retries are allowed; each of these is one more pick.
     fn taken(budget: &Budget, share: u32, picks: u64, now: Instant, tries: u32) -> u64 {
-        (0..tries).fold(0, |taken, _| taken + u64::from(budget.take(share, picks + taken, now)))
+        (0..tries).fold(0, |taken, _| taken + u64::from(budget.take(share, RETRIES, picks + taken, now)))
     }
 
     #[test]

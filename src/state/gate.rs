@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::budget::Budget;
+use super::pace::Pace;
 
 #[derive(Debug, Default)]
 pub struct Gate {
@@ -32,6 +33,8 @@ pub struct Gate {
     connections: Count,
     line: Mutex<Line>,
     budget: Budget,
+    hedges: Budget,
+    pace: Pace,
 }
 
 /// Read by every request, and written only where some wait.
@@ -153,6 +156,16 @@ impl Gate {
     /// Requests that are tried again.
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Requests for which a second server is asked.
+    pub(super) fn hedges(&self) -> &Budget {
+        &self.hedges
+    }
+
+    /// How soon answers begin.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {

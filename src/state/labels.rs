@@ -139,6 +139,26 @@ labels! {
 }
 
 labels! {
+    /// What affinity came to, for one request or connection.
+    AffinityResult {
+        /// The client showed nothing by which it could be known.
+        Unknown = "none",
+        /// It is at the server that it was at.
+        Hit = "hit",
+        /// It is known from now on.
+        New = "new",
+        /// Its server could not be had: it is at another one from now on.
+        Moved = "moved",
+        /// Its server is full: this once another one serves.
+        Elsewhere = "elsewhere",
+        /// Its server cannot be had, and no other one is to serve.
+        Refused = "refused",
+        /// It showed a cookie that was not made here; it counts as new.
+        Forged = "forged",
+    }
+}
+
+labels! {
     /// Why a request was tried once more.
     RetryReason {
         /// No connection could be made; another server was asked.
@@ -153,5 +173,14 @@ labels! {
         Timeout = "timeout",
         /// It answered with a status for which another server is asked.
         Status = "status",
+        /// A server was slow to answer; another one was asked as well.
+        Hedge = "hedge",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the enum is made by a macro that all labels share")]
+impl Default for AffinityResult {
+    fn default() -> AffinityResult {
+        AffinityResult::Unknown
     }
 }

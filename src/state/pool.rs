@@ -7,18 +7,21 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::affinity::LiveAffinity;
+use super::budget::{HEDGES, RETRIES};
+use super::conduct::Came;
 use super::delay::millis;
 use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
 use crate::balance::{Balancer, Share, View};
-use crate::model::pool::{Most, Pool, Scheduler};
+use crate::model::pool::{Hedge, HedgeAfter, Most, Pool, Scheduler};
 
 /// The live twin of a configured pool. Made anew by every reload; its servers stay.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub struct LivePool {
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
     tls: Option<ClientSlot>,
+    affinity: Option<LiveAffinity>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
     gate: Arc<Gate>,
@@ -38,6 +42,8 @@ pub struct LivePool {
     /// Held while a plan is made and put in place, so that an older one never replaces a newer one.
     planning: Mutex<()>,
     position: Position,
+    /// Too few servers are up: all are used.
+    panics: AtomicBool,
 }
 
 /// How many picks were made: the scheduler's position. All cores write it, so it has its own cache line.
@@ -54,6 +60,18 @@ pub enum NoServer {
     Full,
 }
 
+/// Why a client does not get the server that it was at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    Down,
+    /// It has as many requests as it may.
+    Full,
+    /// This request was there already.
+    Tried,
+    /// It is a backup, and others are up.
+    Backup,
+}
+
 impl LivePool {
     /// `before` is the pool's former twin, whose position goes on; `manner` a number that no pool has had.
     pub(super) fn new(
@@ -61,6 +79,7 @@ impl LivePool {
         config: Pool,
         servers: Vec<Arc<LiveServer>>,
         tls: Option<ClientSlot>,
+        affinity: Option<LiveAffinity>,
         before: Option<&LivePool>,
         manner: u32,
         gate: Arc<Gate>,
@@ -80,9 +99,11 @@ impl LivePool {
             plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.plan.load_full())),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
+            panics: AtomicBool::new(false),
             config,
             servers,
             tls,
+            affinity,
             manner,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
@@ -129,6 +150,57 @@ impl LivePool {
         self.pick_in_turn(key, tried, &[])
     }
 
+    /// Where its clients were; `None` where nobody asks.
+    pub fn affinity(&self) -> Option<&LiveAffinity> {
+        self.affinity.as_ref()
+    }
+
+    /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
+    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
+    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn lease(&self, server: u32, tried: &[u32], barred: &[u32]) -> Result<Lease, Unfit> {
+        let plan = self.plan.load();
+        let Some((address, way)) = plan.reachable.get(server as usize).copied().flatten() else {
+            return Err(Unfit::Down);
+        };
+        let server = &self.servers[server as usize];
+        if tried.contains(&server.id()) {
+            return Err(Unfit::Tried);
+        }
+        if server.is_backup() && !plan.primary.entries.is_empty() {
+            return Err(Unfit::Backup);
+        }
+        if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+            return Err(Unfit::Full);
+        }
+        let in_pool = self.most.is_some();
+        if !server.enter() {
+            if in_pool {
+                self.leave_unserved();
+            }
+            return Err(Unfit::Full);
+        }
+        let cuts = server.cuts();
+        Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
+    }
+
+    /// Counts a request out of the pool that no server has taken.
+    fn leave_unserved(&self) {
+        self.gate.requests().leave();
+        // Who was refused for its sake may wait.
+        if self.gate.is_waited_at() {
+            self.gate.call();
+        }
+    }
+
+    /// The position of a server among [`LivePool::servers`].
+    pub fn position_of(&self, server: &Arc<LiveServer>) -> Option<u32> {
+        self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
@@ -162,13 +234,7 @@ impl LivePool {
         let mut chosen = self.choose(key, tried, barred);
         match &mut chosen {
             Ok(lease) => lease.in_pool = true,
-            Err(_) => {
-                self.gate.requests().leave();
-                // Who was refused for its sake may wait.
-                if self.gate.is_waited_at() {
-                    self.gate.call();
-                }
-            }
+            Err(_) => self.leave_unserved(),
         }
         chosen
     }
@@ -195,6 +261,18 @@ impl LivePool {
         self.counts_connections
     }
 
+    /// Too few servers are up, so that all are used.
+    pub fn panics(&self) -> bool {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Counts what came of asking a server, where the pool looks at that. Whether the server has to be looked at now.
+    #[inline]
+    pub fn counts(&self, server: &LiveServer, came: Came) -> bool {
+        let Some(outlier) = &self.config.outlier else { return false };
+        server.conduct().count(came).is_some_and(|rows| rows.too_many(outlier))
+    }
+
     /// How many picks were made.
     pub fn position(&self) -> u64 {
         self.position.0.load(Ordering::Relaxed)
@@ -204,27 +282,70 @@ impl LivePool {
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
         self.gate.budget().forget();
+        self.gate.hedges().forget();
     }
 
     /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
     /// last ten seconds); if so, it is counted.
     pub fn take_retry(&self, share: u32, now: Instant) -> bool {
-        self.gate.budget().take(share, self.position(), now)
+        self.gate.budget().take(share, RETRIES, self.position(), now)
     }
 
-    /// To be called once a second by each worker, for pools that bound their retries.
+    /// To be called once a second by each worker.
     pub fn note_picks(&self, now: Instant) {
-        self.gate.budget().note(self.position(), now);
+        if self.config.retry.budget.is_some() {
+            self.gate.budget().note(self.position(), now);
+        }
+        if self.config.hedge.is_some() {
+            self.gate.hedges().note(self.position(), now);
+        }
+    }
+
+    /// After what time without an answer a second server is to be asked; `None`: never, or it is not known yet.
+    pub fn hedge_after(&self) -> Option<Duration> {
+        match self.config.hedge?.after {
+            HedgeAfter::Time(after) => Some(after),
+            HedgeAfter::Percentile(_) => self.gate.pace().get(),
+        }
+    }
+
+    /// An answer has begun, so long after its request was sent.
+    pub fn answered(&self, took: Duration) {
+        if let Some(Hedge { after: HedgeAfter::Percentile(percentile), .. }) = self.config.hedge {
+            self.gate.pace().add(took, percentile);
+        }
+    }
+
+    /// Whether a second server may be asked as far as the pool's share goes; if so, it is counted.
+    pub fn take_hedge(&self, now: Instant) -> bool {
+        let take = |hedge: Hedge| self.gate.hedges().take(hedge.at_most, HEDGES, self.position(), now);
+        self.config.hedge.is_some_and(take)
     }
 
     /// Makes the plan anew from what the servers are now.
-    pub(super) fn plan_again(&self) {
+    pub fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
-        let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
+        let entries = |health| self.servers.iter().filter_map(move |server| Entry::of(server, health));
+        let (backup, mut primary): (Vec<_>, Vec<_>) = entries(Some(Health::Up)).partition(Entry::is_backup);
+        let panic = self.config.outlier.as_ref().map_or(0, |outlier| outlier.panic as usize);
+        if panic > 0 {
+            // Those that are down are better than none for most.
+            let all: Vec<_> = entries(None).filter(|entry| !entry.is_backup()).collect();
+            let panics = primary.len() * 10_000 < panic * all.len();
+            self.panics.store(panics, Ordering::Relaxed);
+            if panics {
+                primary = all;
+            }
+        }
         let before = self.plan.load();
         let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
-        let plan = Plan { primary: tier(primary, &before.primary), backup: tier(backup, &before.backup) };
-        self.plan.store(Arc::new(plan));
+        let reachable = |server: &Arc<LiveServer>| {
+            let up = server.health() == Health::Up;
+            Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
+        };
+        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
+        self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();
     }
 }
@@ -233,12 +354,14 @@ impl LivePool {
 struct Plan {
     primary: Tier,
     backup: Tier,
+    /// Server by server, with affinity: where those are that are up, drained ones too.
+    reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
         let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
-        Plan { primary: nobody(), backup: nobody() }
+        Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
     }
 }
 
@@ -261,12 +384,18 @@ struct Entry {
 }
 
 impl Entry {
-    /// `None` for a server that takes no new request.
-    fn of(server: &Arc<LiveServer>) -> Option<Entry> {
+    /// `None` for a server that takes no new request, or is not of this health.
+    fn of(server: &Arc<LiveServer>, health: Option<Health>) -> Option<Entry> {
         let (address, weight) = (server.address()?, server.weight());
         let (way, portion) = (server.way()?, server.portion());
-        let eligible = server.health() == Health::Up && weight > 0 && portion > 0;
+        let eligible = health.is_none_or(|health| server.health() == health) && weight > 0 && portion > 0;
         eligible.then(|| Entry { server: Arc::clone(server), address, way, weight, portion })
+    }
+}
+
+impl Entry {
+    fn is_backup(&self) -> bool {
+        self.server.is_backup()
     }
 }
 
@@ -300,12 +429,11 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
-                let cuts = entry.server.cuts();
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
                     address: entry.address,
                     way: entry.way,
-                    cuts,
+                    cuts: entry.server.cuts(),
                     in_pool: false,
                     seat: Cell::new(None),
                 });

@@ -7,15 +7,17 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::{Change, Changes, Evidence};
+use super::conduct::Conduct;
 use super::delay::{Delay, millis};
+use super::ejected::{Bench, Rise};
 use super::gate::{Count, Gate};
 use super::pool::LivePool;
 use crate::balance;
 use crate::model::check::{Probe, Start};
-use crate::model::pool::{Address, Pool, Server};
+use crate::model::pool::{Address, Outlier, Pool, Server};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
@@ -76,6 +78,7 @@ pub struct LiveServer {
     way: AtomicU32,
     /// How often its connections were to be closed at once.
     cuts: AtomicU32,
+    conduct: Conduct,
     slow: Mutex<Slow>,
 }
 
@@ -101,6 +104,11 @@ struct Slow {
     starts_down: bool,
     /// What it says of itself.
     advice: Advice,
+    bench: Bench,
+    /// It came up lately.
+    rise: Option<Rise>,
+    /// How long it then takes to get its whole share.
+    slow_start: Option<Duration>,
     changes: Changes,
     /// Since when it is drained, or is not any more.
     drained_since: SystemTime,
@@ -133,6 +141,7 @@ impl LiveServer {
             drained: AtomicBool::new(false),
             way: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
+            conduct: Conduct::default(),
             slow: Mutex::new(Slow {
                 configured: server.address.clone(),
                 address,
@@ -142,6 +151,9 @@ impl LiveServer {
                 last_probe: None,
                 starts_down: false,
                 advice: Advice::default(),
+                bench: Bench::default(),
+                rise: None,
+                slow_start: None,
                 changes: Changes::default(),
                 drained_since: now,
                 manner: None,
@@ -152,7 +164,8 @@ impl LiveServer {
 
     /// Takes over what the file says now. The caller rebuilds the pool's plan afterwards.
     pub(super) fn configure(&self, server: &Server, of: &Pool, manner: u32, pool: &Weak<LivePool>) {
-        let checked = !of.checks.is_empty();
+        let checks = &of.checks;
+        let checked = !checks.is_empty();
         self.limit.store(server.most.in_flight(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.most_in_use.store(server.most.in_use(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.weight.store(server.weight, Ordering::Relaxed);
@@ -161,6 +174,10 @@ impl LiveServer {
         slow.pool = Weak::clone(pool);
         let elsewhere = slow.configured != server.address;
         let before = slow.manner.replace(manner);
+        slow.slow_start = of.slow_start;
+        if of.outlier.is_none() {
+            slow.bench = Bench::default();
+        }
         slow.starts_down = of.checks.iter().any(|check| check.start == Start::Down);
         if elsewhere || before.is_some_and(|before| before != manner) {
             self.way.fetch_add(1, Ordering::Relaxed);
@@ -171,6 +188,8 @@ impl LiveServer {
             slow.address = first_address(&server.address);
             slow.address_since = SystemTime::now();
             slow.changes.note("moved", format!("its address is {} now", server.address));
+            (slow.bench, slow.rise) = (Bench::default(), None);
+            self.conduct.forget();
             slow.forget();
         }
         if !checked && (slow.checked || slow.standing.why != NO_CHECK) {
@@ -241,7 +260,12 @@ impl LiveServer {
         (!self.is_drained()).then(|| self.way.load(Ordering::Relaxed))
     }
 
-    /// Taken out of service by hand: it gets no new request.
+    /// As [`LiveServer::way`], for clients that stay with a drained server.
+    pub(super) fn way_of_its_clients(&self) -> Way {
+        self.way.load(Ordering::Relaxed)
+    }
+
+    /// Taken out of service by hand: it gets no new client.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
     }
@@ -343,7 +367,12 @@ impl LiveServer {
     pub fn standing(&self) -> Standing {
         let slow = self.slow();
         match &slow.address {
-            Ok(_) => slow.standing.clone(),
+            Ok(_) => match slow.bench.why() {
+                Some((why, since)) if slow.standing.health == Health::Up => {
+                    Standing { health: Health::Down, why: why.to_owned(), since }
+                }
+                _ => slow.standing.clone(),
+            },
             Err(why) => Standing { health: Health::Down, why: why.clone(), since: slow.address_since },
         }
     }
@@ -368,6 +397,9 @@ impl LiveServer {
         if !slow.checked || slow.standing.health != health {
             let (what, why) = (health.word().to_owned(), why.clone());
             slow.changes.add(Change { at, what, why, evidence: evidence() });
+        }
+        if slow.checked && slow.standing.health == Health::Down && health == Health::Up {
+            slow.begin_to_rise();
         }
         slow.checked = true;
         slow.standing.health = health;
@@ -405,10 +437,59 @@ impl LiveServer {
         true
     }
 
-    /// How much of its weight it has now, in percent. Takes a lock.
+    /// How much of its weight it has now, in percent: what its agent wants, and less while it has come up lately. Takes a
+    /// lock.
     pub fn portion(&self) -> u32 {
         let slow = self.slow();
-        if slow.advice.drain { 0 } else { slow.advice.share }
+        let share = if slow.advice.drain { 0 } else { slow.advice.share };
+        match slow.rise {
+            Some(rise) if share > 0 => (share * rise.portion(Instant::now()) / 100).max(1),
+            _ => share,
+        }
+    }
+
+    /// How it has answered lately.
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// It is out for a while because of how it answered. Takes a lock.
+    pub fn is_ejected(&self) -> bool {
+        self.slow().bench.is_out()
+    }
+
+    /// Takes it out for a while: for how long. The caller has the pool's plan made anew.
+    pub fn eject(&self, why: &str, outlier: &Outlier, now: Instant) -> Duration {
+        let mut slow = self.slow();
+        let time = slow.bench.eject(why, outlier, now);
+        let why = slow.bench.why().map(|(why, _)| why.to_owned()).unwrap_or_default();
+        slow.changes.note("ejected", why);
+        self.settle(&slow);
+        time
+    }
+
+    /// Brings it back when its time is over, with nothing held against it. Whether it was; the caller then has the
+    /// pool's plan made anew.
+    pub fn release(&self, now: Instant) -> bool {
+        let mut slow = self.slow();
+        let released = slow.bench.release(now);
+        if released {
+            self.conduct.forget();
+            slow.begin_to_rise();
+            slow.changes.note("returned", "its time out is over");
+            self.settle(&slow);
+        }
+        released
+    }
+
+    /// Whether its share is still growing, or has just become whole: the pool's plan is then to be made anew.
+    pub fn rises(&self, now: Instant) -> bool {
+        let mut slow = self.slow();
+        let Some(rise) = slow.rise else { return false };
+        if rise.portion(now) >= 100 {
+            slow.rise = None;
+        }
+        true
     }
 
     /// What it says of itself, by an agent. Takes a lock.
@@ -484,7 +565,7 @@ impl LiveServer {
     }
 
     fn settle(&self, slow: &Slow) -> bool {
-        let up = slow.address.is_ok() && slow.standing.health == Health::Up;
+        let up = slow.address.is_ok() && slow.standing.health == Health::Up && !slow.bench.is_out();
         self.up.swap(up, Ordering::Relaxed) != up
     }
 
@@ -509,6 +590,10 @@ fn plan(slow: MutexGuard<'_, Slow>) {
 }
 
 impl Slow {
+    fn begin_to_rise(&mut self) {
+        self.rise = self.slow_start.map(|whole| Rise::new(whole, Instant::now()));
+    }
+
     /// Nothing is known any more; checks will tell.
     fn forget(&mut self) {
         self.forget_for(NOT_CHECKED);

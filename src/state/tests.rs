@@ -9,7 +9,7 @@ use super::*;
 use crate::balance::mix;
 use crate::model::check::{Check, Probe};
 use crate::model::fault::Place;
-use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Outlier, Pool, Retry, Scheduler, Server};
 use crate::model::rule::Key;
 use crate::model::{Config, Timeouts};
 
@@ -31,12 +31,16 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         servers,
         checks: Vec::new(),
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
+        outlier: None,
+        slow_start: None,
         timeouts: Timeouts::default(),
         send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
+        affinity: None,
         place: Place::file("test"),
     }
 }
@@ -85,6 +89,42 @@ fn down_servers_are_never_chosen() {
     assert_eq!(picked(pool.pick(None, &[])), Err(NoServer::Down));
     up(&pool.servers()[2]);
     assert_eq!(picked(pool.pick(None, &[])), Ok("s3".into()));
+}
+
+#[test]
+fn a_share_counts_with_every_scheduler_by_load_or_turn() {
+    for scheduler in [Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc] {
+        let (_farm, pool) = farm(scheduler, three());
+        assert!(pool.servers()[0].advise(Some(25), None, "busy"));
+        let picks: Vec<_> = (0..90).map(|_| picked(pool.pick(None, &[])).unwrap()).collect();
+        let first = picks.iter().filter(|name| *name == "s1").count();
+        assert!((9..=11).contains(&first), "{first} of 90");
+        assert!(pool.servers()[0].advise(None, Some(true), ""));
+        assert!((0..30).all(|_| picked(pool.pick(None, &[])) != Ok("s1".into())));
+        assert!(pool.servers()[0].advise(Some(100), Some(false), "") && !pool.servers()[0].advise(Some(100), None, ""));
+        assert!((0..9).any(|_| picked(pool.pick(None, &[])) == Ok("s1".into())));
+    }
+}
+
+#[test]
+fn few_that_are_up_are_not_left_alone_with_the_work() {
+    let mut config = (*config(pool(Scheduler::Rr, three()))).clone();
+    config.pools[0].outlier = Some(Outlier { panic: 5_000, ..Outlier::default() });
+    let farm = Farm::new(Arc::new(config), Vec::new());
+    let pool = Arc::clone(&farm.snapshot().pools[0]);
+    let used =
+        || (0..30).filter_map(|_| picked(pool.pick(None, &[])).ok()).collect::<std::collections::BTreeSet<_>>().len();
+    down(&pool.servers()[0]);
+    assert_eq!((used(), pool.panics()), (2, false), "two of three are enough");
+    let outlier = Outlier { eject_for: std::time::Duration::ZERO, ..Outlier::default() };
+    let now = std::time::Instant::now();
+    pool.servers()[1].eject("bad answers", &outlier, now);
+    pool.plan_again();
+    assert_eq!((used(), pool.panics()), (3, true));
+    assert!(pool.servers()[1].standing().why.starts_with("ejected"));
+    assert!(pool.servers()[1].release(now));
+    pool.plan_again();
+    assert_eq!((used(), pool.panics()), (2, false));
 }
 
 #[test]

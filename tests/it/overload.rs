@@ -2,16 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::Receiver;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use crate::farm::h2::Session;
 use crate::farm::h2_origin::H2Origin;
 use crate::farm::ports::Port;
-use crate::farm::raw::{accepting, exactly, line};
+use crate::farm::raw::{accepting, exactly, line, serve};
 use crate::farm::reeve::pool;
-use crate::farm::{Answer, Client, Origin, Reeve, among_others, get, until};
+use crate::farm::{Answer, Client, Origin, Reeve, alone, among_others, get, observe, until};
 
 /// A server that serves when the test says so.
 struct Turnstile {
@@ -334,4 +336,81 @@ tcp
     assert_eq!(first.join().expect("an answer").status, 502);
     let ended = |line: &serde_json::Value| line["failure"] == "idle" && line["rule"] == "site.rules:all";
     until("the line of the raw connection", || reeve.log().iter().any(ended).then_some(()));
+}
+
+/// Requests at once that the server of the next test is made for, and how long each of so many takes.
+const CAPACITY: usize = 4;
+const SERVICE: Duration = Duration::from_millis(20);
+
+/// A server that works on `CAPACITY` requests at once, and gets slower the more there are beyond: with `c` of them each
+/// takes `(c / CAPACITY)^2` times as long, as when memory, locks or caches are short. So twice as many at once are half as
+/// many served.
+fn bounded_server() -> String {
+    let inside = Arc::new(AtomicUsize::new(0));
+    serve(move |mut stream| {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0; 1];
+                match stream.read(&mut byte) {
+                    Ok(1) => head.push(byte[0]),
+                    _ => return,
+                }
+            }
+            let crowd = (inside.fetch_add(1, Ordering::SeqCst) + 1).max(CAPACITY) as f64 / CAPACITY as f64;
+            // The server's work: nobody says anything in this time.
+            let (_nobody, says) = channel::<()>();
+            let _ = says.recv_timeout(SERVICE.mul_f64(crowd * crowd));
+            inside.fetch_sub(1, Ordering::SeqCst);
+            if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// How many requests are answered by 200 while so many clients ask one after the other, and the longest wait for one.
+fn served(reeve: &Reeve, clients: usize, time: Duration) -> (usize, Duration) {
+    let (stop, total) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let longest = std::thread::scope(|scope| {
+        let ask = || {
+            let mut client = Client::connect(&reeve.address());
+            let mut longest = Duration::ZERO;
+            while !stop.load(Ordering::SeqCst) {
+                let since = Instant::now();
+                let answer = client.request("GET", "/", &[("Host", "a.example")]).expect("an answer");
+                if answer.status == 200 && !stop.load(Ordering::SeqCst) {
+                    total.fetch_add(1, Ordering::SeqCst);
+                    longest = longest.max(since.elapsed());
+                }
+            }
+            longest
+        };
+        let clients: Vec<_> = (0..clients).map(|_| scope.spawn(ask)).collect();
+        observe(time, "clients that ask", || true);
+        stop.store(true, Ordering::SeqCst);
+        clients.into_iter().map(|client| client.join().expect("a client")).max().unwrap_or_default()
+    });
+    (total.load(Ordering::SeqCst), longest)
+}
+
+#[test]
+fn with_a_queue_a_crowd_is_served_as_fast_as_the_server_can() {
+    let _turn = alone();
+    let config = |bounds: &str| {
+        format!("[pool.web]\n{bounds}\nservers = [{{ name = \"one\", address = \"{}\" }}]\n", bounded_server())
+    };
+    let queue = format!("max-requests = {CAPACITY}\nqueue = {{ limit = 100, timeout = \"2s\" }}");
+    let with = Reeve::start("crowd-queue", &config(&queue), PRIORITIES);
+    let without = Reeve::start("crowd", &config(""), PRIORITIES);
+    let time = Duration::from_millis(1500);
+    let (queued, longest) = served(&with, 24, time);
+    let (crowded, _) = served(&without, 24, time);
+    let capacity = CAPACITY as f64 * time.as_secs_f64() / SERVICE.as_secs_f64();
+    eprintln!("with a queue {queued}, without {crowded}, of {capacity} that can be served; longest {longest:?}");
+    // Six times the crowd: without a queue about a sixth is served. Sleeps are as exact as the machine is free.
+    assert!(queued as f64 > 0.7 * capacity, "{queued} of {capacity}");
+    assert!(queued > 2 * crowded, "{queued} and {crowded}");
+    // Twenty wait for four places: five turns of the server, and some room.
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
 }

@@ -5,9 +5,11 @@
 //! together.
 
 mod address;
+mod affinity;
 mod check;
 mod layer4;
 mod listen;
+mod outlier;
 mod pool;
 mod probe;
 mod process;

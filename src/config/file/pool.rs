@@ -1,12 +1,16 @@
 //! `[pool.NAME]`: servers that serve the same thing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
 use super::walk::{Fields, Walk};
-use super::{scheduler, server, settings, table_place, tls, unbuilt};
-use crate::model::pool::{Most, Occasions, Protocol, ProxyVersion, Retry, Scheduler, Server};
+use super::{affinity, outlier, scheduler, server, settings, table_place, tls};
+use crate::model::affinity::Affinity;
+use crate::model::pool::{
+    Hedge, HedgeAfter, Most, Occasions, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server,
+};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -17,13 +21,17 @@ pub struct Pool {
     pub servers: Vec<Server>,
     pub checks: Checks,
     pub retry: Retry,
+    pub hedge: Option<Hedge>,
     pub most: Most,
     /// As in [`crate::model::pool::Pool`].
     pub queue: u32,
+    pub outlier: Option<Outlier>,
+    pub slow_start: Option<Duration>,
     pub timeouts: Timeouts,
     pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 
@@ -31,6 +39,9 @@ const PROTOCOLS: [&str; 4] = ["http1", "h2c", "h2", "auto"];
 /// Places in a queue that does not say how many: more requests than that are not served in the five seconds that
 /// they wait, unless a pool serves more than two hundred a second, and each holds some KiB.
 const QUEUE: u32 = 1000;
+/// The share of requests for which a second server is asked, where nothing is said: five percent, as many as are slower
+/// than the 95th percentile.
+const HEDGED: u32 = 500;
 /// Words of the rule language that stand where a pool's name does.
 const RESERVED: [&str; 3] = ["map", "else", "by"];
 
@@ -43,12 +54,16 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         servers: Vec::new(),
         checks: Checks::default(),
         retry: Retry::default(),
+        hedge: None,
         most: Most::default(),
         queue: 0,
+        outlier: None,
+        slow_start: None,
         timeouts: general.clone(),
         send_proxy: None,
         tls: None,
         protocol: Protocol::Http1,
+        affinity: None,
         place: table_place(walk, entry),
     };
     if RESERVED.contains(&name.as_str()) {
@@ -68,6 +83,9 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     if let Some(entry) = fields.get("retry") {
         pool.retry = retry(walk, &entry.node, name);
     }
+    if let Some(entry) = fields.get("hedge") {
+        pool.hedge = hedge(walk, &entry.node, name);
+    }
     if let Some(entry) = fields.get("timeouts") {
         settings::timeouts(walk, &entry.node, &format!("[pool.{name}] timeouts"), true, &mut pool.timeouts);
     }
@@ -85,7 +103,11 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     let tls_entry = fields.get("tls");
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
     pool.protocol = protocol(&mut fields, tls_entry.is_some(), pool.send_proxy.is_some());
-    not_built_yet(&mut fields, name);
+    pool.affinity = affinity::read(&mut fields, name);
+    if let Some(entry) = fields.get("outlier") {
+        pool.outlier = outlier::read(walk, &entry.node, name);
+    }
+    pool.slow_start = fields.get("slow-start").and_then(|entry| walk.duration(&entry.node, "slow-start", false));
     fields.finish();
     Some(pool)
 }
@@ -114,22 +136,6 @@ fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> P
         };
     }
     protocol
-}
-
-fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
-    let walk = fields.walk;
-    type Reader = fn(&Walk<'_>, &Node, &str);
-    let tables: [(&'static str, Reader); 2] = [("affinity", unbuilt::affinity), ("outlier", unbuilt::outlier)];
-    for (key, read) in tables {
-        if let Some(entry) = fields.get(key) {
-            read(walk, &entry.node, &format!("[pool.{name}] {key}"));
-            walk.not_built(&entry.key_origin, format_args!("pool.{name}: {key}"));
-        }
-    }
-    if let Some(entry) = fields.get("slow-start") {
-        walk.duration(&entry.node, "slow-start", false);
-        walk.not_built(&entry.key_origin, format_args!("pool.{name}: slow-start"));
-    }
 }
 
 /// `{ limit = 1000, timeout = "5s" }`; the time goes before `[pool.NAME.timeouts] queue`.
@@ -166,6 +172,30 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
     }
     fields.finish();
     retry
+}
+
+/// `{ after = "p95", at-most = "5%" }`.
+fn hedge(walk: &Walk<'_>, node: &Node, pool: &str) -> Option<Hedge> {
+    let mut fields = Fields::of(walk, node, format!("[pool.{pool}] hedge"))?;
+    let after = fields.require("after", "for example after = \"p95\", or after = \"50ms\"");
+    let after = after.and_then(|entry| {
+        let percentile = match &entry.node.value {
+            Value::String(text) => text.strip_prefix('p').and_then(|number| number.parse::<u8>().ok()),
+            _ => None,
+        };
+        match percentile {
+            Some(percentile @ 1..=99) => Some(HedgeAfter::Percentile(percentile)),
+            Some(_) => {
+                let fault = walk.error("R0110", &entry.node, "after is no percentile");
+                walk.push(fault.allowed(["p1 to p99"]));
+                None
+            }
+            None => walk.duration(&entry.node, "after", false).map(HedgeAfter::Time),
+        }
+    });
+    let at_most = fields.get("at-most").map_or(Some(HEDGED), |entry| walk.percent(&entry.node, "at-most"));
+    fields.finish();
+    Some(Hedge { after: after?, at_most: at_most? })
 }
 
 fn on(walk: &Walk<'_>, node: &Node) -> Occasions {

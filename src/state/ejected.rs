@@ -1,0 +1,117 @@
+//! Servers that are out for a while because they answered badly, and those that are coming back slowly.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::model::pool::Outlier;
+
+/// Part of what is known of a server: whether it is out.
+#[derive(Debug, Default)]
+pub struct Bench {
+    /// Out until then.
+    out: Option<Out>,
+    /// How often in a row, and when it came back last.
+    times: u32,
+    back: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Out {
+    until: Instant,
+    since: SystemTime,
+    why: String,
+}
+
+impl Bench {
+    pub fn is_out(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// Why and since when it is out.
+    pub fn why(&self) -> Option<(&str, SystemTime)> {
+        self.out.as_ref().map(|out| (&*out.why, out.since))
+    }
+
+    /// Takes it out, longer each time, unless it has been in for as long as it can be out. For how long.
+    pub fn eject(&mut self, why: &str, outlier: &Outlier, now: Instant) -> Duration {
+        let longest = outlier.eject_for_at_most.max(outlier.eject_for);
+        if self.back.is_some_and(|back| now.saturating_duration_since(back) > longest) {
+            self.times = 0;
+        }
+        self.times = self.times.saturating_add(1);
+        let time = outlier.eject_for.saturating_mul(self.times).min(longest);
+        let why = format!("ejected for {}: {why}", words(time));
+        self.out = Some(Out { until: now + time, since: SystemTime::now(), why });
+        time
+    }
+
+    /// Brings it back when its time is over. Whether it was.
+    pub fn release(&mut self, now: Instant) -> bool {
+        let over = self.out.as_ref().is_some_and(|out| out.until <= now);
+        if over {
+            self.out = None;
+            self.back = Some(now);
+        }
+        over
+    }
+}
+
+fn words(time: Duration) -> String {
+    match time.as_millis() {
+        millis if millis % 1000 == 0 => format!("{} s", millis / 1000),
+        millis => format!("{millis} ms"),
+    }
+}
+
+/// A server that has come back and does not get its whole share yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Rise {
+    since: Instant,
+    whole: Duration,
+}
+
+/// The share that it begins with, in percent.
+const LEAST: u32 = 10;
+
+impl Rise {
+    pub fn new(whole: Duration, now: Instant) -> Rise {
+        Rise { since: now, whole }
+    }
+
+    /// In percent; 100 at the end.
+    pub fn portion(&self, now: Instant) -> u32 {
+        let gone = now.saturating_duration_since(self.since);
+        if gone >= self.whole {
+            return 100;
+        }
+        let share = gone.as_secs_f64() / self.whole.as_secs_f64();
+        LEAST + (share * f64::from(100 - LEAST)) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_time_is_longer_until_the_ceiling_and_good_conduct_is_remembered() {
+        let seconds = Duration::from_secs;
+        let outlier = Outlier { eject_for: seconds(10), eject_for_at_most: seconds(25), ..Outlier::default() };
+        let (mut bench, mut now) = (Bench::default(), Instant::now());
+        for expected in [10, 20, 25, 25] {
+            assert_eq!(bench.eject("x", &outlier, now), seconds(expected));
+            assert!(bench.is_out() && !bench.release(now + seconds(expected - 1)));
+            now += seconds(expected);
+            assert!(bench.release(now) && !bench.release(now) && !bench.is_out());
+        }
+        assert_eq!(bench.eject("5 bad answers", &outlier, now + seconds(26)), seconds(10));
+        assert_eq!(bench.why().map(|(why, _)| why), Some("ejected for 10 s: 5 bad answers"));
+    }
+
+    #[test]
+    fn a_share_grows_to_the_whole() {
+        let now = Instant::now();
+        let rise = Rise::new(Duration::from_secs(10), now);
+        let at = |seconds| rise.portion(now + Duration::from_secs(seconds));
+        assert_eq!([at(0), at(5), at(9), at(10), at(1000)], [10, 55, 91, 100, 100]);
+    }
+}
