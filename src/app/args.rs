@@ -276,6 +276,9 @@ pub struct ExplainArguments {
     /// A field of the request, as 'name: value'; can be given again.
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(String, String)>,
+    /// The client has shown a good certificate with this subject: CN=joe,O=Ex.
+    #[arg(long, value_name = "SUBJECT")]
+    pub cert: Option<String>,
     /// The body of the request.
     #[arg(long, value_name = "TEXT")]
     pub body: Option<String>,

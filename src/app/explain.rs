@@ -25,6 +25,7 @@ use crate::route::explain::Verdict;
 use crate::route::{self, Action, Body, Change, Content, Head, Rule, Table};
 use crate::state::orders::{Explained, Question};
 use crate::state::{LivePool, Snapshot};
+use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
 
 /// `reeve explain METHOD URL`.
@@ -63,6 +64,7 @@ fn question(arguments: &ExplainArguments) -> Question {
         listener: arguments.listener.clone(),
         roll: arguments.roll.0,
         body: arguments.body.clone(),
+        cert: arguments.cert.clone(),
     }
 }
 
@@ -132,6 +134,7 @@ fn explain(arguments: &Question, ground: &Ground<'_>) -> Result<Report, String> 
     if !asked.host.is_empty() && !fields.iter().any(|field| field.is("host")) {
         fields.push(Field { name: "host", value: asked.host.as_bytes() });
     }
+    let certificate = arguments.cert.as_deref().map(Certificate::of_subject);
     let content = arguments.body.as_deref().map(Content::new);
     let too_large = arguments.body.as_ref().is_some_and(|body| body.len() > Limits::CONDITION_BODY);
     let head = Head {
@@ -144,7 +147,7 @@ fn explain(arguments: &Question, ground: &Ground<'_>) -> Result<Report, String> 
         listener: &listener.name,
         sni: None,
         alpn: &[],
-        certificate: None,
+        certificate: certificate.as_ref(),
         no_tls: false,
         body: match &content {
             Some(_) if too_large => Body::TooLarge,

@@ -265,10 +265,7 @@ impl Scheduler {
 pub struct Retry {
     /// Extra tries.
     pub attempts: u32,
-    /// Whether a connection that could not be made is tried elsewhere. Nothing has been sent then.
-    pub on_connect: bool,
-    /// Whether a request that a server of HTTP/2 says it has not looked at is tried again.
-    pub on_refused: bool,
+    pub on: Occasions,
     /// Retries at most, of all cores, in hundredths of a percent of the requests of the last ten seconds; three a second
     /// are always allowed. `None`: as many as `attempts` makes.
     pub budget: Option<u32>,
@@ -276,7 +273,111 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { attempts: 2, on_connect: true, on_refused: true, budget: None }
+        Retry { attempts: 2, on: Occasions { connect: true, refused: true, ..Occasions::default() }, budget: None }
+    }
+}
+
+/// What a request is tried again for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Occasions {
+    /// A connection that could not be made: nothing has been sent then.
+    pub connect: bool,
+    /// A request that a server of HTTP/2 says it has not looked at.
+    pub refused: bool,
+    /// A connection that was closed before an answer.
+    pub reset: bool,
+    /// An answer that did not begin in time.
+    pub timeout: bool,
+    /// A bit for each status from 400 to 599.
+    statuses: [u64; 4],
+}
+
+impl Occasions {
+    /// The words for all but statuses, which are `400` to `599`, `4xx` and `5xx`.
+    pub const WORDS: [&str; 4] = ["connect", "refused-stream", "reset", "timeout"];
+
+    /// What these words name.
+    pub fn of<'w>(words: impl IntoIterator<Item = &'w str>) -> Occasions {
+        let mut on = Occasions::default();
+        for word in words {
+            on.add(word);
+        }
+        on
+    }
+
+    /// Adds what a word names. False: it names nothing.
+    pub fn add(&mut self, word: &str) -> bool {
+        match word {
+            "connect" => self.connect = true,
+            "refused-stream" => self.refused = true,
+            "reset" => self.reset = true,
+            "timeout" => self.timeout = true,
+            "4xx" => (400..500).for_each(|status| self.add_status(status)),
+            "5xx" => (500..600).for_each(|status| self.add_status(status)),
+            _ => match word.parse() {
+                Ok(status @ 400..600) if word.len() == 3 => self.add_status(status),
+                _ => return false,
+            },
+        }
+        true
+    }
+
+    fn add_status(&mut self, status: u16) {
+        let at = usize::from(status - 400);
+        self.statuses[at / 64] |= 1 << (at % 64);
+    }
+
+    /// Whether some status is one.
+    #[inline]
+    pub fn has_statuses(&self) -> bool {
+        self.statuses != [0; 4]
+    }
+
+    pub fn has_status(&self, status: u16) -> bool {
+        (400..600).contains(&status) && {
+            let at = usize::from(status - 400);
+            self.statuses[at / 64] >> (at % 64) & 1 == 1
+        }
+    }
+}
+
+impl std::fmt::Display for Occasions {
+    /// In the words that say it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named = [self.connect, self.refused, self.reset, self.timeout];
+        let mut words: Vec<String> =
+            Self::WORDS.iter().zip(named).filter(|(_, has)| *has).map(|(word, _)| (*word).to_owned()).collect();
+        for (class, statuses) in [("4xx", 400..500), ("5xx", 500..600)] {
+            if statuses.clone().all(|status| self.has_status(status)) {
+                words.push(class.to_owned());
+            } else {
+                words.extend(statuses.filter(|status| self.has_status(*status)).map(|status| status.to_string()));
+            }
+        }
+        f.write_str(&words.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn occasions_by_their_words() {
+        let mut on = Occasions::default();
+        assert!(!on.has_statuses());
+        for word in ["refused-stream", "timeout", "503", "429", "502", "400", "599"] {
+            assert!(on.add(word), "{word}");
+        }
+        assert!(on.has_statuses() && on.timeout && !on.connect && !on.reset);
+        let has: Vec<u16> = (0..1000).filter(|status| on.has_status(*status)).collect();
+        assert_eq!(has, [400, 429, 502, 503, 599]);
+        assert_eq!(on.to_string(), "refused-stream timeout 400 429 502 503 599");
+        assert!(on.add("5xx"));
+        assert_eq!(on.to_string(), "refused-stream timeout 400 429 5xx");
+        for wrong in ["", "200", "600", "0503", "+503", "3xx", "Connect"] {
+            assert!(!on.add(wrong), "{wrong}");
+        }
     }
 }
 

@@ -339,7 +339,7 @@ async fn explain(source: &Source, question: Question) -> Response<Full<Bytes>> {
     }
 }
 
-/// `method=GET&url=http://HOST/PATH`, and `header=NAME: VALUE`, `from`, `listener`, `roll` and `body` where they are wanted. It is not
+/// `method=GET&url=http://HOST/PATH`, and `header=NAME: VALUE`, `from`, `listener`, `roll`, `body` and `cert` where they are wanted. It is not
 /// longer than a head may be.
 fn question(query: Option<&str>) -> Result<Question, String> {
     let mut question = Question {
@@ -350,6 +350,7 @@ fn question(query: Option<&str>) -> Result<Question, String> {
         listener: None,
         roll: 0,
         body: None,
+        cert: None,
     };
     for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -367,6 +368,7 @@ fn question(query: Option<&str>) -> Result<Question, String> {
             "from" => question.from = value.parse().map_err(|_| format!("from={value} must be an address"))?,
             "listener" => question.listener = Some(value),
             "body" => question.body = Some(value),
+            "cert" => question.cert = Some(value),
             "roll" => {
                 let hundredths = value.parse::<f64>().ok().map(|roll| (roll * 100.0).round());
                 let roll = hundredths.filter(|roll| (0.0..10_000.0).contains(roll));
@@ -374,7 +376,7 @@ fn question(query: Option<&str>) -> Result<Question, String> {
             }
             _ => {
                 return Err(format!(
-                    "{part} is not known here; there are method=, url=, header=, from=, listener=, roll= and body="
+                    "{part} is not known here; there are method=, url=, header=, from=, listener=, roll=, body= and cert="
                 ));
             }
         }

@@ -240,7 +240,7 @@ async fn obey(mut orders: mpsc::Receiver<Order>) {
             }
             Order::Explain { question, reply } => {
                 done = !done;
-                let Question { method, url, headers, from, listener, roll, body } = question;
+                let Question { method, url, headers, from, listener, roll, body, cert: _ } = question;
                 let text = format!("{method} {url:?} {headers:?} {from} {listener:?} {roll} {body:?}");
                 let report = serde_json::Value::Null;
                 drop(reply.send(Ok(Explained { routed: true, report, text })));

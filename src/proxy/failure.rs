@@ -57,6 +57,8 @@ pub enum FailureKind {
     ServerClosed,
     /// The server said that it did not look at the request (HTTP/2), and so did others.
     Unprocessed,
+    /// The server's answer was dropped for another server's, and that was none.
+    PassedOver(u16),
     /// The server did not begin its answer in time.
     ResponseTimeout,
     /// The rule's time for the whole request is over.
@@ -138,6 +140,7 @@ impl FailureKind {
             | FailureKind::AuthFull
             | FailureKind::AuthUnreachable
             | FailureKind::Shortage => 503,
+            FailureKind::PassedOver(status) => status,
             FailureKind::Panicked => 500,
             FailureKind::Connect
             | FailureKind::AuthFailed
@@ -196,6 +199,7 @@ impl FailureKind {
             FailureKind::Connect => "connect",
             FailureKind::ConnectTimeout => "connect-timeout",
             FailureKind::ServerClosed => "server-closed",
+            FailureKind::PassedOver(_) => "bad-status",
             FailureKind::Unprocessed => "refused-stream",
             FailureKind::ResponseTimeout => "response-timeout",
             FailureKind::TotalTimeout => "total-timeout",

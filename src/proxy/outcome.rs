@@ -107,6 +107,7 @@ impl Progress {
     pub fn begin(&self) {
         self.uploading.set(false);
         self.sent_at.set(None);
+        self.heard.set(false);
     }
 
     pub fn new(id: u64, started: Instant) -> Progress {

@@ -3,6 +3,7 @@
 //! Never a server that is down, full or draining, nor one that this request has already failed to
 //! reach. Where all are full, `queue` waits. A connection that is idle is taken before a new one is made.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,10 +47,12 @@ pub enum Upstream {
 pub struct Tries {
     /// Those that were not reached.
     failed: SmallVec<[u32; 4]>,
+    /// Those that were, and did not answer well: others are asked before them.
+    poor: SmallVec<[u32; 4]>,
     /// Connections asked for.
     pub count: u32,
     /// Extra tries, which `retry` allowed.
-    pub again: u32,
+    pub again: Cell<u32>,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
     /// Spent waiting for a server that is not full.
@@ -74,6 +77,11 @@ impl Tries {
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
         self.tuned.as_ref().map_or(&pool.config().timeouts, |tuned| &tuned.timeouts)
+    }
+
+    /// Another server is to be asked, if there is one.
+    pub fn avoid(&mut self, server: u32) {
+        self.poor.push(server);
     }
 
     /// The rule's; whoever has the highest waits the shortest.
@@ -158,9 +166,23 @@ pub fn pick_in_turn(
 
 /// The server that the client was at, where the pool asks, or the one whose turn it is.
 fn choose(pool: &LivePool, key: Option<u64>, tries: &Tries, barred: &[u32]) -> Result<Lease, Failure> {
+    if tries.poor.is_empty() {
+        return choose_but(pool, key, tries, &tries.failed, barred);
+    }
+    let avoided: SmallVec<[u32; 8]> = tries.failed.iter().chain(&tries.poor).copied().collect();
+    choose_but(pool, key, tries, &avoided, barred).or_else(|_| choose_but(pool, key, tries, &tries.failed, barred))
+}
+
+fn choose_but(
+    pool: &LivePool,
+    key: Option<u64>,
+    tries: &Tries,
+    failed: &[u32],
+    barred: &[u32],
+) -> Result<Lease, Failure> {
     let chosen = match (&tries.bound, pool.affinity()) {
-        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, barred)?,
-        _ => pool.pick_in_turn(key, &tries.failed, barred),
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, failed, barred)?,
+        _ => pool.pick_in_turn(key, failed, barred),
     };
     chosen.map_err(|none| no_server(pool, none))
 }

@@ -19,6 +19,7 @@ use super::pieces::{self, Sink, Source, Way};
 use super::plan::Plan;
 use super::registry::Connection;
 use super::relay::{self, Path, Patience, RelayError, downstream};
+use super::retry::Again;
 use super::worker::Worker;
 use crate::model::Timeouts;
 use crate::net::buffers::SMALL;
@@ -47,6 +48,8 @@ pub struct Receive<'p, 's, 'c, 'w> {
     pub to: &'p mut ToClient<'c, 'w>,
     /// The client's connection ends with this answer, whatever the client wants.
     pub last: bool,
+    /// Another server may be asked for a better one.
+    pub again: Option<Again<'p>>,
     /// What binds the client to its server.
     pub bound: Option<(&'p Bound, &'p LiveAffinity)>,
 }
@@ -238,6 +241,7 @@ async fn receive_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Received, Fai
         head.length = head.length.or(Some(0));
     }
     declined(r, head.status)?;
+    passed_over(r, head.status)?;
     let Next::Final(last) = final_head(r, &head) else { return Err(timeout()) };
     drop(head);
     if let FromServer::Http2(answer) = &mut r.from {
@@ -369,6 +373,7 @@ fn next(r: &Receive<'_, '_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failur
         100..200 => Next::Interim(interim(r, &head)),
         status => {
             declined(r, status)?;
+            passed_over(r, status)?;
             final_head(r, &head)
         }
     };
@@ -425,6 +430,17 @@ fn declined(r: &Receive<'_, '_, '_, '_>, status: u16) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Drops an answer for which another server is asked: nothing of it has gone to the client.
+#[inline]
+fn passed_over(r: &Receive<'_, '_, '_, '_>, status: u16) -> Result<(), Failure> {
+    match &r.again {
+        Some(again) if again.passes_over(r.worker, status) => {
+            Err(Failure::new(FailureKind::PassedOver(status), format!("the server answered {status}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn final_head(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Next {

@@ -37,7 +37,7 @@ use super::queue;
 use super::receive::{self, Answer, FromServer, Receive, Received};
 use super::registry::Connection;
 use super::relay::{self, Patience, RelayError};
-use super::retry;
+use super::retry::{self, Again};
 use super::tunnel;
 use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
@@ -301,9 +301,37 @@ impl Exchange<'_> {
                     retry::count(self.worker, &self.pool, RetryReason::StaleConnection);
                     take = Take::New;
                 }
+                Err(failure) if self.may_ask_another(&failure) => {
+                    self.tries.avoid(lease.id());
+                    take = Take::IdleOrNew;
+                }
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    /// The server did not answer, or not well; nothing has gone to the client, all of the request is still here, and sending it
+    /// again is safe (RFC 9110 §9.2.2).
+    fn may_ask_another(&mut self, failure: &Failure) -> bool {
+        let reason = match failure.kind {
+            // It was asked whether it may when the answer was dropped.
+            FailureKind::PassedOver(_) => {
+                retry::count(self.worker, &self.pool, RetryReason::Status);
+                return true;
+            }
+            FailureKind::ResponseTimeout => RetryReason::Timeout,
+            FailureKind::ServerClosed => RetryReason::Reset,
+            _ => return false,
+        };
+        let safe = self.forward.idempotent || !self.sent.get();
+        let may = safe
+            && !self.progress.begun.get()
+            && !self.body_begun
+            && retry::may(self.worker, &self.pool, &self.tries, reason);
+        if may {
+            retry::count(self.worker, &self.pool, reason);
+        }
+        may
     }
 
     /// Chooses a server, or waits for one where all are full.
@@ -328,7 +356,7 @@ impl Exchange<'_> {
     fn may_ask_again(&mut self, failure: &Failure) -> bool {
         failure.kind == FailureKind::Unprocessed
             && !self.body_begun
-            && retry::may(self.worker, &self.pool, &mut self.tries, RetryReason::Unprocessed)
+            && retry::may(self.worker, &self.pool, &self.tries, RetryReason::Unprocessed)
     }
 
     /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
@@ -338,7 +366,7 @@ impl Exchange<'_> {
             && !self.progress.heard.get()
             && !self.body_begun
             && (self.forward.idempotent || !self.sent.get())
-            && retry::may(self.worker, &self.pool, &mut self.tries, RetryReason::StaleConnection)
+            && retry::may(self.worker, &self.pool, &self.tries, RetryReason::StaleConnection)
     }
 
     /// Gets a connection to a server that has no idle one for everybody.
@@ -392,6 +420,12 @@ impl Exchange<'_> {
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
         progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
+        // All of the request is here, and once more is as good as once.
+        let again = if self.forward.idempotent && matches!(self.upload, Upload::Done) {
+            again(&self.pool, &self.tries)
+        } else {
+            None
+        };
         let mirror = self.mirror.as_deref();
         if let Some(mirror) = mirror
             && (matches!(self.upload, Upload::Done) || mirror.is_too_large())
@@ -411,6 +445,7 @@ impl Exchange<'_> {
             early: None,
             to: &mut client.to,
             last,
+            again,
             bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
@@ -466,6 +501,7 @@ impl Exchange<'_> {
         self.sent.set(true);
         let stream_id = heads.stream_id().as_u32();
         progress.unsent.set(!ends);
+        let again = if self.forward.idempotent && done { again(&self.pool, &self.tries) } else { None };
         let mirror = self.mirror.as_deref();
         if let Some(mirror) = mirror.filter(|mirror| done || mirror.is_too_large()) {
             mirror.send(worker);
@@ -484,6 +520,7 @@ impl Exchange<'_> {
             early: None,
             to: &mut client.to,
             last,
+            again,
             bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
@@ -526,6 +563,12 @@ pub async fn unless_given_up<T>(
         Poll::Pending => Pin::new(&mut work).poll(cx),
     })
     .await
+}
+
+/// Where an answer may be dropped for another server's; nearly no pool and no rule says so.
+#[inline]
+fn again<'a>(pool: &'a LivePool, tries: &'a Tries) -> Option<Again<'a>> {
+    tries.retry(pool).on.has_statuses().then_some(Again { pool, tries })
 }
 
 fn not_uploaded(received: Received) -> Received {

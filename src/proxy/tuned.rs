@@ -56,7 +56,7 @@ impl Tuned {
             *time = of(which).unwrap_or(*time);
         }
         retry.attempts = tuning.attempts.unwrap_or(retry.attempts);
-        (retry.on_connect, retry.on_refused) = tuning.on.unwrap_or((retry.on_connect, retry.on_refused));
+        retry.on = tuning.on.unwrap_or(retry.on);
         Tuned { timeouts, retry, total: of(RuleTimeout::Total), priority: tuning.priority.unwrap_or(0) }
     }
 }
@@ -65,6 +65,7 @@ impl Tuned {
 mod tests {
     use super::*;
     use crate::config::load_text;
+    use crate::model::pool::Occasions;
 
     #[test]
     fn what_a_rule_does_not_say_is_the_pools() {
@@ -81,13 +82,14 @@ mod tests {
 
         let (short, long) = (Duration::from_millis(10), Duration::from_secs(90));
         let times = vec![(RuleTimeout::Tunnel, short), (RuleTimeout::Connect, short), (RuleTimeout::Idle, long)];
-        let tuning = Tuning { times, on: Some((true, false)), ..Tuning::default() };
+        let on = Occasions::of(["timeout", "503"]);
+        let tuning = Tuning { times, on: Some(on), ..Tuning::default() };
         let pools = TunedPools::default();
         let own = pools.of(3, 0, &tuning, pool);
         assert!(Rc::ptr_eq(&own, &pools.of(3, 0, &tuning, pool)), "made once");
         assert_eq!((own.timeouts.connect, own.timeouts.response), (short, Duration::from_secs(7)));
         let idle = (own.timeouts.request_body, own.timeouts.response_body, own.timeouts.tunnel);
         assert_eq!(idle, (long, long, short));
-        assert_eq!(own.retry, Retry { attempts: 4, on_refused: false, ..Retry::default() });
+        assert_eq!(own.retry, Retry { attempts: 4, on, ..Retry::default() });
     }
 }

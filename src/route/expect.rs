@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::fault::Fault;
 use crate::model::rule::{Expect, Kind, Outcome, RuleSet};
+use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
 
 use super::{Action, Body, Content, Head, Rule, Table, key_text, location, path, pool};
@@ -83,6 +84,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
     }
     let (sni, listener) = (facts.sni.as_deref().map(str::to_ascii_lowercase), facts.listener.as_deref());
     let alpn: Vec<_> = facts.alpn.iter().map(|name| name.as_bytes()).collect();
+    let certificate = facts.certificate.as_deref().map(Certificate::of_subject);
     let content = facts.body.as_deref().map(Content::new);
     let head = Head {
         method: &expect.method,
@@ -94,7 +96,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         listener: listener.unwrap_or_default(),
         sni: sni.as_deref(),
         alpn: &alpn,
-        certificate: None,
+        certificate: certificate.as_ref(),
         no_tls: facts.no_tls,
         body: content.as_ref().map_or(Body::Empty, Body::Whole),
     };

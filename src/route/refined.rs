@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::pool::Occasions;
 use crate::model::rule::{self, AuthUrl, Key, PathPolicy, Refinement, RuleTimeout, Template, TemplatePart, Users};
 
 use super::head::{Head, Scratch};
@@ -68,7 +69,7 @@ pub struct Tuning {
     pub priority: Option<i32>,
     /// What they are for, where the rule says so: a connection that was not made, and a request that a server
     /// has not looked at.
-    pub on: Option<(bool, bool)>,
+    pub on: Option<Occasions>,
 }
 
 impl Refined {
@@ -88,9 +89,8 @@ impl Refined {
                 }
                 Refinement::Timeout { which, after } => tuning.times.push((*which, *after)),
                 Refinement::Retry { attempts, on } => {
-                    let has = |word: &str| on.iter().any(|on| **on == *word);
                     tuning.attempts = Some(*attempts);
-                    tuning.on = (!on.is_empty()).then(|| (has("connect"), has("refused-stream")));
+                    tuning.on = (!on.is_empty()).then(|| Occasions::of(on.iter().map(|word| &**word)));
                 }
                 Refinement::Priority(priority) => tuning.priority = Some(*priority),
                 Refinement::Mirror { pool, share } => {

@@ -167,6 +167,12 @@ labels! {
         StaleConnection = "stale-connection",
         /// A server of HTTP/2 said that it did not look at the request.
         Unprocessed = "refused-stream",
+        /// The server closed a new connection before it answered.
+        Reset = "reset",
+        /// It did not begin its answer in time.
+        Timeout = "timeout",
+        /// It answered with a status for which another server is asked.
+        Status = "status",
         /// A server was slow to answer; another one was asked as well.
         Hedge = "hedge",
     }

@@ -104,6 +104,8 @@ pub struct Question {
     /// What the dice of a chance show, 0 to 9,999.
     pub roll: u32,
     pub body: Option<String>,
+    /// The subject of the client's certificate.
+    pub cert: Option<String>,
 }
 
 /// Where a request would go.

@@ -47,6 +47,7 @@ mod refinements;
 mod reload;
 mod reload_load;
 mod reload_size;
+mod retries;
 mod sealed;
 mod seen;
 mod shortage;

@@ -39,6 +39,7 @@ fn target(question: &Question) -> String {
     question.headers.iter().for_each(|(name, value)| add("header", &format!("{name}:{value}")));
     add("from", &question.from.to_string());
     question.body.iter().for_each(|body| add("body", body));
+    question.cert.iter().for_each(|cert| add("cert", cert));
     question.listener.iter().for_each(|listener| add("listener", listener));
     add("roll", &format!("{}.{:02}", question.roll / 100, question.roll % 100));
     target

@@ -33,13 +33,7 @@ pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
     lines.extend(times.iter().map(|(which, after)| format!("timeout {} {after:?}", which.word())));
     lines.extend(priority.map(|priority| format!("priority {priority}")));
     if let Some(attempts) = attempts {
-        let on = match on {
-            Some((true, true)) => " on connect refused-stream",
-            Some((true, false)) => " on connect",
-            Some((false, true)) => " on refused-stream",
-            Some((false, false)) => " on nothing that is built",
-            None => "",
-        };
+        let on = on.map(|on| format!(" on {on}")).unwrap_or_default();
         lines.push(format!("retry {attempts}{on}"));
     }
     lines

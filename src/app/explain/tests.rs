@@ -254,6 +254,7 @@ servers = [
         listener: None,
         roll: 0,
         body: None,
+        cert: None,
     };
     let states = |url: &str| {
         let explained = live(&asked(url), &snapshot).unwrap();

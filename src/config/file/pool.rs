@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
-use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
 use super::{affinity, outlier, scheduler, server, settings, table_place, tls};
 use crate::model::affinity::Affinity;
-use crate::model::pool::{Hedge, HedgeAfter, Most, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server};
+use crate::model::pool::{
+    Hedge, HedgeAfter, Most, Occasions, Outlier, Protocol, ProxyVersion, Retry, Scheduler, Server,
+};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
 
@@ -164,7 +165,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         retry.attempts = u32::try_from(value).unwrap_or(retry.attempts);
     }
     if let Some(entry) = fields.get("on") {
-        (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
+        retry.on = on(walk, &entry.node);
     }
     if let Some(entry) = fields.get("budget") {
         retry.budget = walk.percent(&entry.node, "budget");
@@ -197,11 +198,8 @@ fn hedge(walk: &Walk<'_>, node: &Node, pool: &str) -> Option<Hedge> {
     Some(Hedge { after: after?, at_most: at_most? })
 }
 
-/// The occasions for another try; answers whether `connect` and `refused-stream` are.
-fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> (bool, bool) {
-    const WORDS: [&str; 4] = ["connect", "refused-stream", "reset", "timeout"];
-    let (mut connect, mut refused) = (false, false);
-    let mut unbuilt: Vec<String> = Vec::new();
+fn on(walk: &Walk<'_>, node: &Node) -> Occasions {
+    let mut on = Occasions::default();
     for node in walk.list(node) {
         if let Value::Integer(Some(code)) = node.value {
             let fault = walk.error("R0105", node, "an occasion to retry is a string");
@@ -209,21 +207,12 @@ fn on(walk: &Walk<'_>, node: &Node, pool: &str) -> (bool, bool) {
             continue;
         }
         let Some(text) = walk.string(node, "on") else { continue };
-        if text == "connect" {
-            connect = true;
-        } else if text == "refused-stream" {
-            refused = true;
-        } else if WORDS.contains(&text) || is_status_word(text) {
-            unbuilt.push(text.to_owned());
-        } else {
-            let fault = walk.not_a_word(node, "occasion to retry", text, &WORDS);
+        if !on.add(text) {
+            let fault = walk.not_a_word(node, "occasion to retry", text, &Occasions::WORDS);
             let mut allowed = fault.allowed.clone();
             allowed.push("400 to 599".to_owned());
             walk.push(fault.allowed(allowed));
         }
     }
-    if !unbuilt.is_empty() {
-        walk.not_built(&node.origin, format_args!("pool.{pool}: retry on {}", unbuilt.join(", ")));
-    }
-    (connect, refused)
+    on
 }

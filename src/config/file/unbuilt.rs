@@ -1,6 +1,5 @@
 //! Tables of parts that are not built yet: checked as they will be, and then left aside.
 
-use super::super::units;
 use super::walk::Fields;
 
 pub fn text(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
@@ -31,9 +30,4 @@ pub fn duration(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
     if let Some(entry) = fields.get(key) {
         fields.walk.duration(&entry.node, key, false);
     }
-}
-
-/// `100-599`, as far as a word for it exists: a status or a class of them.
-pub fn is_status_word(word: &str) -> bool {
-    units::status(word).is_some_and(|code| code >= 400) || matches!(word, "4xx" | "5xx")
 }

@@ -15,6 +15,7 @@ use super::value::share;
 use crate::config::closest::closest;
 use crate::config::is_token;
 use crate::model::Fault;
+use crate::model::pool::Occasions;
 use crate::model::rule::{Kind, Refinement, RuleTimeout};
 
 pub(super) const REFINEMENTS: [&str; 10] =
@@ -22,9 +23,8 @@ pub(super) const REFINEMENTS: [&str; 10] =
 /// The first words of them.
 pub(super) const FIRST_WORDS: [&str; 10] =
     ["set", "remove", "rewrite", "limit", "timeout", "retry", "mirror", "auth", "priority", "paths"];
-/// What of it is done yet.
-const RETRIED: [&str; 2] = ["connect", "refused-stream"];
-const RETRY_ON: [&str; 5] = ["connect", "refused-stream", "timeout", "502", "503"];
+/// Some of what is retried, for those who wrote something else.
+const RETRY_ON: [&str; 7] = ["connect", "refused-stream", "reset", "timeout", "502", "503", "5xx"];
 
 /// Reads one refinement; the cursor stands on its first word, which is one of `FIRST_WORDS` other than `paths`.
 pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_, '_>) -> Parsed<()> {
@@ -58,11 +58,12 @@ pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: 
         draft.failed = true;
     } else if !built {
         scope.tell(Fault::not_built(place.clone(), text));
-    } else if let Refinement::Retry { on, .. } = &refinement {
-        let unbuilt: Vec<&str> = on.iter().map(|on| &**on).filter(|on| !RETRIED.contains(on)).collect();
-        if !unbuilt.is_empty() {
-            scope.tell(Fault::not_built(place.clone(), format!("retry on {}", unbuilt.join(", "))));
-        }
+    } else if let Refinement::Retry { on, .. } = &refinement
+        && draft.kind == Kind::Tcp
+        && on.iter().any(|on| **on != *"connect")
+    {
+        let fault = Fault::warning("R0250", place.clone(), "of a stream that stays sealed only `connect` is seen");
+        scope.tell(fault.help("a connection that cannot be made is tried at another server"));
     }
     draft.refinements.push((refinement, place));
     Ok(())
@@ -303,8 +304,7 @@ fn retry(cursor: &mut Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Parsed<Optio
     if cursor.accept("on") {
         while let Some(token) = cursor.value() {
             let text = token.value.as_ref();
-            let status = super::amount::code(text).is_some_and(|code| (400..600).contains(&code));
-            if !status && !RETRY_ON.contains(&text) {
+            if !Occasions::default().add(text) {
                 let fault = Fault::error("R0251", cursor.place(token), format!("nothing is retried on `{text}`"))
                     .allowed(RETRY_ON);
                 scope.tell(match closest(text, RETRY_ON) {

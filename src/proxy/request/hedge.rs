@@ -202,6 +202,8 @@ impl Exchange<'_> {
             early,
             to: &mut client.to,
             last,
+            // Two servers have been asked already.
+            again: None,
             bound: None,
         };
         receive::receive(&mut receive).await

@@ -169,6 +169,7 @@ fn asked(kind: &str, request: &Request, roll: u32) -> Question {
         listener: Some(request.listener.to_owned()),
         roll,
         body: None,
+        cert: None,
     }
 }
 
