@@ -10,7 +10,7 @@
 //!                   |
 //!    3  plumbing   state   tls   net            what is alive, and the pipes
 //!                   |
-//!    2  choices    route   balance              pure and deterministic: input, `now` -> answer
+//!    2  choices    route   balance   affinity   pure and deterministic: input, `now` -> answer
 //!                   |
 //!    1  edges      wire   config   sys          bytes, text, kernel
 //!                   |
@@ -20,6 +20,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("Reeve runs on Linux only: it needs SO_REUSEPORT, splice and epoll");
 
+pub mod affinity;
 pub mod app;
 pub mod balance;
 pub mod config;

@@ -80,8 +80,8 @@ pub enum Command {
     #[command(after_help = concat!("Example: reeve status --format json", not_reached!()))]
     Status(ClientArguments),
     /// Each server of each pool: up or down and why, its weight, what it has in hand.
-    #[command(after_help = concat!("Example: reeve servers", not_reached!()))]
-    Servers(ClientArguments),
+    #[command(after_help = concat!("Examples:\n  reeve servers\n  reeve servers web/web1\n  reeve servers --long", not_reached!()))]
+    Servers(ServersArguments),
     /// The connections of each listener, and those kept to each server.
     #[command(after_help = concat!("Example: reeve connections --socket /run/reeve/reeve.sock", not_reached!()))]
     Connections(ClientArguments),
@@ -147,6 +147,18 @@ pub struct ReloadArguments {
     /// Only the files of lists and maps, and not what else has been edited [default: everything].
     #[arg(value_enum)]
     pub what: Option<ReloadWhat>,
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct ServersArguments {
+    /// Only this pool, or this server of it, with what became of them lately.
+    #[arg(value_name = "POOL[/SERVER]")]
+    pub name: Option<String>,
+    /// What became of each lately, and what its checks said and heard then.
+    #[arg(long)]
+    pub long: bool,
     #[command(flatten)]
     pub client: ClientArguments,
 }
@@ -342,7 +354,11 @@ mod tests {
         assert!(run.texts.base.is_none() && run.socket.is_none() && run.texts.set.overrides.is_empty());
         let Command::Demo(demo) = parse("reeve demo").unwrap() else { panic!("not demo") };
         assert!(!demo.json && demo.stop_after.is_none());
-        let Command::Servers(client) = parse("reeve servers --socket /x --format json").unwrap() else { panic!() };
+        let Command::Servers(ServersArguments { client, .. }) =
+            parse("reeve servers --socket /x --format json").unwrap()
+        else {
+            panic!()
+        };
         assert_eq!((client.socket, client.output.format), (Some("/x".into()), Format::Json));
     }
 

@@ -263,7 +263,7 @@ fn winner(config: &Config, rule: &Rule, head: &Head<'_>) -> Winner {
             }
         });
     }
-    changes.extend(rule.refined().map(refined::lines).unwrap_or_default());
+    changes.extend(rule.refined().map(|refined| refined::lines(refined, config)).unwrap_or_default());
     let looked_up = match rule.action() {
         Action::Use { target: Target::Map { key, .. }, .. } => {
             let value = route::key_text(key, Some(rule), head);

@@ -53,7 +53,9 @@ pub fn main() -> ExitCode {
         Some(Command::Explain(arguments)) => explain::main(&arguments),
         Some(Command::Import(arguments)) => import::main(&arguments),
         Some(Command::Status(arguments)) => status::status(&asked(arguments)),
-        Some(Command::Servers(arguments)) => servers::servers(&asked(arguments)),
+        Some(Command::Servers(arguments)) => {
+            servers::servers(&asked(arguments.client), arguments.name.as_deref(), arguments.long)
+        }
         Some(Command::Connections(arguments)) => {
             connections::connections(&asked(arguments), crate::monitor::api::CONNECTIONS_SHOWN)
         }

@@ -3,13 +3,19 @@
 use std::process::ExitCode;
 
 use super::client::{ClientArgs, command};
+use super::drain::escaped;
 use super::status::silent;
 use super::table::{Align, Colour, Style, Table, age, short};
-use crate::monitor::report::{ServerReport, Servers};
+use crate::monitor::report::{ChangeReport, ServerReport, Servers};
 use crate::monitor::view::ServerState;
 
-pub fn servers(args: &ClientArgs) -> ExitCode {
-    command(args, "/api/v1/servers", |servers| show(servers, Style::of_stdout()))
+pub fn servers(args: &ClientArgs, name: Option<&str>, long: bool) -> ExitCode {
+    let target = match name {
+        Some(name) => format!("/api/v1/servers/{}", escaped(name)),
+        None if long => "/api/v1/servers?long=yes".to_owned(),
+        None => "/api/v1/servers".to_owned(),
+    };
+    command(args, &target, |servers| show(servers, Style::of_stdout()))
 }
 
 fn show(servers: &Servers, style: Style) -> String {
@@ -38,6 +44,16 @@ fn show(servers: &Servers, style: Style) -> String {
     out
 }
 
+fn change(table: &mut Table, change: &ChangeReport) {
+    let check = if change.check.is_empty() { String::new() } else { format!(" ({} check)", change.check) };
+    table.below(&format!("{} ago {}{check}: {}", age(change.ago), change.what, change.why));
+    for (word, said) in [("sent", &change.sent), ("received", &change.heard)] {
+        if !said.is_empty() {
+            table.below(&format!("  {word} {said}"));
+        }
+    }
+}
+
 fn row(table: &mut Table, server: &ServerReport) {
     let colour = match server.state {
         ServerState::Up => Colour::Good,
@@ -56,7 +72,10 @@ fn row(table: &mut Table, server: &ServerReport) {
         plain(server.address.clone()),
         (format!("{}{backup}", server.state.word()), colour),
         plain(age(server.since)),
-        plain(server.weight.to_string()),
+        plain(match server.portion {
+            100 => server.weight.to_string(),
+            portion => format!("{portion}% of {}", server.weight),
+        }),
         plain(busy),
         plain(server.requests.to_string()),
         plain(server.probe.as_ref().map_or("-".to_owned(), |probe| short(probe.took))),
@@ -71,6 +90,7 @@ fn row(table: &mut Table, server: &ServerReport) {
         let word = if probe.ok { "well" } else { "badly" };
         table.below(&format!("last check went {word}: {} ({} ago)", probe.detail, short(probe.ago)));
     }
+    server.changes.iter().rev().for_each(|it| change(table, it));
 }
 
 #[cfg(test)]
@@ -89,6 +109,7 @@ mod tests {
             since: Duration::from_secs(3700),
             reason: "connection refused".into(),
             weight: 2,
+            portion: if name == "web3" { 75 } else { 100 },
             drained: false,
             backup: name == "sorry",
             limit: (name == "web1").then_some(100),
@@ -100,15 +121,24 @@ mod tests {
                 ago: Duration::from_millis(800),
             }),
             requests: 120_500,
+            changes: Vec::new(),
         }
     }
 
     #[test]
     fn each_server_has_a_line_and_trouble_one_more() {
+        let ended = ChangeReport {
+            ago: Duration::from_secs(3700),
+            what: "down".into(),
+            why: "greeted with 421".into(),
+            check: "smtp".into(),
+            sent: String::new(),
+            heard: "421 no\\r\\n".into(),
+        };
         let servers = Servers {
             servers: vec![
                 server("web1", ServerState::Up, true),
-                server("web2", ServerState::Down, false),
+                ServerReport { changes: vec![ended], ..server("web2", ServerState::Down, false) },
                 server("web3", ServerState::Down, true),
                 ServerReport { probe: None, ..server("sorry", ServerState::Up, false) },
             ],
@@ -116,14 +146,16 @@ mod tests {
         };
         let text = show(&servers, Style { colours: false, width: Some(88) });
         let expected = "\
-POOL  SERVER  ADDRESS         STATE          FOR  WEIGHT   BUSY  REQUESTS   CHECK
-web   web1    127.0.0.1:9001  up           1h 1m       2  3/100    120500  1.5 ms
-web   web2    127.0.0.1:9001  down         1h 1m       2      3    120500  1.5 ms
+POOL  SERVER  ADDRESS         STATE          FOR    WEIGHT   BUSY  REQUESTS   CHECK
+web   web1    127.0.0.1:9001  up           1h 1m         2  3/100    120500  1.5 ms
+web   web2    127.0.0.1:9001  down         1h 1m         2      3    120500  1.5 ms
       connection refused
-web   web3    127.0.0.1:9001  down         1h 1m       2      3    120500  1.5 ms
+      1h 1m ago down (smtp check): greeted with 421
+        received 421 no\\r\\n
+web   web3    127.0.0.1:9001  down         1h 1m  75% of 2      3    120500  1.5 ms
       connection refused
       last check went well: 200 (800 ms ago)
-web   sorry   127.0.0.1:9001  up (backup)  1h 1m       2      3    120500       -
+web   sorry   127.0.0.1:9001  up (backup)  1h 1m         2      3    120500       -
 requests; no answer from worker 0: the numbers are incomplete
 ";
         assert_eq!(text, expected);

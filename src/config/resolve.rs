@@ -10,9 +10,10 @@ use super::closest::closest;
 use super::file::{File, Listen, Named, NamedCheck, Page, Taken};
 use super::source::{Seen, Sources};
 use super::{fault, read, reason, rules};
+use crate::model::check::Check;
 use crate::model::config::{Log, LogTarget};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Check, Pool};
+use crate::model::pool::Pool;
 use crate::model::rule::{Kind, RuleSet, Term, Test};
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Place};
@@ -154,7 +155,7 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
         let checks = raw.checks.own.iter().cloned().chain(shared_checks(&raw.checks.named, &file.checks, faults));
         let spoken = |check: Check| Check {
             protocol: raw.protocol,
-            send_proxy: raw.send_proxy.filter(|_| check.port.is_none()),
+            send_proxy: raw.send_proxy.filter(|_| !check.is_elsewhere()),
             ..check
         };
         Pool {
@@ -174,10 +175,35 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
                 ..tls
             }),
             protocol: raw.protocol,
+            affinity: raw.affinity.clone(),
             place: raw.place.clone(),
         }
     };
-    file.pools.iter().map(pool).collect()
+    let pools: Vec<Pool> = file.pools.iter().map(pool).collect();
+    unlike(&pools, faults);
+    pools
+}
+
+/// Pools of one group know a client by the same, or they would never agree on one.
+fn unlike(pools: &[Pool], faults: &mut Vec<Fault>) {
+    let mut groups: BTreeMap<&str, &Pool> = BTreeMap::new();
+    for pool in pools {
+        let Some((affinity, group)) = pool.affinity.as_ref().and_then(|own| Some((own, own.group.as_deref()?))) else {
+            continue;
+        };
+        let first = groups.entry(group).or_insert(pool);
+        let same = first.affinity.as_ref().is_some_and(|other| {
+            (&other.by, other.life, other.entries) == (&affinity.by, affinity.life, affinity.entries)
+        });
+        if !same {
+            let message = format!(
+                "[pool.{}] and [pool.{}] are of the affinity-group \"{group}\", and do not know their clients by the same",
+                first.name, pool.name
+            );
+            let fault = Fault::error("R0125", pool.place.clone(), message).also(first.place.clone(), "the other one");
+            faults.push(fault.help("write the same \"affinity\" in both, or none, which is the client's address"));
+        }
+    }
 }
 
 fn shared_checks(wanted: &[Named], checks: &[NamedCheck], faults: &mut Vec<Fault>) -> Vec<Check> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::check::{self, Probe};
 use crate::model::config::{LogFormat, LogTarget};
 use crate::model::fault::{Severity, Suggestion};
 use crate::model::listener::{AcceptProxy, HeaderMode, Protocol};
-use crate::model::pool::{Address, Probe, ProxyVersion, Scheduler};
+use crate::model::pool::{Address, ProxyVersion, Scheduler};
 use crate::model::rule::Key;
 
 fn contract() -> Request {
@@ -35,13 +36,9 @@ fn the_contract_loads_as_it_stands() {
         .collect();
     let expected = [
         "listen.media: protocol \"rtsp\"",
-        "pool.web: affinity",
         "pool.web: retry on 502, 503",
         "pool.web: slow-start",
         "pool.api: outlier",
-        "pool.vod: check rtsp",
-        "pool.dns: check dns",
-        "pool.mail: check smtp",
         "[director]",
         "[failover]",
         "[monitor] address",
@@ -71,14 +68,15 @@ fn the_contract_loads_as_it_stands() {
     assert_eq!(web.servers[1].address, Address::Ip("127.0.0.1:9002".parse().unwrap()));
     let check = &web.checks[0];
     assert_eq!((check.rise, check.fall, check.interval), (2, 3, Duration::from_secs(2)));
-    let Probe::Http { path, expect_status, .. } = &check.probe else { panic!("{:?}", check.probe) };
+    let Probe::Http(check::Http { path, expect_status, .. }) = &check.probe else { panic!("{:?}", check.probe) };
     assert_eq!((&**path, expect_status.as_slice()), ("/health", &[200..=299][..]));
     assert_eq!(
         config.pools[1].scheduler,
         Scheduler::Bounded { of: Box::new(Scheduler::Hash { key: Key::Path }), factor: 1.25 }
     );
     assert_eq!(config.pools[3].scheduler, Scheduler::Content { key: Key::Path });
-    assert!(config.pools[3].checks.is_empty());
+    let probes: Vec<&str> = config.pools.iter().flat_map(|pool| &pool.checks).map(|check| check.probe.word()).collect();
+    assert_eq!(probes, ["http", "rtsp", "dns", "smtp"]);
     assert_eq!(config.pools[5].scheduler, Scheduler::Mh { key: Key::Source });
 
     let sent = AcceptProxy { from: vec!["127.0.0.0/8".parse().unwrap()], mode: HeaderMode::Required };
@@ -210,10 +208,45 @@ fn checks_have_three_forms() {
     assert_eq!(config.pools[0].checks[0].timeout, Duration::from_millis(500));
     let checks = &config.pools[1].checks;
     assert_eq!(checks.len(), 2);
-    let http = checks.iter().find(|check| check.probe != Probe::Tcp).unwrap();
+    let http = checks.iter().find(|check| check.probe != Probe::CONNECT).unwrap();
     assert_eq!((http.jitter, http.port), (0.2, Some(81)));
-    let Probe::Http { expect_status, .. } = &http.probe else { panic!() };
+    let Probe::Http(check::Http { expect_status, .. }) = &http.probe else { panic!() };
     assert_eq!(expect_status.as_slice(), &[200..=200, 300..=302]);
+}
+
+#[test]
+fn every_probe_can_be_said() {
+    let checks = [
+        "tcp = true, send = \"hi\", expect = \"^hello\", over-tls = true, verify = false",
+        "tls = true, server-name = \"a.example\"",
+        "http = \"/\", expect-body = \"ok\", expect-json = { \"/a/0\" = 1 }, keep-alive = true, fast-interval = \"100ms\"",
+        "https = \"/\", digest = \"d41d8cd98f00b204e9800998ecf8427e\", start = \"down\", on-down = \"close\"",
+        "grpc = true",
+        "grpc = \"a.B\"",
+        "smtp = true",
+        "pop3 = true, over-tls = true, port = 995",
+        "imap = true, address = \"10.0.0.9\"",
+        "ftp = true",
+        "dns = \".\", type = \"SOA\", over-tcp = true",
+        "rtsp = \"DESCRIBE\", path = \"/cam\"",
+        "ping = true",
+        "udp = true, send-hex = \"00fF\"",
+        "command = [\"/bin/true\", \"-x\"], start = \"up\"",
+        "agent = true, port = 9, send = \"\\n\"",
+    ];
+    for text in checks {
+        let load = load_text(
+            "f",
+            &format!(
+                "[listen.l]\naddress = \"[::1]:80\"\npool = \"a\"\n[pool.a]\nservers = [\"h:80\"]\ncheck = {{ {text} }}\n"
+            ),
+        );
+        let check = &loaded(&load).pools[0].checks[0];
+        let word = text.split(' ').next().unwrap();
+        assert_eq!(check.probe.word(), if word == "https" { "http" } else { word }, "{text}");
+        let sealed = word == "tls" || word == "https" || text.contains("over-tls = true");
+        assert_eq!(check.seal == check::Seal::Tls, sealed, "{text}");
+    }
 }
 
 /// Pieces that make a text look like a configuration, so that random texts get past the syntax.

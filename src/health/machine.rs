@@ -10,6 +10,9 @@
 
 use std::time::SystemTime;
 
+use super::probe::{Advice, Transcript};
+use crate::model::check::{Check, Start};
+use crate::state::server::STARTS_DOWN;
 use crate::state::{Health, Standing};
 
 /// What one check has seen of one server.
@@ -36,18 +39,27 @@ enum State {
 pub struct Outcome {
     pub ok: bool,
     pub detail: String,
+    pub said: Transcript,
+    /// What the server says of itself.
+    pub advice: Option<Advice>,
 }
 
 impl Machine {
     /// `known` is what was found before a reload, if anything was.
-    pub fn new(rise: u32, fall: u32, known: Option<&Standing>) -> Machine {
-        let (state, why) = match known {
-            None => (State::Unknown, ""),
-            Some(Standing { health: Health::Up, .. }) => (State::Up(0), ""),
-            Some(Standing { health: Health::Down, why, .. }) => (State::Down(0), why.as_str()),
+    pub fn new(check: &Check, known: Option<&Standing>) -> Machine {
+        let (state, why) = match (known, check.start) {
+            (None, Start::Unknown) => (State::Unknown, ""),
+            (None, Start::Down) => (State::Down(0), STARTS_DOWN),
+            (None, Start::Up) | (Some(Standing { health: Health::Up, .. }), _) => (State::Up(0), ""),
+            (Some(Standing { health: Health::Down, why, .. }), _) => (State::Down(0), why.as_str()),
         };
         // A threshold of 0 cannot mean anything but 1.
-        Machine { rise: rise.max(1), fall: fall.max(1), state, why: why.to_owned() }
+        Machine { rise: check.rise.max(1), fall: check.fall.max(1), state, why: why.to_owned() }
+    }
+
+    /// Whether some results in a row speak for a change already.
+    fn is_changing(&self) -> bool {
+        matches!(self.state, State::Up(1..) | State::Down(1..))
     }
 
     fn take(&mut self, outcome: &Outcome) {
@@ -84,6 +96,11 @@ pub struct Verdict {
 }
 
 impl Panel {
+    /// Whether the check at that position is about to change its mind, or has none yet.
+    pub fn is_changing(&self, check: usize) -> bool {
+        self.machines.get(check).is_some_and(|machine| machine.is_changing() || machine.state == State::Unknown)
+    }
+
     /// `known` is the verdict before.
     pub fn new(machines: Vec<Machine>, known: Option<&Standing>) -> Panel {
         Panel { machines, verdict: known.map(|standing| standing.health) }
@@ -109,9 +126,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Place;
+    use crate::model::check::Probe;
+
+    fn machine(rise: u32, fall: u32, known: Option<&Standing>) -> Machine {
+        Machine::new(&Check { rise, fall, ..Check::with(Probe::CONNECT, Place::file("test")) }, known)
+    }
 
     fn outcome(ok: bool) -> Outcome {
-        Outcome { ok, detail: if ok { "status 200" } else { "connect refused" }.to_owned() }
+        let detail = if ok { "status 200" } else { "connect refused" }.to_owned();
+        Outcome { ok, detail, said: Transcript::default(), advice: None }
     }
 
     fn standing(health: Health) -> Standing {
@@ -121,7 +145,7 @@ mod tests {
     /// Feeds results, `+` good and `-` failed, and writes down the health after each: `U`, `D`, or `?`.
     fn after(rise: u32, fall: u32, known: Option<Health>, results: &str) -> String {
         let known = known.map(standing);
-        let mut panel = Panel::new(vec![Machine::new(rise, fall, known.as_ref())], known.as_ref());
+        let mut panel = Panel::new(vec![machine(rise, fall, known.as_ref())], known.as_ref());
         let letter = |verdict: Option<Verdict>| match verdict.map(|verdict| verdict.health) {
             Some(Health::Up) => 'U',
             Some(Health::Down) => 'D',
@@ -144,6 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn a_start_can_be_said() {
+        let after = |start, results: &str| {
+            let check = Check { rise: 2, fall: 2, start, ..Check::with(Probe::CONNECT, Place::file("test")) };
+            let mut panel = Panel::new(vec![Machine::new(&check, None)], None);
+            let mut healths = Vec::new();
+            for c in results.chars() {
+                let verdict = panel.take(0, &outcome(c == '+'), SystemTime::now());
+                healths.push((verdict.map(|verdict| verdict.health == Health::Up), panel.is_changing(0)));
+            }
+            healths
+        };
+        let (up, down) = (Some(true), Some(false));
+        assert_eq!(after(Start::Up, "--"), [(up, true), (down, false)]);
+        assert_eq!(after(Start::Down, "++"), [(down, true), (up, false)]);
+        assert_eq!(after(Start::Unknown, "-+"), [(down, false), (down, true)]);
+    }
+
+    #[test]
     fn what_was_known_is_not_forgotten() {
         assert_eq!(after(2, 3, Some(Health::Up), "--"), "UU");
         assert_eq!(after(2, 3, Some(Health::Down), "+"), "D");
@@ -152,7 +194,7 @@ mod tests {
 
     #[test]
     fn all_checks_must_be_good() {
-        let machines = vec![Machine::new(1, 1, None), Machine::new(1, 2, None)];
+        let machines = vec![machine(1, 1, None), machine(1, 2, None)];
         let mut panel = Panel::new(machines, None);
         let mut take = |check, ok| panel.take(check, &outcome(ok), SystemTime::now()).map(|v| (v.health, v.changed));
         assert_eq!(take(0, true), None, "the other has not answered");
@@ -167,15 +209,15 @@ mod tests {
     #[test]
     fn a_server_that_was_down_keeps_its_reason() {
         let known = standing(Health::Down);
-        let machines = vec![Machine::new(2, 1, Some(&known)), Machine::new(2, 1, Some(&known))];
+        let machines = vec![machine(2, 1, Some(&known)), machine(2, 1, Some(&known))];
         let verdict = Panel::new(machines, Some(&known)).take(1, &outcome(true), SystemTime::now());
         assert_eq!(verdict.map(|verdict| (verdict.why, verdict.changed)), Some((known.why, false)));
     }
 
     #[test]
     fn why_is_that_of_the_check_that_failed() {
-        let mut panel = Panel::new(vec![Machine::new(1, 1, None), Machine::new(1, 1, None)], None);
-        let failed = Outcome { ok: false, detail: "status 503, expected 200-299".into() };
+        let mut panel = Panel::new(vec![machine(1, 1, None), machine(1, 1, None)], None);
+        let failed = Outcome { detail: "status 503, expected 200-299".into(), ..outcome(false) };
         panel.take(0, &failed, SystemTime::now());
         let verdict = panel.take(1, &outcome(true), SystemTime::now());
         assert_eq!(verdict.map(|verdict| verdict.why), Some(failed.detail));
@@ -186,7 +228,7 @@ mod tests {
         #[test]
         fn changes_need_their_row(rise in 1u32..5, fall in 1u32..5, results: Vec<bool>) {
             let known = standing(Health::Up);
-            let mut panel = Panel::new(vec![Machine::new(rise, fall, Some(&known))], Some(&known));
+            let mut panel = Panel::new(vec![machine(rise, fall, Some(&known))], Some(&known));
             let (mut row, mut last) = (0, None);
             for ok in results {
                 row = if last == Some(ok) { row + 1 } else { 1 };

@@ -5,8 +5,11 @@
 //! was known.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -16,10 +19,12 @@ use tracing::{error, info, warn};
 
 use super::machine::{Machine, Outcome, Panel, Verdict};
 use super::pace::Pace;
-use super::probe::{self, Sealed};
+use super::probe::{self, Sealed, Target, Unable};
 use super::resolve;
-use crate::model::pool::{Address, Check};
-use crate::state::{Farm, Health, LivePool, LiveServer, ProbeReport, Snapshot};
+use crate::model::check::{Check, OnDown, Seal};
+use crate::model::pool::Address;
+use crate::net::Stream;
+use crate::state::{Evidence, Farm, Health, LivePool, LiveServer, ProbeReport, Snapshot};
 use crate::tls;
 
 /// Watches over the farm's servers until `stop` is true or its sender is gone.
@@ -41,7 +46,8 @@ struct Watched {
     server: Arc<LiveServer>,
     address: Address,
     checks: Vec<Check>,
-    sealed: Option<Sealed>,
+    /// Of each check.
+    sealed: Vec<Option<Sealed>>,
     _tasks: JoinSet<()>,
 }
 
@@ -74,18 +80,25 @@ impl Watched {
             tasks.spawn(resolve::keep(Arc::clone(server), Arc::clone(host), *port));
         }
         let known = server.verdict();
-        let machines = checks.iter().map(|check| Machine::new(check.rise, check.fall, known.as_ref())).collect();
+        let machines = checks.iter().map(|check| Machine::new(check, known.as_ref())).collect();
         let panel = Arc::new(Mutex::new(Panel::new(machines, known.as_ref())));
         let named: Arc<str> = address.to_string().into();
-        let sealed = sealed(server, pool);
-        for (position, check) in checks.iter().enumerate() {
-            tasks.spawn(repeat(Asking {
-                server: Arc::clone(server),
-                check: Arc::new(check.clone()),
+        let sealed: Vec<Option<Sealed>> = checks.iter().map(|check| sealed(server, pool, check)).collect();
+        let closes = checks.iter().any(|check| check.on_down == OnDown::Close);
+        for (position, (check, sealed)) in checks.iter().zip(&sealed).enumerate() {
+            let target = Target {
+                check: check.clone(),
+                pool: Arc::clone(pool.name()),
+                server: Arc::clone(server.name()),
                 named: Arc::clone(&named),
                 sealed: sealed.clone(),
+            };
+            tasks.spawn(repeat(Asking {
+                server: Arc::clone(server),
+                target,
                 panel: Arc::clone(&panel),
                 position,
+                closes,
             }));
         }
         Watched { server: Arc::clone(server), address, checks, sealed, _tasks: tasks }
@@ -96,12 +109,12 @@ impl Watched {
         let checks = &pool.config().checks;
         Arc::ptr_eq(&self.server, server)
             && self.address == server.configured_address()
-            && match (&self.sealed, sealed(server, pool)) {
-                (Some(old), Some(new)) => Arc::ptr_eq(&old.config, &new.config) && old.name == new.name,
-                (old, new) => old.is_none() && new.is_none(),
-            }
             && self.checks.len() == checks.len()
             && self.checks.iter().zip(checks).all(|(old, new)| same(old, new))
+            && self.sealed.iter().zip(checks).all(|(old, check)| match (old, sealed(server, pool, check)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(&old.config, &new.config) && old.name == new.name,
+                (old, new) => old.is_none() && new.is_none(),
+            })
     }
 
     /// Whether a result of its last moment, after the install, spoke of another address or of checks that
@@ -111,10 +124,24 @@ impl Watched {
     }
 }
 
-/// What the server has to prove to a check: what it has to prove to a request.
-fn sealed(server: &LiveServer, pool: &LivePool) -> Option<Sealed> {
-    let name = tls::server_name(pool.config().tls.as_ref()?, &server.configured_address())?;
-    Some(Sealed { config: pool.tls()?.clone(), name })
+/// What the server has to prove to a check: what it has to prove to a request, where nothing else is said.
+fn sealed(server: &LiveServer, pool: &LivePool, check: &Check) -> Option<Sealed> {
+    let (own, tls) = (pool.config().tls.as_ref(), pool.tls());
+    let wanted = check.seal == Seal::Tls || check.seal == Seal::AsPool && own.is_some();
+    if !wanted {
+        return None;
+    }
+    let address = server.configured_address();
+    let name = match (&check.server_name, own) {
+        (Some(name), _) => tls::named(name),
+        (None, Some(own)) => tls::server_name(own, &address),
+        (None, None) => tls::host_name(&address),
+    };
+    let config = match (tls, check.verify) {
+        (Some(tls), verify) if verify.is_none() || verify == own.map(|own| own.verify) => tls.clone(),
+        (_, verify) => tls::for_checks(verify.unwrap_or(true))?,
+    };
+    Some(Sealed { config, name: name? })
 }
 
 /// Whether two checks ask the same, wherever they are written.
@@ -125,63 +152,109 @@ fn same(old: &Check, new: &Check) -> bool {
 /// One check of one server.
 struct Asking {
     server: Arc<LiveServer>,
-    check: Arc<Check>,
-    /// The server's address as it is written.
-    named: Arc<str>,
-    sealed: Option<Sealed>,
+    target: Target,
     /// Of all checks of the server.
     panel: Arc<Mutex<Panel>>,
     /// Of this check in the panel.
     position: usize,
+    /// Connections are closed when the server goes down.
+    closes: bool,
 }
 
 /// Asks again and again, until it is dropped.
 async fn repeat(asking: Asking) {
-    let Asking { server, check, .. } = &asking;
+    let Asking { server, target, .. } = &asking;
+    let check = &target.check;
     let mut pace = Pace::new();
     let mut next = Instant::now() + pace.first(check.interval);
+    let mut kept: Option<Stream> = None;
+    let mut last = None;
+    let mut complained = false;
     loop {
         sleep_until(next).await;
         let (began, at) = (Instant::now(), SystemTime::now());
-        next = began + pace.around(check.interval, check.jitter);
+        let interval = check.fast_interval.filter(|_| asking.is_changing()).unwrap_or(check.interval);
+        next = began + pace.around(interval, check.jitter);
         // Without an address there is nobody to ask, and the server is down for that reason already.
         let Some(address) = server.address() else { continue };
-        let Some(outcome) = once(&asking, address).await else { continue };
+        if last.replace(address) != Some(address) {
+            kept = None;
+        }
+        let outcome = match once(&asking, address, &mut kept).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(Unable::Shortage(error))) => {
+                tracing::debug!(%address, "no probe: {error}");
+                continue;
+            }
+            Some(Err(Unable::Missing(what))) => {
+                if !std::mem::replace(&mut complained, true) {
+                    warn!(server = %server.identity(), check = check.probe.word(), "no probe: {what}");
+                }
+                server.set_last_probe(ProbeReport { at, took: began.elapsed(), ok: false, detail: what });
+                continue;
+            }
+            None => continue,
+        };
         let report = ProbeReport { at, took: began.elapsed(), ok: outcome.ok, detail: outcome.detail.clone() };
         server.set_last_probe(report);
-        asking.tell(&outcome);
+        if asking.tell(&outcome) && check.fast_interval.is_some() {
+            next = next.min(began + pace.around(check.fast_interval.unwrap_or(check.interval), check.jitter));
+        }
     }
 }
 
-/// One probe, in a task of its own: were it to panic, that is logged, says nothing about the server, and
-/// the next one comes in its time.
-async fn once(asking: &Asking, address: SocketAddr) -> Option<Outcome> {
-    let (check, named) = (Arc::clone(&asking.check), Arc::clone(&asking.named));
-    let mut task = JoinSet::new();
-    let sealed = asking.sealed.clone();
-    task.spawn(async move { probe::probe(&check, address, &named, sealed.as_ref()).await });
-    match task.join_next().await? {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            error!(server = %asking.server.identity(), %error, "a probe ended by a fault of Reeve");
-            None
-        }
+/// One probe. Were it to panic, that is logged, says nothing about the server, and the next one comes in its time.
+async fn once(asking: &Asking, address: SocketAddr, kept: &mut Option<Stream>) -> Option<Result<Outcome, Unable>> {
+    let mut probing = Box::pin(probe::probe(&asking.target, address, kept));
+    let caught = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| probing.as_mut().poll(cx))) {
+        Ok(Poll::Ready(outcome)) => Poll::Ready(Some(outcome)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(None),
+    });
+    let outcome = caught.await;
+    if outcome.is_none() {
+        error!(server = %asking.server.identity(), "a probe ended by a fault of Reeve");
     }
+    outcome
 }
 
 impl Asking {
-    fn tell(&self, outcome: &Outcome) {
-        let verdict =
-            self.panel.lock().unwrap_or_else(PoisonError::into_inner).take(self.position, outcome, SystemTime::now());
-        let Some(Verdict { health, why, at, changed }) = verdict else { return };
-        self.server.set_health(health, why.as_str(), at);
+    fn panel(&self) -> MutexGuard<'_, Panel> {
+        self.panel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_changing(&self) -> bool {
+        self.panel().is_changing(self.position)
+    }
+
+    /// Takes a result; whether this check is on its way to another opinion.
+    fn tell(&self, outcome: &Outcome) -> bool {
+        let (pool, server) = (self.server.pool_name(), self.server.name());
+        if let Some(advice) = &outcome.advice
+            && self.server.advise(advice.share, advice.drain, &advice.reason)
+        {
+            info!(%pool, %server, "{}", self.server.advice().words());
+        }
+        let (verdict, changing) = {
+            let mut panel = self.panel();
+            let verdict = panel.take(self.position, outcome, SystemTime::now());
+            (verdict, panel.is_changing(self.position))
+        };
+        let Some(Verdict { health, why, at, changed }) = verdict else { return changing };
+        let (check, said) = (self.target.check.probe.word(), &outcome.said);
+        let evidence = || Evidence { check: check.to_owned(), sent: said.sent.shown(), heard: said.heard.shown() };
         if changed {
-            let (pool, server) = (self.server.pool_name(), self.server.name());
+            let (sent, heard) = (said.sent.shown(), said.heard.shown());
             match health {
-                Health::Up => info!(%pool, %server, %why, "server up"),
-                Health::Down => warn!(%pool, %server, %why, "server down"),
+                Health::Up => info!(%pool, %server, check, %why, "server up"),
+                Health::Down => warn!(%pool, %server, check, %why, %sent, %heard, "server down"),
             }
         }
+        self.server.judge(health, why, at, evidence);
+        if changed && health == Health::Down && self.closes {
+            self.server.cut();
+        }
+        changing
     }
 }
 

@@ -10,10 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::probe::probe;
+use super::machine::Outcome;
+use super::probe::{Target, probe};
 use super::run;
+use crate::model::check::{Check, Http, Probe};
 use crate::model::fault::Place;
-use crate::model::pool::{Address, Check, Most, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Timeouts};
 use crate::state::{Farm, Health, LiveServer, NoServer};
 
@@ -79,8 +81,7 @@ const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 const BAD: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
 
 pub(super) fn http_check(path: &str) -> Check {
-    let expect_status = vec![200..=299];
-    let probe = Probe::Http { method: "GET".into(), path: path.into(), host: None, expect_status };
+    let probe = Probe::Http(Http { expect_status: vec![200..=299], ..Http::get(path.into()) });
     Check { interval: Duration::from_millis(10), timeout: Duration::from_secs(5), ..check(probe) }
 }
 
@@ -89,7 +90,7 @@ fn check(probe: Probe) -> Check {
 }
 
 fn tcp_check() -> Check {
-    Check { interval: Duration::from_millis(10), ..check(Probe::Tcp) }
+    Check { interval: Duration::from_millis(10), ..check(Probe::CONNECT) }
 }
 
 pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Config> {
@@ -115,6 +116,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
+        affinity: None,
         place: place(),
     };
     Arc::new(Config { pools: vec![pool], ..Config::default() })
@@ -161,6 +163,13 @@ pub(super) async fn until(holds: impl Fn() -> bool) {
         }
     })
     .await;
+}
+
+/// One probe.
+async fn ask(check: Check, address: SocketAddr) -> Outcome {
+    let target =
+        Target { check, pool: "web".into(), server: "s1".into(), named: "origin.example:80".into(), sealed: None };
+    within(probe(&target, address, &mut None)).await.expect("asked")
 }
 
 fn found(server: &LiveServer) -> Option<Health> {
@@ -247,20 +256,21 @@ async fn a_server_is_up_when_all_its_checks_are() {
 async fn the_request_says_what_the_check_says() {
     let origin = Origin::start("HTTP/1.1 204 No Content\r\n\r\n").await;
     let probe_of = |method: &str, host: Option<&str>| {
-        let (path, host) = ("/health?deep=1".into(), host.map(Into::into));
-        check(Probe::Http { method: method.into(), path, host, expect_status: vec![204..=204] })
+        let (method, host) = (method.into(), host.map(Into::into));
+        let http = Http { method, host, expect_status: vec![204..=204], ..Http::get("/health?deep=1".into()) };
+        check(Probe::Http(http))
     };
     for (check, host) in
         [(probe_of("HEAD", None), "origin.example:80"), (probe_of("GET", Some("shop.example")), "shop.example")]
     {
-        let outcome = within(probe(&check, origin.address, "origin.example:80", None)).await.expect("asked");
+        let outcome = ask(check, origin.address).await;
         assert!(outcome.ok, "{}", outcome.detail);
         let heard = origin.heard().pop().expect("asked").to_lowercase();
         assert!(heard.contains(&format!("host: {host}\r\n")), "{heard}");
         assert!(heard.contains("/health?deep=1 http/1.1\r\n") && heard.contains("user-agent: reeve-check\r\n"));
     }
     let elsewhere = Check { port: Some(origin.address.port()), ..probe_of("GET", None) };
-    let outcome = within(probe(&elsewhere, SocketAddr::new(origin.address.ip(), 9), "s", None)).await.expect("asked");
+    let outcome = ask(elsewhere, SocketAddr::new(origin.address.ip(), 9)).await;
     assert!(outcome.ok, "the check's own port is asked: {}", outcome.detail);
 }
 
@@ -277,12 +287,10 @@ async fn odd_answers_have_reasons() {
     ];
     for (answer, reason) in cases {
         let origin = Origin::start(answer).await;
-        let outcome = within(probe(&http_check("/"), origin.address, "s", None)).await.expect("asked");
+        let outcome = ask(http_check("/"), origin.address).await;
         assert!(outcome.detail.starts_with(reason), "{:.60}: {}", answer, outcome.detail);
         assert_eq!(outcome.ok, reason == "status 200");
     }
-    let closed = probe(&http_check("not a path"), Origin::start(GOOD).await.address, "s", None).await.expect("asked");
-    assert!(closed.detail.starts_with("the check cannot be sent"), "{}", closed.detail);
 }
 
 #[tokio::test]

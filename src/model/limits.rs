@@ -32,6 +32,20 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What a check may send, in bytes: a request, no document.
+    pub const CHECK_SENT: usize = 4 << 10;
+    /// As much of an answer to a check is read; a health page is shorter.
+    pub const CHECK_HEARD: usize = 64 << 10;
+    /// A line of an answer to a check. RFC 5321 §4.5.3.1.5 has 512, capabilities of IMAP reach 1,500.
+    pub const CHECK_LINE: usize = 4 << 10;
+    /// Lines of one such answer: FTP servers greet with pages of rules.
+    pub const CHECK_LINES: usize = 1000;
+    /// What a check keeps to be shown of what it said and heard, each.
+    pub const CHECK_SHOWN: usize = 400;
+    /// Programs run for checks at a time; more wait for their turn.
+    pub const CHECK_COMMANDS: usize = 32;
+    /// Changes of a server's health that are remembered.
+    pub const CHANGES_KEPT: usize = 16;
     /// The largest `header-count` that can be configured; the parser's table is of this size.
     pub const HEADER_COUNT_CEILING: usize = 256;
     /// The largest `header-bytes` that can be configured.
@@ -39,6 +53,11 @@ impl Limits {
     /// A request's body that rules look at, kept until a server is chosen; forms and calls of APIs are smaller by far.
     /// In chunks it may take twice as much. It is also what can be sent once more to another server.
     pub const CONDITION_BODY: usize = 64 << 10;
+    /// Copies of requests that one worker has under way to other pools; more are dropped. Each holds a head and a body of
+    /// [`Limits::CONDITION_BODY`] at most: 16 MiB in all where they are that large.
+    pub const MIRRORS: usize = 128;
+    /// Bytes of the answer to a copy that are read before its connection is closed: reading a short one to its end keeps the connection.
+    pub const MIRRORED_ANSWER: usize = 1 << 20;
     /// A TLS ClientHello with its record headers. With post-quantum key shares and a ticket one has 2 to
     /// 4 KiB; one record holds no more than this.
     pub const HELLO_BYTES: usize = 16 << 10;

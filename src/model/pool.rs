@@ -1,11 +1,12 @@
-//! Servers that serve the same thing, how one of them is chosen, and how their health is known.
+//! Servers that serve the same thing, and how one of them is chosen.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Timeouts;
+use super::affinity::Affinity;
+use super::check::Check;
 use super::fault::Place;
 use super::rule::Key;
 use super::tls::PoolTls;
@@ -31,6 +32,8 @@ pub struct Pool {
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    /// How clients are kept at the server they were at.
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 
@@ -245,61 +248,4 @@ pub enum HedgeAfter {
     Time(Duration),
     /// As long as so many of a hundred answers take to begin.
     Percentile(u8),
-}
-
-/// How the health of a server is asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    pub probe: Probe,
-    /// From one probe to the next.
-    pub interval: Duration,
-    /// Share of the interval by which each wait is lengthened or shortened at random, 0.0 to 1.0.
-    pub jitter: f64,
-    /// For the whole probe, connecting included.
-    pub timeout: Duration,
-    /// Good probes in a row that bring a server up.
-    pub rise: u32,
-    /// Failed probes in a row that take it down.
-    pub fall: u32,
-    /// Port to probe, where it is not the server's own.
-    pub port: Option<u16>,
-    /// What an HTTP probe speaks: what the pool's servers are spoken to in.
-    pub protocol: Protocol,
-    /// The PROXY header that begins each probe, as it begins every other connection to these servers.
-    /// Not where `port` names another port: who listens there expects none.
-    pub send_proxy: Option<ProxyVersion>,
-    pub place: Place,
-}
-
-impl Check {
-    /// What a check does that says only its probe.
-    pub fn with(probe: Probe, place: Place) -> Check {
-        let seconds = Duration::from_secs;
-        Check {
-            probe,
-            interval: seconds(2),
-            jitter: 0.1,
-            timeout: seconds(1),
-            rise: 2,
-            fall: 3,
-            port: None,
-            protocol: Protocol::Http1,
-            send_proxy: None,
-            place,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// A connection can be made.
-    Tcp,
-    /// A request is answered with an expected status.
-    Http {
-        method: Arc<str>,
-        path: Arc<str>,
-        /// The Host field; the server's address where none is given.
-        host: Option<Arc<str>>,
-        expect_status: Vec<RangeInclusive<u16>>,
-    },
 }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::exposition;
 use super::process::Process;
-use super::report::{Connections, Problem, Servers, Status};
+use super::report::{Connections, Problem, Servers, Status, Wanted};
 use super::view::View;
 use crate::state::Farm;
 use crate::state::commands::Workers;
@@ -100,8 +100,15 @@ pub async fn answer<B>(source: &Source, door: Door, request: &http::Request<B>) 
         }
         Page::Servers => {
             let answers = source.workers.counters().await;
-            json(StatusCode::OK, &Servers::of(&(source.view)(), &answers))
+            match only(query, "long") {
+                Ok(long) => {
+                    let wanted = Wanted { long: long.is_some_and(|long| long == "yes"), ..Wanted::default() };
+                    json(StatusCode::OK, &Servers::of(&(source.view)(), &answers, wanted))
+                }
+                Err(text) => problem(StatusCode::BAD_REQUEST, text),
+            }
         }
+        Page::ServersOf => servers_of(source, path).await,
         Page::Connections => match limit(query) {
             Ok(limit) => {
                 let (shown, counters) = tokio::join!(source.workers.connections(limit), source.workers.counters());
@@ -116,6 +123,8 @@ enum Page {
     Metrics,
     Status,
     Servers,
+    /// Of one pool, or one of them.
+    ServersOf,
     Connections,
     Reload,
     Drain,
@@ -135,6 +144,7 @@ impl Page {
             (_, "/metrics") | (Door::Metrics, "/") => Some(Page::Metrics),
             (Door::Control, "/api/v1/status") => Some(Page::Status),
             (Door::Control, "/api/v1/servers") => Some(Page::Servers),
+            (Door::Control, path) if path.starts_with(SERVERS_OF) => Some(Page::ServersOf),
             (Door::Control, "/api/v1/connections") => Some(Page::Connections),
             (Door::Control, "/api/v1/reload") => Some(Page::Reload),
             (Door::Control, "/api/v1/drain") => Some(Page::Drain),
@@ -143,6 +153,31 @@ impl Page {
             _ => None,
         }
     }
+}
+
+const SERVERS_OF: &str = "/api/v1/servers/";
+
+/// `/api/v1/servers/POOL` and `/api/v1/servers/POOL/SERVER`: with what became of them lately.
+async fn servers_of(source: &Source, path: &str) -> Response<Full<Bytes>> {
+    let names = path.strip_prefix(SERVERS_OF).unwrap_or_default();
+    let (pool, server) = names.split_once('/').map_or((names, None), |(pool, server)| (pool, Some(server)));
+    let (pool, server) = match (unescaped(pool), server.map(unescaped).transpose()) {
+        (Ok(pool), Ok(server)) => (pool, server),
+        (Err(text), _) | (_, Err(text)) => return problem(StatusCode::BAD_REQUEST, text),
+    };
+    let answers = source.workers.counters().await;
+    let wanted = Wanted { pool: Some(&pool), server: server.as_deref(), long: true };
+    let servers = Servers::of(&(source.view)(), &answers, wanted);
+    if servers.servers.is_empty() {
+        return problem(
+            StatusCode::NOT_FOUND,
+            match server {
+                Some(server) => format!("there is no server {pool}/{server}"),
+                None => format!("there is no pool {pool}"),
+            },
+        );
+    }
+    json(StatusCode::OK, &servers)
 }
 
 fn not_here(door: Door, path: &str) -> String {

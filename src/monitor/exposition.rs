@@ -31,6 +31,7 @@ pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Resu
     listeners(&mut families, view, &answers.merged);
     upstreams(&mut families, &names, &answers.merged);
     servers(&mut families, view);
+    affinities(&mut families, view);
     rules(&mut families, &answers.merged);
     ourselves(&mut families, view, answers, process);
     TextEncoder::new().encode_to_string(&families.finish())
@@ -116,6 +117,15 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
         families.counter("reeve_upstream_reuses_total", help, &labels, counters.reuses as f64);
     }
     let mut sorted: Vec<_> = counters
+        .affinities()
+        .filter_map(|(pool, result, count)| Some((names.pool(pool)?, result.as_str(), count)))
+        .collect();
+    sorted.sort_unstable();
+    for (pool, result, count) in sorted {
+        let help = "Requests and connections to pools with affinity, by whether they came to the server they were at.";
+        families.counter("reeve_affinity_total", help, &[("pool", pool), ("result", result)], count as f64);
+    }
+    let mut sorted: Vec<_> = counters
         .retries()
         .filter_map(|(pool, reason, count)| Some((names.pool(pool)?, reason.as_str(), count)))
         .collect();
@@ -123,6 +133,15 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
     for (pool, reason, count) in sorted {
         let help = "Requests tried once more, by what had gone wrong.";
         families.counter("reeve_retries_total", help, &[("pool", pool), ("reason", reason)], count as f64);
+    }
+    let mut sorted: Vec<_> = counters
+        .mirrors()
+        .filter_map(|(pool, result, count)| Some((names.pool(pool)?, result.as_str(), count)))
+        .collect();
+    sorted.sort_unstable();
+    for (pool, result, count) in sorted {
+        let help = "Copies of requests for another pool, by what came of them.";
+        families.counter("reeve_mirrored_total", help, &[("pool", pool), ("result", result)], count as f64);
     }
 }
 
@@ -149,6 +168,18 @@ fn servers(families: &mut Families, view: &View) {
                 families.gauge("reeve_check_duration_seconds", help, &labels, probe.took.as_secs_f64());
             }
         }
+    }
+}
+
+fn affinities(families: &mut Families, view: &View) {
+    for table in &view.affinities {
+        let own = [("table", &*table.name)];
+        let help = "Clients that a pool, or a group of pools, knows by what they show.";
+        families.gauge("reeve_affinity_entries", help, &own, table.entries as f64);
+        let help = "Memory that the table of these clients takes when it is full.";
+        families.gauge("reeve_affinity_table_bytes", help, &own, table.bytes as f64);
+        let help = "Clients that were forgotten before their time, to make room for others.";
+        families.counter("reeve_affinity_evicted_total", help, &own, table.evicted as f64);
     }
 }
 

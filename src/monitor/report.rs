@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::view::{ServerState, View};
+use crate::state::Change;
 use crate::state::commands::Answers;
 use crate::state::connections::{ConnectionInfo, seconds};
 use crate::state::counters::{Counters, OTHER_CODE, ServerLabels};
@@ -137,6 +139,9 @@ pub struct ServerReport {
     pub since: Duration,
     pub reason: String,
     pub weight: u32,
+    /// How much of its weight it has now, in percent: less after it came up, or by its agent.
+    #[serde(default = "whole")]
+    pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
     pub backup: bool,
@@ -145,6 +150,37 @@ pub struct ServerReport {
     pub probe: Option<ProbeReport>,
     /// Answered since the start.
     pub requests: u64,
+    /// What became of it lately, the newest last; only where it is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeReport>,
+}
+
+/// One change of what is thought of a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangeReport {
+    #[serde(rename = "ago_seconds", with = "seconds")]
+    pub ago: Duration,
+    /// `up`, `down`, `ejected`, `returned`, `drained`, `ready`, `advice`, `moved`.
+    pub what: String,
+    pub why: String,
+    /// The kind of the check that led to it; empty where none did.
+    pub check: String,
+    /// The last that its probe sent and received, printable.
+    pub sent: String,
+    pub heard: String,
+}
+
+/// Which servers are told, and how much of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    pub pool: Option<&'a str>,
+    pub server: Option<&'a str>,
+    /// With their last changes.
+    pub long: bool,
+}
+
+fn whole() -> u32 {
+    100
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -256,12 +292,24 @@ impl Status {
 }
 
 impl Servers {
-    pub fn of(view: &View, answers: &Answers<Counters>) -> Servers {
+    pub fn of(view: &View, answers: &Answers<Counters>, wanted: Wanted<'_>) -> Servers {
         let mut requests: HashMap<ServerLabels, u64> = HashMap::new();
         for (labels, counted) in answers.merged.requests() {
             *requests.entry(ServerLabels { pool: labels.pool, server: labels.server }).or_default() += counted.count();
         }
         let servers = view.pools.iter().flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+        let is_wanted = |wanted: Option<&str>, name: &str| wanted.is_none_or(|wanted| wanted == name);
+        let servers = servers
+            .filter(|(pool, server)| is_wanted(wanted.pool, &pool.name) && is_wanted(wanted.server, &server.name));
+        let now = SystemTime::now();
+        let change = |change: &Arc<Change>| ChangeReport {
+            ago: now.duration_since(change.at).unwrap_or_default(),
+            what: change.what.clone(),
+            why: change.why.clone(),
+            check: change.evidence.check.clone(),
+            sent: change.evidence.sent.clone(),
+            heard: change.evidence.heard.clone(),
+        };
         let servers = servers.map(|(pool, server)| ServerReport {
             pool: pool.name.to_string(),
             server: server.name.to_string(),
@@ -270,6 +318,7 @@ impl Servers {
             since: server.since,
             reason: server.reason.clone(),
             weight: server.weight,
+            portion: server.portion,
             drained: server.drained,
             backup: server.backup,
             limit: server.limit,
@@ -281,6 +330,7 @@ impl Servers {
                 ago: probe.ago,
             }),
             requests: requests.get(&ServerLabels { pool: pool.number, server: server.number }).copied().unwrap_or(0),
+            changes: if wanted.long { server.changes.iter().map(change).collect() } else { Vec::new() },
         });
         Servers { servers: servers.collect(), silent_workers: answers.silent.clone() }
     }

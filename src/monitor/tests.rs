@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::report::{Connections, Problem, Servers, Status};
-use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
+use super::view::{AffinityView, ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
+use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::{Address, Check, Most, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
@@ -59,6 +60,8 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         since: Duration::from_secs(3700),
         reason: if ok { String::new() } else { "3 probes failed".to_owned() },
         weight: if state == ServerState::Draining { 0 } else { 2 },
+        portion: 100,
+        changes: Vec::new(),
         drained: false,
         backup: false,
         limit: Some(100),
@@ -124,6 +127,7 @@ pub fn view() -> View {
             pool(7, "web", vec![server(1, "web1", ServerState::Up), server(2, "web2", ServerState::Draining)]),
             pool(8, "odd \"\\name", vec![server(3, "img\n1", ServerState::Down)]),
         ],
+        affinities: vec![AffinityView { name: "home".into(), entries: 3, bytes: 2000, evicted: 1 }],
     }
 }
 
@@ -307,7 +311,7 @@ fn the_view_is_that_of_the_farm() {
             name: "web".into(),
             scheduler: Scheduler::Wlc,
             servers: vec![configured("web1", 2), configured("web2", 0)],
-            checks: vec![Check::with(Probe::Tcp, place.clone())],
+            checks: vec![Check::with(Probe::CONNECT, place.clone())],
             retry: Retry::default(),
             hedge: None,
             most: Most::default(),
@@ -316,6 +320,7 @@ fn the_view_is_that_of_the_farm() {
             send_proxy: None,
             tls: None,
             protocol: crate::model::pool::Protocol::Http1,
+            affinity: None,
             place: place.clone(),
         }],
         ..Config::default()

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::state::tallies::Tallies;
-use crate::state::{Farm, Health, LivePool, LiveServer};
+use crate::state::{Change, Farm, Health, LivePool, LiveServer};
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -35,6 +35,19 @@ pub struct View {
     pub old: Vec<OldView>,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
+    pub affinities: Vec<AffinityView>,
+}
+
+/// Where clients were: the table of a pool, or of a group of pools.
+#[derive(Debug, Clone)]
+pub struct AffinityView {
+    pub name: Arc<str>,
+    /// Clients that are known.
+    pub entries: usize,
+    /// That it takes when it is full.
+    pub bytes: usize,
+    /// Clients that were forgotten before their time, to make room.
+    pub evicted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,6 +110,8 @@ pub struct ServerView {
     /// Why it is in that state; empty where there is nothing to say.
     pub reason: String,
     pub weight: u32,
+    /// How much of it it has now, in percent.
+    pub portion: u32,
     /// Taken out of service by hand: the file does not say so.
     pub drained: bool,
     pub backup: bool,
@@ -105,6 +120,8 @@ pub struct ServerView {
     pub in_flight: u64,
     /// The last probe, where it is checked.
     pub probe: Option<ProbeView>,
+    /// What became of it lately, the newest last.
+    pub changes: Vec<Arc<Change>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,8 +193,15 @@ impl View {
                 })
                 .collect(),
             pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
+            affinities: affinities(farm, now),
         }
     }
+}
+
+fn affinities(farm: &Farm, now: SystemTime) -> Vec<AffinityView> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
+    let tables = farm.affinities().tables(seconds).into_iter();
+    tables.map(|(name, entries, bytes, evicted)| AffinityView { name, entries, bytes, evicted }).collect()
 }
 
 fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
@@ -193,6 +217,7 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
 
 fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
     let mut standing = server.standing();
+    let portion = server.portion();
     let state = match standing.health {
         _ if server.is_drained() => {
             standing.since = server.drained_since();
@@ -204,6 +229,10 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         }
         Health::Down => ServerState::Down,
         Health::Up if server.weight() == 0 => ServerState::Draining,
+        Health::Up if portion == 0 => {
+            standing.why = server.advice().words();
+            ServerState::Draining
+        }
         Health::Up => ServerState::Up,
     };
     // The clock may have been set back in between; then it was just now.
@@ -216,6 +245,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
         since: ago(standing.since),
         reason: standing.why,
         weight: server.weight(),
+        portion,
         drained: server.is_drained(),
         backup: server.is_backup(),
         limit: server.limit(),
@@ -226,6 +256,7 @@ fn server_view(server: &LiveServer, now: SystemTime) -> ServerView {
             took: probe.took,
             detail: probe.detail,
         }),
+        changes: server.changes(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::failure::Side;
 use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
 use super::worker::Worker;
-use crate::state::counters::{NONE, Rejected, RequestLabels};
+use crate::state::counters::{AffinityResult, NONE, Rejected, RequestLabels};
 use crate::wire::http1::request::Version;
 
 pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
@@ -28,6 +28,9 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
         let mut counters = worker.counters.borrow_mut();
         counters.request(labels, outcome.status, total, outcome.first_byte);
         counters.bytes(connection.listener, received, sent);
+        if let Some(result) = outcome.affinity {
+            counters.affinity(labels.pool, result);
+        }
         if let Some(rule) = plan.rule {
             counters.rule_hit(&plan.view.snapshot.rule_names, rule);
         }
@@ -86,7 +89,7 @@ fn entry<'a>(
         t_connect: outcome.connect,
         t_header: outcome.first_byte.unwrap_or_default(),
         t_total: total,
-        affinity: None,
+        affinity: outcome.affinity.map(AffinityResult::as_str),
         failure: outcome.failure.as_ref().map(|failure| failure.kind.word()),
         side: outcome.failure.as_ref().map(|failure| failure.kind.side().map_or("reeve", Side::word)),
         referer: some(&plan.seen.referer),

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::view::ListenerView;
+use crate::affinity::cookie::Edit;
 use crate::route::{self, Change};
 use crate::tls::Peer;
 use crate::wire::field::Field;
@@ -22,6 +23,8 @@ pub struct Incoming<'a, 'h> {
     pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
+    /// What is done to its cookies.
+    pub edit: Option<Edit<'a>>,
 }
 
 /// Appends the head to `out`; `target` is the path and query that a rule has put in the place of the client's. Returns where the server's own address has to be put in, when the client
@@ -56,8 +59,18 @@ pub fn write(
     };
     out.extend_from_slice(b"\r\n");
     let trusted = incoming.listener.trusts(incoming.peer);
-    let kept = head.lines().filter(|(field, known)| keeps(field, *known, trusted, incoming, changes));
-    lines::copy(head.raw, kept.map(|(field, _)| field), out);
+    let kept = || {
+        let lines = head.lines().filter(|(field, known)| keeps(field, *known, trusted, incoming, changes));
+        lines.map(|(field, _)| field)
+    };
+    match incoming.edit {
+        None => lines::copy(head.raw, kept(), out),
+        Some(edit) => {
+            let edited = |field: &Field<'_>| field.is("cookie") && edit.touches(field.value);
+            lines::copy(head.raw, kept().filter(|field| !edited(field)), out);
+            kept().filter(|field| edited(field)).for_each(|field| edit.write(field.value, out));
+        }
+    }
     for change in changes {
         if let Change::Set { name, value } = change {
             out.extend_from_slice(name.as_bytes());

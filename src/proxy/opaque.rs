@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 
 use self::hello::Opening;
 use super::announced;
+use super::bound::Bound;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::queue;
@@ -131,6 +132,9 @@ impl Session<'_> {
         let choice = self.choose(&opening)?;
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
+        if let Some(affinity) = pool.affinity() {
+            self.tries.bound = Some(Bound::of_connection(affinity, self.connection, self.worker.unix_seconds()));
+        }
         let Connected { lease, upstream, took, .. } = self.reach(reader, &pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
@@ -156,7 +160,7 @@ impl Session<'_> {
             writer: Outlet::Writer(&mut server_writer),
             timer: &timer,
         };
-        let joined = tunnel::join(self.worker, self.connection, client, server, limits, None, &moved).await;
+        let joined = tunnel::join(self.worker, self.connection, &lease, client, server, limits, None, &moved).await;
         joined.map_err(|broken| {
             let ending = Ending::from(broken);
             if ending.reset {
@@ -220,7 +224,7 @@ impl Session<'_> {
         let tuning = rule.and_then(|rule| rule.refined()?.tuning.as_ref());
         if let Some((rule, tuning)) = self.rule.zip(tuning) {
             let tuned = view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config());
-            self.tries = Tries::of(Some(tuned));
+            self.tries = Tries::of(Some(tuned), None);
         }
         Ok(Choice { pool, key: by.and_then(|key| route::key_hash(key, rule, &head)) })
     }
@@ -307,6 +311,7 @@ impl From<Broken> for Ending {
             Broken::Silent => ("idle", None),
             Broken::HalfSilent => ("half-closed", None),
             Broken::Drained => ("drained", None),
+            Broken::Cut => ("server-down", Some(Side::Upstream)),
         };
         Ending { word: Some(word), side, reset, ..Ending::default() }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::bound::Bound;
 use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
 use super::retry;
@@ -54,18 +55,20 @@ pub struct Tries {
     pub queued: Duration,
     /// Times and tries of the rule's own.
     tuned: Option<Rc<Tuned>>,
+    /// The server that the client was at, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 impl Tries {
-    pub fn of(tuned: Option<Rc<Tuned>>) -> Tries {
-        Tries { tuned, ..Tries::default() }
+    pub fn of(tuned: Option<Rc<Tuned>>, bound: Option<Bound>) -> Tries {
+        Tries { tuned, bound, ..Tries::default() }
     }
 
     /// Those of a second server, for a request that is at `server`.
     pub fn besides(tries: &Tries, server: u32) -> Tries {
         let mut failed = tries.failed.clone();
         failed.push(server);
-        Tries { failed, ..Tries::of(tries.tuned.clone()) }
+        Tries { failed, ..Tries::of(tries.tuned.clone(), None) }
     }
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
@@ -118,7 +121,11 @@ pub fn pick(
             Err(no_server(pool, NoServer::Full))
         };
     }
-    let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
+    let lease = match pool.affinity() {
+        None => pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?,
+        Some(_) if pool.gate().waiting() > 0 => return Err(no_server(pool, NoServer::Full)),
+        Some(_) => choose(pool, key, tries, &[])?,
+    };
     Ok(picked(worker, pool, take, tries, lease))
 }
 
@@ -140,12 +147,21 @@ pub fn pick_in_turn(
             let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
             barred.extend(servers.map(|server| server.id()));
         }
-        let lease = pool.pick_in_turn(key, &tries.failed, &barred).map_err(|none| no_server(pool, none))?;
+        let lease = choose(pool, key, tries, &barred)?;
         // Another core may have taken the last connection meanwhile; then it shows.
         if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
             return Ok(picked(worker, pool, take, tries, lease));
         }
     }
+}
+
+/// The server that the client was at, where the pool asks, or the one whose turn it is.
+fn choose(pool: &LivePool, key: Option<u64>, tries: &Tries, barred: &[u32]) -> Result<Lease, Failure> {
+    let chosen = match (&tries.bound, pool.affinity()) {
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, barred)?,
+        _ => pool.pick_in_turn(key, &tries.failed, barred),
+    };
+    chosen.map_err(|none| no_server(pool, none))
 }
 
 #[inline]

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client::Rest;
+use super::mirror::Mirror;
 use super::relay::{self, Patience, RelayError};
 use super::worker::Worker;
 use crate::model::Limits;
@@ -44,7 +46,7 @@ pub enum Sink<'p, 't> {
 /// What a body has on its way.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'p> {
-    pub worker: &'p Worker,
+    pub worker: &'p Rc<Worker>,
     pub timer: &'p Timer,
     pub patience: Patience,
     /// Bytes passed on.
@@ -52,6 +54,8 @@ pub struct Way<'p> {
     /// How many there may be of a body in frames; one in chunks knows by itself.
     pub most: u64,
     pub limits: &'p Limits,
+    /// What passes is copied.
+    pub mirror: Option<&'p Mirror>,
 }
 
 enum Piece {
@@ -76,14 +80,32 @@ pub async fn pass(mut from: Source<'_, '_>, mut to: Sink<'_, '_>, way: Way<'_>) 
                 if way.moved.get() > way.most {
                     return Err(RelayError::Chunked(ChunkFault::BodyTooLarge));
                 }
+                if let Some(mirror) = way.mirror {
+                    mirror.add(&bytes);
+                }
                 to.data(bytes, last, way).await?;
                 from.passed_on(length);
                 if last {
+                    way.sent();
                     return Ok(());
                 }
             }
-            Piece::End(trailers) => return to.end(trailers, way).await,
+            Piece::End(trailers) => return to.end(trailers, way).await.map(|()| way.sent()),
             Piece::Gone => return Err(RelayError::Gone),
+        }
+    }
+}
+
+impl Way<'_> {
+    /// What passes has to be seen.
+    pub fn is_copied(self) -> bool {
+        self.mirror.is_some_and(|mirror| !mirror.is_too_large())
+    }
+
+    /// All of it is on its way.
+    fn sent(self) {
+        if let Some(mirror) = self.mirror {
+            mirror.send(self.worker);
         }
     }
 }

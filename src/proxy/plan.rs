@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::admit::admit;
 use super::ahead::Wanted;
+use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
@@ -104,6 +105,10 @@ pub struct Forward {
     pub websocket: bool,
     /// Times and tries, where its rule has its own.
     pub tuned: Option<Rc<Tuned>>,
+    /// Positions of the pools that get a copy.
+    pub mirrors: Box<[usize]>,
+    /// By what its client is known, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 /// A request's body that has been read because a rule asked for it.
@@ -250,7 +255,7 @@ fn decide(
         no_tls: false,
         body: ahead.as_ref().map_or_else(|| body(head.body), |ahead| ahead.body),
     };
-    let incoming = Incoming { listener, peer, tls, head, routed };
+    let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None };
     let dice = &mut || worker.dice();
     let decided = match (section, ahead) {
         (None, _) => Ok(None),
@@ -263,7 +268,7 @@ fn decide(
     };
     let Some(rule) = rule else {
         return match listener.pool {
-            Some(pool) => forward_to(worker, plan, pool, None, &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, None, &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
         };
     };
@@ -276,7 +281,7 @@ fn decide(
     }
     match rule.action() {
         route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-            Some(pool) => forward_to(worker, plan, pool, Some(rule), &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, Some(rule), &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
@@ -300,28 +305,35 @@ fn body(framing: Framing) -> route::Body<'static> {
     }
 }
 
-fn forward_to(
+fn forward_to<'a>(
     worker: &Worker,
     plan: &Plan,
+    view: &'a View,
     pool: usize,
     rule: Option<&route::Rule>,
-    incoming: &Incoming<'_, '_>,
+    incoming: &mut Incoming<'a, '_>,
 ) -> Step {
-    let view = &plan.view;
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
     };
-    let (mut target, mut tuned) = (None, None);
+    let (mut target, mut tuned, mut mirrors) = (None, None, Box::default());
     if let Some((rule, refined)) = rule.and_then(|rule| Some((rule, rule.refined()?))) {
         match rewritten(worker, view, rule, refined, incoming) {
             Ok(rewritten) => target = rewritten,
             Err(failure) => return Step::Fail(failure),
         }
+        let chosen = refined.mirrors.iter().filter(|mirror| mirror.share == 10_000 || worker.dice() < mirror.share);
+        mirrors = chosen.map(|mirror| mirror.pool).collect();
         let tuning = plan.rule.zip(refined.tuning.as_ref());
         tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
     }
     let mut head = worker.buffers.text();
+    let mut bound = None;
+    if let Some(affinity) = view.snapshot.pools[pool].affinity() {
+        bound = Some(Bound::of(affinity, incoming, rule, worker.unix_seconds()));
+        incoming.edit = bound::edit(affinity);
+    }
     let host_at = forward::write(incoming, rule, target.as_deref(), &mut head);
     if let Some(target) = target {
         worker.buffers.keep_text(target);
@@ -335,6 +347,8 @@ fn forward_to(
         idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
         websocket: incoming.head.websocket,
         tuned,
+        mirrors,
+        bound,
     })
 }
 

@@ -23,10 +23,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::announced;
+use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::guard::guarded;
+use super::mirror::Mirror;
 use super::outcome::{After, Outcome, Progress};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::pieces::{self, Way};
@@ -66,6 +68,8 @@ struct Exchange<'e> {
     /// Bytes of `Forward::head` that are the head.
     head: usize,
     framed: Framed,
+    /// What is sent is copied for other pools.
+    mirror: Option<Box<Mirror>>,
     /// Bytes of the server's address that stand in the head for want of a Host.
     host_length: usize,
     /// Spent on reaching servers.
@@ -82,7 +86,10 @@ pub async fn forward(
 ) -> Outcome {
     let pool = plan.view.snapshot.pools[forward.pool].clone();
     let head = forward.head.len();
+    let mirrored = !forward.mirrors.is_empty() && !forward.websocket;
     let framed = match pool.config().protocol {
+        // As a copy wants it.
+        _ if mirrored => Framed::Bare,
         Protocol::Http1 => Framed::Chunks,
         Protocol::H2c | Protocol::H2 | Protocol::Auto => Framed::Bare,
     };
@@ -91,11 +98,12 @@ pub async fn forward(
         Ok(upload) => upload,
         Err(failure) => return Outcome { pool: Some(pool), ..Outcome::failed(failure) },
     };
+    let mirror = mirrored.then(|| Box::new(mirror(client, plan, forward, head)));
     let total = forward.tuned.as_ref().and_then(|tuned| tuned.total);
     let mut exchange = Exchange {
         worker,
         plan,
-        tries: Tries::of(forward.tuned.clone()),
+        tries: Tries::of(forward.tuned.clone(), forward.bound.take()),
         forward,
         progress,
         pool,
@@ -105,6 +113,7 @@ pub async fn forward(
         trailers,
         head,
         framed,
+        mirror,
         host_length: 0,
         connect: Duration::ZERO,
     };
@@ -114,12 +123,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
+    let affinity = tries.bound.as_ref().map(Bound::result);
     let mut outcome = Outcome {
         server: tries.last,
         pool: Some(pool),
         tries: tries.count,
         queued: tries.queued,
         connect,
+        affinity,
         ..Outcome::of(After::Close)
     };
     match result.flatten() {
@@ -128,6 +139,14 @@ pub async fn forward(
         Err(failure) => conclude(&mut outcome, progress, Err(failure)),
     }
     outcome
+}
+
+/// The copy that other pools get of it.
+fn mirror(client: &Client<'_, '_>, plan: &Plan, forward: &Forward, head: usize) -> Mirror {
+    let snapshot = &plan.view.snapshot;
+    let pools = forward.mirrors.iter().map(|pool| snapshot.pools[*pool].clone()).collect();
+    let limits = &snapshot.config.limits;
+    Mirror::new(pools, forward.key, &forward.head, head, plan.body, plan.head_only, limits, client.connection)
 }
 
 /// The rest of a request whose server has agreed to a WebSocket; `outcome` becomes what it came to.
@@ -140,9 +159,9 @@ pub async fn tunnel(
     outcome: &mut Outcome,
 ) {
     plan.let_go(client.connection.listener);
-    let Switched { _lease, pool, tries, mut stream, from_server } = *switched;
+    let Switched { lease, pool, tries, mut stream, from_server } = *switched;
     let timeouts = tries.timeouts(&pool);
-    let result = tunnel::run(worker, client, plan, &mut stream, from_server, timeouts, progress).await;
+    let result = tunnel::run(worker, client, plan, &lease, &mut stream, from_server, timeouts, progress).await;
     conclude(outcome, progress, result);
 }
 
@@ -187,7 +206,7 @@ enum Ran {
 #[derive(Debug)]
 pub struct Switched {
     /// It has the connection in hand.
-    _lease: Lease,
+    lease: Lease,
     pool: Arc<LivePool>,
     /// For the times of the rule's own.
     tries: Tries,
@@ -265,9 +284,9 @@ impl Exchange<'_> {
                     let Upstream::Http1(stream) = upstream else { return Ok(Ran::Done(After::Close)) };
                     self.worker.buffers.keep_text(std::mem::take(&mut self.forward.head));
                     return Ok(Ran::Switched(Box::new(Switched {
-                        _lease: lease,
+                        lease,
                         pool: self.pool.clone(),
-                        tries: Tries::of(self.forward.tuned.clone()),
+                        tries: Tries::of(self.forward.tuned.clone(), None),
                         stream,
                         from_server,
                     })));
@@ -373,6 +392,12 @@ impl Exchange<'_> {
         // failed write is no failure yet.
         let written = send(&mut to_server, &self.forward.head, client.timer, timeouts.response, &self.sent).await;
         progress.unsent.set(written.is_err() || !matches!(self.upload, Upload::Done));
+        let mirror = self.mirror.as_deref();
+        if let Some(mirror) = mirror
+            && (matches!(self.upload, Upload::Done) || mirror.is_too_large())
+        {
+            mirror.send(worker);
+        }
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
             worker,
@@ -386,6 +411,7 @@ impl Exchange<'_> {
             early: None,
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
@@ -397,8 +423,8 @@ impl Exchange<'_> {
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
                 let limits = &plan.view.snapshot.config.limits;
-                let way =
-                    Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
+                let moved = &progress.body_in;
+                let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
                 let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
                 let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
@@ -440,6 +466,10 @@ impl Exchange<'_> {
         self.sent.set(true);
         let stream_id = heads.stream_id().as_u32();
         progress.unsent.set(!ends);
+        let mirror = self.mirror.as_deref();
+        if let Some(mirror) = mirror.filter(|mirror| done || mirror.is_too_large()) {
+            mirror.send(worker);
+        }
         let mut answer = Answer { heads, early: None, body: None, error: None };
         let last = client.is_last(&plan.view.snapshot.config.limits);
         let mut receive = Receive {
@@ -454,6 +484,7 @@ impl Exchange<'_> {
             early: None,
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
             receive::receive(&mut receive).await
@@ -463,7 +494,8 @@ impl Exchange<'_> {
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
             let limits = &plan.view.snapshot.config.limits;
-            let way = Way { worker, timer: &timer, patience, moved: &progress.body_in, most: plan.most_body, limits };
+            let moved = &progress.body_in;
+            let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
             let early = Bytes::copy_from_slice(early);
             let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
             let (from, upload) = (&mut client.from, &mut self.upload);

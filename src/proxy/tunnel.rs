@@ -26,6 +26,7 @@ use crate::model::Timeouts;
 use crate::net::buffers::{LARGE, SMALL};
 use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Stream, Timer};
+use crate::state::Lease;
 use crate::state::connections::Doing;
 use crate::sys::splice::Pipe;
 use crate::wire::http1::request::Version;
@@ -36,6 +37,7 @@ pub async fn run(
     worker: &Worker,
     client: &mut Client<'_, '_>,
     plan: &Plan,
+    lease: &Lease,
     stream: &mut Stream,
     from_server: Buffer,
     timeouts: &Timeouts,
@@ -78,8 +80,8 @@ pub async fn run(
         End { reader: Inlet::Reader(&mut server_reader), writer: Outlet::Writer(&mut server_writer), timer: &timer };
     let add = |cell: &Cell<u64>, count: u64| cell.set(cell.get() + count);
     let moved = |side, count| add(if side == Side::Downstream { &progress.body_in } else { &progress.body_out }, count);
-    let joined = join(worker, client.connection, up, down, limits, Some(&frames), &moved).await;
-    if joined == Err(Broken::Drained) {
+    let joined = join(worker, client.connection, lease, up, down, limits, Some(&frames), &moved).await;
+    if matches!(joined, Err(Broken::Drained | Broken::Cut)) {
         if frames.up.borrow().is_between() {
             // As much as can still be said; whoever does not hear it sees the end.
             let _ = server_writer.write_now(&GOING_AWAY_MASKED);
@@ -140,6 +142,8 @@ pub enum Broken {
     HalfSilent,
     /// The worker stops, or its listener is gone.
     Drained,
+    /// Its server is down, and its connections are to be closed then.
+    Cut,
 }
 
 /// Passes bytes both ways until both sides have ended. `moved` is told of every piece, and whose it is; `frames`
@@ -151,6 +155,7 @@ pub enum Broken {
 pub async fn join(
     worker: &Worker,
     connection: &Connection,
+    lease: &Lease,
     client: End<'_, '_>,
     server: End<'_, '_>,
     limits: Limits,
@@ -165,11 +170,16 @@ pub async fn join(
     let mut up = pin!(up.pass(client.reader, server.writer, client.timer));
     let mut down = pin!(down.pass(server.reader, client.writer, server.timer));
     let (mut up_done, mut down_done) = (false, false);
+    let listed = worker.tunnels.list();
     poll_fn(|cx| {
         // The tick that sees it wakes this task by the client's timer.
         if worker.tunnel_ends(connection) {
             return Poll::Ready(Err(Broken::Drained));
         }
+        if lease.is_cut() {
+            return Poll::Ready(Err(Broken::Cut));
+        }
+        listed.wake_here(cx);
         if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {
             up_done = true;
             if result.is_err() {

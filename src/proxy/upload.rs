@@ -179,6 +179,9 @@ pub async fn pass_body(
 ) -> Result<(), RelayError> {
     let (timer, patience, moved) = (way.timer, way.patience, way.moved);
     let (source, sink) = match (from, upload, to) {
+        (FromClient::Http1(from), Upload::Length(length), ToServer::Http1(to)) if way.is_copied() => {
+            (Source::Length(from, *length), Sink::Plain(to))
+        }
         (FromClient::Http1(from), Upload::Length(length), ToServer::Http1(to)) => {
             return Path { from, to, timer, patience, moved }.length(way.worker, *length).await;
         }

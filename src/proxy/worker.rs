@@ -3,8 +3,10 @@
 
 mod leaving;
 mod snapshot;
+mod tunnels;
 
 pub use snapshot::Room;
+use tunnels::Tunnels;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -37,6 +39,9 @@ pub struct Worker {
     pub(super) idle: IdleConnections,
     pub(super) channels: Channels,
     pub(super) pipes: Pipes,
+    pub(super) tunnels: Tunnels,
+    /// Copies of requests under way to other pools.
+    pub(super) mirrors: Cell<usize>,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -122,6 +127,8 @@ impl Worker {
             idle: IdleConnections::default(),
             channels: Channels::default(),
             pipes: Pipes::default(),
+            tunnels: Tunnels::default(),
+            mirrors: Cell::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),
@@ -176,6 +183,11 @@ impl Worker {
             Some(since) => calendar.saturating_add(since.as_millis() as u64),
             None => calendar.saturating_sub(lately.saturating_duration_since(at).as_millis() as u64),
         }
+    }
+
+    /// Seconds since 1970 (UTC), at most a [`TICK`] ago.
+    pub(super) fn unix_seconds(&self) -> u32 {
+        (self.calendar.get() / 1000) as u32
     }
 
     /// The time as HTTP writes it, at most a second old.
@@ -267,7 +279,8 @@ impl Worker {
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
             view.snapshot.pools.iter().for_each(|pool| pool.note_picks(now));
-            let ways = snapshot::ways(&view);
+            let (ways, cuts) = snapshot::ways(&view);
+            self.tunnels.look(cuts);
             let way = |server: u32| ways.get(server as usize).copied().flatten();
             self.idle.sweep(now, way);
             self.channels.sweep(way);

@@ -45,7 +45,7 @@ pub use crate::model::rule::Action;
 pub use body::{Body, Content};
 pub use head::Head;
 pub use key::{expand, key_hash, key_text, location, pool, value};
-pub use refined::{Rate, Refined, Tuning};
+pub use refined::{Mirror, Rate, Refined, Tuning};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]

@@ -17,7 +17,17 @@ pub struct Refined {
     pub rates: Box<[Rate]>,
     /// Requests under way.
     pub connections: Option<u32>,
+    pub mirrors: Box<[Mirror]>,
     pub tuning: Option<Tuning>,
+}
+
+/// `mirror POOL 5%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirror {
+    /// Position in `Config::pools`.
+    pub pool: usize,
+    /// In hundredths of a percent.
+    pub share: u32,
 }
 
 /// `rewrite`.
@@ -55,7 +65,7 @@ impl Refined {
     /// `None`: the rule has none of it.
     pub(super) fn new(rule: &rule::Rule, policy: PathPolicy) -> Option<Box<Refined>> {
         let mut refined = Refined::default();
-        let mut rates = Vec::new();
+        let (mut rates, mut mirrors) = (Vec::new(), Vec::new());
         let mut tuning = Tuning::default();
         for refinement in &rule.refinements {
             match refinement {
@@ -73,14 +83,16 @@ impl Refined {
                     tuning.on = (!on.is_empty()).then(|| (has("connect"), has("refused-stream")));
                 }
                 Refinement::Priority(priority) => tuning.priority = Some(*priority),
+                Refinement::Mirror { pool, share } => {
+                    mirrors.push(Mirror { pool: *pool, share: share.unwrap_or(10_000) });
+                }
                 Refinement::SetHeader { .. }
                 | Refinement::RemoveHeader { .. }
-                | Refinement::Mirror { .. }
                 | Refinement::AuthBasic { .. }
                 | Refinement::AuthForward { .. } => {}
             }
         }
-        refined.rates = rates.into();
+        (refined.rates, refined.mirrors) = (rates.into(), mirrors.into());
         refined.tuning = Some(tuning).filter(|tuning| *tuning != Tuning::default());
         (refined != Refined::default()).then(|| Box::new(refined))
     }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Farm;
 use super::counters::{
-    ConnectResult, Counters, NONE, Rejected, RequestLabels, Requests, RetryReason, ServerLabels, UpstreamCounters,
+    AffinityResult, ConnectResult, Counters, MirrorResult, NONE, Rejected, RequestLabels, Requests, RetryReason,
+    ServerLabels, UpstreamCounters,
 };
 use super::histogram::Histogram;
 use super::rule_hits::RuleHits;
@@ -22,7 +23,9 @@ use super::rule_hits::RuleHits;
 pub struct Counted {
     requests: Vec<RequestsOf>,
     upstreams: Vec<UpstreamOf>,
-    retries: Vec<RetriesOf>,
+    retries: Vec<WordsOf>,
+    mirrored: Vec<WordsOf>,
+    affinity: Vec<WordsOf>,
     listeners: Vec<ListenerOf>,
     rules: Vec<(String, u64)>,
 }
@@ -52,7 +55,7 @@ struct UpstreamOf {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct RetriesOf {
+struct WordsOf {
     pool: String,
     reasons: Vec<(String, u64)>,
 }
@@ -98,12 +101,16 @@ impl Counted {
                 reuses: upstream.reuses,
             });
         }
-        let mut retries: HashMap<u32, Vec<(String, u64)>> = HashMap::new();
-        for (pool, reason, count) in counters.retries().filter(|(_, _, count)| *count > 0) {
-            retries.entry(pool).or_default().push((reason.as_str().to_owned(), count));
-        }
-        counted.retries =
-            retries.into_iter().filter_map(|(id, reasons)| Some(RetriesOf { pool: pool(id)?, reasons })).collect();
+        let of_pools = |all: &mut dyn Iterator<Item = (u32, &'static str, u64)>| -> Vec<WordsOf> {
+            let mut words: HashMap<u32, Vec<(String, u64)>> = HashMap::new();
+            for (pool, word, count) in all.filter(|(_, _, count)| *count > 0) {
+                words.entry(pool).or_default().push((word.to_owned(), count));
+            }
+            words.into_iter().filter_map(|(id, reasons)| Some(WordsOf { pool: pool(id)?, reasons })).collect()
+        };
+        counted.retries = of_pools(&mut counters.retries().map(|(pool, why, count)| (pool, why.as_str(), count)));
+        counted.mirrored = of_pools(&mut counters.mirrors().map(|(pool, what, count)| (pool, what.as_str(), count)));
+        counted.affinity = of_pools(&mut counters.affinities().map(|(pool, what, count)| (pool, what.as_str(), count)));
         for (id, of) in counters.listeners() {
             let Some(name) = listener(id) else { continue };
             counted.listeners.push(ListenerOf {
@@ -125,6 +132,8 @@ impl Counted {
         self.requests.sort_by(|a, b| a.key().cmp(&b.key()));
         self.upstreams.sort_by(|a, b| a.key().cmp(&b.key()));
         self.retries.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.mirrored.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.affinity.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.listeners.sort_by(|a, b| a.name.cmp(&b.name));
         self.rules.sort();
     }
@@ -135,6 +144,8 @@ impl Counted {
             requests: changed(&self.requests, &before.requests, RequestsOf::key),
             upstreams: changed(&self.upstreams, &before.upstreams, UpstreamOf::key),
             retries: changed(&self.retries, &before.retries, |of| &of.pool),
+            mirrored: changed(&self.mirrored, &before.mirrored, |of| &of.pool),
+            affinity: changed(&self.affinity, &before.affinity, |of| &of.pool),
             listeners: changed(&self.listeners, &before.listeners, |of| &of.name),
             rules: changed(&self.rules, &before.rules, |(name, _)| name),
         }
@@ -145,6 +156,8 @@ impl Counted {
         replace(&mut self.requests, since.requests, |a, b| a.key().cmp(&b.key()));
         replace(&mut self.upstreams, since.upstreams, |a, b| a.key().cmp(&b.key()));
         replace(&mut self.retries, since.retries, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.mirrored, since.mirrored, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.affinity, since.affinity, |a, b| a.pool.cmp(&b.pool));
         replace(&mut self.listeners, since.listeners, |a, b| a.name.cmp(&b.name));
         replace(&mut self.rules, since.rules, |a, b| a.0.cmp(&b.0));
         self.sort();
@@ -176,6 +189,14 @@ impl Counted {
         for of in &self.retries {
             let counts = counters.retries.entry(id(farm.pool_names(), &of.pool)).or_default();
             read(counts, &of.reasons, &RetryReason::ALL.map(RetryReason::as_str));
+        }
+        for of in &self.mirrored {
+            let counts = counters.mirrored.entry(id(farm.pool_names(), &of.pool)).or_default();
+            read(counts, &of.reasons, &MirrorResult::ALL.map(MirrorResult::as_str));
+        }
+        for of in &self.affinity {
+            let counts = counters.affinity.entry(id(farm.pool_names(), &of.pool)).or_default();
+            read(counts, &of.reasons, &AffinityResult::ALL.map(AffinityResult::as_str));
         }
         for of in &self.listeners {
             let Some(listener) = counters.listener(id(farm.listener_names(), &of.name)) else { continue };
@@ -269,6 +290,8 @@ mod tests {
         counters.upstream_connect(pool, server, ConnectResult::Refused);
         counters.upstream_reuse(pool, server);
         counters.retry(pool, RetryReason::StaleConnection);
+        counters.mirrored(pool, MirrorResult::Answered);
+        counters.affinity(pool, AffinityResult::Moved);
         let names: super::super::rule_hits::RuleNames = ["a", "b"].map(Arc::from).into_iter().collect();
         counters.rules.table(names.clone(), &Default::default());
         counters.rule_hit(&names, 1);

@@ -10,7 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-pub use super::labels::{ConnectResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels};
+pub use super::labels::{
+    AffinityResult, ConnectResult, MirrorResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels,
+};
 use super::rule_hits::{RuleHits, RuleNames};
 
 /// Status codes told apart for one set of labels. A server that makes up codes of its own cannot
@@ -123,6 +125,10 @@ pub struct Counters {
     pub(super) upstreams: Map<ServerLabels, UpstreamCounters>,
     /// By pool.
     pub(super) retries: Map<u32, [u64; RetryReason::ALL.len()]>,
+    /// By the pool that a copy went to.
+    pub(super) mirrored: Map<u32, [u64; MirrorResult::ALL.len()]>,
+    /// By pool.
+    pub(super) affinity: Map<u32, [u64; AffinityResult::ALL.len()]>,
     /// By the listener's number; the numbers are dense.
     listeners: Vec<ListenerCounters>,
     pub rules: RuleHits,
@@ -213,6 +219,16 @@ impl Counters {
         self.retries.entry(pool).or_default()[reason as usize] += 1;
     }
 
+    /// Something came of a copy of a request for this pool.
+    pub fn mirrored(&mut self, pool: u32, result: MirrorResult) {
+        self.mirrored.entry(pool).or_default()[result as usize] += 1;
+    }
+
+    /// What affinity came to for one request of a pool that has it.
+    pub fn affinity(&mut self, pool: u32, result: AffinityResult) {
+        self.affinity.entry(pool).or_default()[result as usize] += 1;
+    }
+
     /// A rule took a request: its number in a table with these names, which may be one before the last that
     /// was given to `rules.table`.
     #[inline]
@@ -241,6 +257,8 @@ impl Counters {
         }
         self.upstreams.retain(|labels, _| keep(*labels));
         self.retries.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
+        self.mirrored.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
+        self.affinity.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
     }
 
     /// The worker has ended: its connections are closed.
@@ -262,6 +280,12 @@ impl Counters {
         }
         for (pool, theirs) in &other.retries {
             add(self.retries.entry(*pool).or_default(), theirs);
+        }
+        for (pool, theirs) in &other.mirrored {
+            add(self.mirrored.entry(*pool).or_default(), theirs);
+        }
+        for (pool, theirs) in &other.affinity {
+            add(self.affinity.entry(*pool).or_default(), theirs);
         }
         if self.listeners.len() < other.listeners.len() {
             self.listeners.resize_with(other.listeners.len(), ListenerCounters::default);
@@ -294,6 +318,20 @@ impl Counters {
     pub fn retries(&self) -> impl Iterator<Item = (u32, RetryReason, u64)> {
         self.retries.iter().flat_map(|(pool, counts)| {
             RetryReason::ALL.into_iter().zip(counts).map(|(reason, count)| (*pool, reason, *count))
+        })
+    }
+
+    /// By pool, in no order.
+    pub fn mirrors(&self) -> impl Iterator<Item = (u32, MirrorResult, u64)> {
+        self.mirrored.iter().flat_map(|(pool, counts)| {
+            MirrorResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
+        })
+    }
+
+    /// By pool, in no order.
+    pub fn affinities(&self) -> impl Iterator<Item = (u32, AffinityResult, u64)> {
+        self.affinity.iter().flat_map(|(pool, counts)| {
+            AffinityResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
         })
     }
 
@@ -430,6 +468,7 @@ mod tests {
         counters.upstream_reuse(1, 2);
         counters.upstream_reuse(1, 7);
         counters.retry(1, RetryReason::Connect);
+        counters.mirrored(1, MirrorResult::Dropped);
         let copy = counters.clone();
         counters.merge(&copy);
         let (_, upstream) =
@@ -437,11 +476,13 @@ mod tests {
         assert_eq!(upstream.reuses, 2);
         assert_eq!(upstream.connects().map(|(_, count)| count).collect::<Vec<_>>(), [2, 2, 0, 0, 0, 0]);
         assert_eq!(counters.retries().next(), Some((1, RetryReason::Connect, 2)));
+        assert!(counters.mirrors().any(|of| of == (1, MirrorResult::Dropped, 2)));
 
         counters.retain(|labels| labels.server != 7);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (1, 3));
         counters.retain(|_| false);
         assert_eq!((counters.upstreams().count(), counters.retries().count()), (0, 0));
+        assert_eq!(counters.mirrors().count(), 0);
     }
 
     #[test]

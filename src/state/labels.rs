@@ -123,6 +123,40 @@ labels! {
 }
 
 labels! {
+    /// What came of a copy of a request that was to go to another pool.
+    MirrorResult {
+        /// It was sent, and answered; nobody looks at how.
+        Answered = "answered",
+        /// No server was reached, or it did not answer in time.
+        Failed = "failed",
+        /// There were as many copies under way as there may be.
+        Dropped = "dropped",
+        /// The body was too large to be kept for a copy.
+        TooLarge = "too-large",
+    }
+}
+
+labels! {
+    /// What affinity came to, for one request or connection.
+    AffinityResult {
+        /// The client showed nothing by which it could be known.
+        Unknown = "none",
+        /// It is at the server that it was at.
+        Hit = "hit",
+        /// It is known from now on.
+        New = "new",
+        /// Its server could not be had: it is at another one from now on.
+        Moved = "moved",
+        /// Its server is full: this once another one serves.
+        Elsewhere = "elsewhere",
+        /// Its server cannot be had, and no other one is to serve.
+        Refused = "refused",
+        /// It showed a cookie that was not made here; it counts as new.
+        Forged = "forged",
+    }
+}
+
+labels! {
     /// Why a request was tried once more.
     RetryReason {
         /// No connection could be made; another server was asked.
@@ -133,5 +167,12 @@ labels! {
         Unprocessed = "refused-stream",
         /// A server was slow to answer; another one was asked as well.
         Hedge = "hedge",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the enum is made by a macro that all labels share")]
+impl Default for AffinityResult {
+    fn default() -> AffinityResult {
+        AffinityResult::Unknown
     }
 }

@@ -5,7 +5,9 @@
 //! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
 //! lock says so and is not for the request path.
 
+pub mod affinity;
 pub mod budget;
+pub mod changes;
 pub mod commands;
 pub mod connections;
 pub mod counted;
@@ -28,11 +30,13 @@ pub mod server;
 pub mod snapshot;
 pub mod tallies;
 
+pub use affinity::LiveAffinity;
+pub use changes::{Change, Evidence};
 pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
-pub use pool::{Lease, LivePool, NoServer, Seat};
+pub use pool::{Lease, LivePool, NoServer, Seat, Unfit};
 pub use secured::Secured;
-pub use server::{Health, LiveServer, ProbeReport, Standing, Way};
+pub use server::{Advice, Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};
 
 #[cfg(test)]

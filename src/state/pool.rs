@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::affinity::LiveAffinity;
 use super::budget::{HEDGES, RETRIES};
 use super::delay::millis;
 use super::gate::Gate;
@@ -28,6 +29,7 @@ pub struct LivePool {
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
     tls: Option<ClientSlot>,
+    affinity: Option<LiveAffinity>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
     gate: Arc<Gate>,
@@ -55,6 +57,18 @@ pub enum NoServer {
     Full,
 }
 
+/// Why a client does not get the server that it was at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    Down,
+    /// It has as many requests as it may.
+    Full,
+    /// This request was there already.
+    Tried,
+    /// It is a backup, and others are up.
+    Backup,
+}
+
 impl LivePool {
     /// `before` is the pool's former twin, whose position goes on; `manner` a number that no pool has had.
     pub(super) fn new(
@@ -62,6 +76,7 @@ impl LivePool {
         config: Pool,
         servers: Vec<Arc<LiveServer>>,
         tls: Option<ClientSlot>,
+        affinity: Option<LiveAffinity>,
         before: Option<&LivePool>,
         manner: u32,
         gate: Arc<Gate>,
@@ -84,6 +99,7 @@ impl LivePool {
             config,
             servers,
             tls,
+            affinity,
             manner,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
@@ -130,6 +146,57 @@ impl LivePool {
         self.pick_in_turn(key, tried, &[])
     }
 
+    /// Where its clients were; `None` where nobody asks.
+    pub fn affinity(&self) -> Option<&LiveAffinity> {
+        self.affinity.as_ref()
+    }
+
+    /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
+    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
+    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn lease(&self, server: u32, tried: &[u32], barred: &[u32]) -> Result<Lease, Unfit> {
+        let plan = self.plan.load();
+        let Some((address, way)) = plan.reachable.get(server as usize).copied().flatten() else {
+            return Err(Unfit::Down);
+        };
+        let server = &self.servers[server as usize];
+        if tried.contains(&server.id()) {
+            return Err(Unfit::Tried);
+        }
+        if server.is_backup() && !plan.primary.entries.is_empty() {
+            return Err(Unfit::Backup);
+        }
+        if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+            return Err(Unfit::Full);
+        }
+        let in_pool = self.most.is_some();
+        if !server.enter() {
+            if in_pool {
+                self.leave_unserved();
+            }
+            return Err(Unfit::Full);
+        }
+        let cuts = server.cuts();
+        Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
+    }
+
+    /// Counts a request out of the pool that no server has taken.
+    fn leave_unserved(&self) {
+        self.gate.requests().leave();
+        // Who was refused for its sake may wait.
+        if self.gate.is_waited_at() {
+            self.gate.call();
+        }
+    }
+
+    /// The position of a server among [`LivePool::servers`].
+    pub fn position_of(&self, server: &Arc<LiveServer>) -> Option<u32> {
+        self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
@@ -163,13 +230,7 @@ impl LivePool {
         let mut chosen = self.choose(key, tried, barred);
         match &mut chosen {
             Ok(lease) => lease.in_pool = true,
-            Err(_) => {
-                self.gate.requests().leave();
-                // Who was refused for its sake may wait.
-                if self.gate.is_waited_at() {
-                    self.gate.call();
-                }
-            }
+            Err(_) => self.leave_unserved(),
         }
         chosen
     }
@@ -251,8 +312,13 @@ impl LivePool {
         let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
         let before = self.plan.load();
         let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
-        let plan = Plan { primary: tier(primary, &before.primary), backup: tier(backup, &before.backup) };
-        self.plan.store(Arc::new(plan));
+        let reachable = |server: &Arc<LiveServer>| {
+            let up = server.health() == Health::Up;
+            Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
+        };
+        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
+        self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();
     }
 }
@@ -261,12 +327,14 @@ impl LivePool {
 struct Plan {
     primary: Tier,
     backup: Tier,
+    /// Server by server, with affinity: where those are that are up, drained ones too.
+    reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
         let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
-        Plan { primary: nobody(), backup: nobody() }
+        Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
     }
 }
 
@@ -284,20 +352,36 @@ struct Entry {
     way: Way,
     /// As it was when the scheduler was built.
     weight: u32,
+    /// How much of its weight it has, in percent.
+    portion: u32,
 }
 
 impl Entry {
     /// `None` for a server that takes no new request.
     fn of(server: &Arc<LiveServer>) -> Option<Entry> {
         let (address, weight) = (server.address()?, server.weight());
-        let way = server.way()?;
-        let eligible = server.health() == Health::Up && weight > 0;
-        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight })
+        let (way, portion) = (server.way()?, server.portion());
+        let eligible = server.health() == Health::Up && weight > 0 && portion > 0;
+        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight, portion })
     }
 }
 
 impl Tier {
-    fn new(scheduler: &Scheduler, entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
+    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
+        let mut scheduler = scheduler;
+        if entries.iter().any(|entry| entry.portion != WHOLE) {
+            // Schedulers that know no weights have to, while some server is to get less than the others.
+            let equal = matches!(scheduler, Scheduler::Rr | Scheduler::Lc);
+            scheduler = match scheduler {
+                Scheduler::Rr => &Scheduler::Wrr,
+                Scheduler::Lc => &Scheduler::Wlc,
+                other => other,
+            };
+            for entry in &mut entries {
+                let weight = if equal { 1 } else { entry.weight };
+                entry.weight = weight.saturating_mul(entry.portion);
+            }
+        }
         let shares: Vec<Share> =
             entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
         Tier { balancer: Balancer::new(scheduler, &shares, before), entries }
@@ -312,10 +396,12 @@ impl Tier {
                 break;
             };
             if entry.server.enter() {
+                let cuts = entry.server.cuts();
                 return Ok(Lease {
                     server: Arc::clone(&entry.server),
                     address: entry.address,
                     way: entry.way,
+                    cuts,
                     in_pool: false,
                     seat: Cell::new(None),
                 });
@@ -328,6 +414,9 @@ impl Tier {
         self.entries.iter().any(|entry| !tried.contains(&entry.server.id()))
     }
 }
+
+/// A portion of a server that has all of its weight.
+const WHOLE: u32 = 100;
 
 /// A tier as the scheduler sees it for one request.
 struct Candidates<'a> {
@@ -378,6 +467,7 @@ pub struct Lease {
     server: Arc<LiveServer>,
     address: SocketAddr,
     way: Way,
+    cuts: u32,
     /// It is counted in the pool, too.
     in_pool: bool,
     /// A connection that is counted, and not yet handed on.
@@ -450,6 +540,11 @@ impl Lease {
     /// How the server was to be spoken to then: a connection made for this lease serves no other way.
     pub fn way(&self) -> Way {
         self.way
+    }
+
+    /// Whether the server's connections were to be closed since it was chosen.
+    pub fn is_cut(&self) -> bool {
+        self.server.cuts() != self.cuts
     }
 
     /// Whether another request could use a connection that was made for this one.

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use super::changes::{Change, Changes, Evidence};
 use super::delay::{Delay, millis};
 use super::gate::{Count, Gate};
 use super::pool::LivePool;
 use crate::balance;
+use crate::model::check::{Probe, Start};
 use crate::model::pool::{Address, Pool, Server};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub struct LiveServer {
     /// Taken out of service by hand, and kept so over reloads.
     drained: AtomicBool,
     way: AtomicU32,
+    /// How often its connections were to be closed at once.
+    cuts: AtomicU32,
     slow: Mutex<Slow>,
 }
 
@@ -93,6 +97,11 @@ struct Slow {
     /// Whether that comes from a result.
     checked: bool,
     last_probe: Option<ProbeReport>,
+    /// It is down until a check has said otherwise.
+    starts_down: bool,
+    /// What it says of itself.
+    advice: Advice,
+    changes: Changes,
     /// Since when it is drained, or is not any more.
     drained_since: SystemTime,
     /// The pool's, when the way was last looked at.
@@ -123,6 +132,7 @@ impl LiveServer {
             up: AtomicBool::new(address.is_ok()),
             drained: AtomicBool::new(false),
             way: AtomicU32::new(0),
+            cuts: AtomicU32::new(0),
             slow: Mutex::new(Slow {
                 configured: server.address.clone(),
                 address,
@@ -130,6 +140,9 @@ impl LiveServer {
                 standing: Standing { health: Health::Up, why: NOT_CHECKED.to_owned(), since: now },
                 checked: false,
                 last_probe: None,
+                starts_down: false,
+                advice: Advice::default(),
+                changes: Changes::default(),
                 drained_since: now,
                 manner: None,
                 pool: Weak::new(),
@@ -148,6 +161,7 @@ impl LiveServer {
         slow.pool = Weak::clone(pool);
         let elsewhere = slow.configured != server.address;
         let before = slow.manner.replace(manner);
+        slow.starts_down = of.checks.iter().any(|check| check.start == Start::Down);
         if elsewhere || before.is_some_and(|before| before != manner) {
             self.way.fetch_add(1, Ordering::Relaxed);
         }
@@ -156,12 +170,19 @@ impl LiveServer {
             slow.configured = server.address.clone();
             slow.address = first_address(&server.address);
             slow.address_since = SystemTime::now();
-            slow.forget(NOT_CHECKED);
+            slow.changes.note("moved", format!("its address is {} now", server.address));
+            slow.forget();
         }
         if !checked && (slow.checked || slow.standing.why != NO_CHECK) {
-            slow.forget(NO_CHECK);
-        } else if checked && !slow.checked {
+            slow.forget_for(NO_CHECK);
+        } else if checked && before.is_none() && !slow.checked {
+            slow.forget();
+        } else if checked && !slow.checked && slow.standing.health == Health::Up {
+            // It serves already, and goes on until something is known.
             slow.standing.why = NOT_CHECKED.to_owned();
+        }
+        if !of.checks.iter().any(|check| matches!(check.probe, Probe::Agent { .. })) {
+            slow.advice = Advice::default();
         }
         self.settle(&slow);
     }
@@ -220,7 +241,12 @@ impl LiveServer {
         (!self.is_drained()).then(|| self.way.load(Ordering::Relaxed))
     }
 
-    /// Taken out of service by hand: it gets no new request.
+    /// As [`LiveServer::way`], for clients that stay with a drained server.
+    pub(super) fn way_of_its_clients(&self) -> Way {
+        self.way.load(Ordering::Relaxed)
+    }
+
+    /// Taken out of service by hand: it gets no new client.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
     }
@@ -237,6 +263,10 @@ impl LiveServer {
             return false;
         }
         slow.drained_since = SystemTime::now();
+        // One that begins drained was so before, in another process.
+        if slow.manner.is_some() {
+            slow.changes.note(if drained { "drained" } else { "ready" }, "by hand");
+        }
         plan(slow);
         true
     }
@@ -331,14 +361,74 @@ impl LiveServer {
 
     /// The result of the checks. The pool's plan is rebuilt when it changes the health.
     pub fn set_health(&self, health: Health, why: impl Into<String>, at: SystemTime) {
+        self.judge(health, why.into(), at, Evidence::default);
+    }
+
+    /// As [`LiveServer::set_health`]; where that is a change, `evidence` is asked for what has led to it.
+    pub fn judge(&self, health: Health, why: String, at: SystemTime, evidence: impl FnOnce() -> Evidence) {
         let mut slow = self.slow();
         if slow.standing.health != health {
             slow.standing.since = at;
         }
+        if !slow.checked || slow.standing.health != health {
+            let (what, why) = (health.word().to_owned(), why.clone());
+            slow.changes.add(Change { at, what, why, evidence: evidence() });
+        }
         slow.checked = true;
         slow.standing.health = health;
-        slow.standing.why = why.into();
+        slow.standing.why = why;
         self.settle_and_plan(slow);
+    }
+
+    /// Has the workers close what they have open to it: idle connections, and tunnels. Within a second or so.
+    pub fn cut(&self) {
+        // Connections made so far are of another way then, and serve nobody.
+        self.way.fetch_add(1, Ordering::Relaxed);
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was cut: another number than before says that it was meanwhile.
+    pub fn cuts(&self) -> u32 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// What it says of itself. The pool's plan is rebuilt when that is something new. Returns whether it is.
+    pub fn advise(&self, share: Option<u32>, drain: Option<bool>, reason: &str) -> bool {
+        let mut slow = self.slow();
+        let before = &slow.advice;
+        let advice = Advice {
+            share: share.unwrap_or(before.share),
+            drain: drain.unwrap_or(before.drain),
+            reason: reason.to_owned(),
+        };
+        if (advice.share, advice.drain) == (before.share, before.drain) {
+            return false;
+        }
+        slow.changes.note("advice", advice.words());
+        slow.advice = advice;
+        plan(slow);
+        true
+    }
+
+    /// How much of its weight it has now, in percent. Takes a lock.
+    pub fn portion(&self) -> u32 {
+        let slow = self.slow();
+        if slow.advice.drain { 0 } else { slow.advice.share }
+    }
+
+    /// What it says of itself, by an agent. Takes a lock.
+    pub fn advice(&self) -> Advice {
+        self.slow().advice.clone()
+    }
+
+    /// The last changes, the newest last. Takes a lock.
+    pub fn changes(&self) -> Vec<Arc<Change>> {
+        self.slow().changes.list()
+    }
+
+    /// What another process has seen of it before.
+    pub fn inherit_changes(&self, before: Vec<Change>) {
+        self.slow().changes.inherit(before);
     }
 
     /// What another process has found, for this same address: its verdict, and where the name led. The pool's plan
@@ -362,7 +452,11 @@ impl LiveServer {
     pub fn forget_health(&self) {
         let mut slow = self.slow();
         let checked = slow.pool.upgrade().is_some_and(|pool| !pool.config().checks.is_empty());
-        slow.forget(if checked { NOT_CHECKED } else { NO_CHECK });
+        if checked {
+            slow.forget()
+        } else {
+            slow.forget_for(NO_CHECK)
+        }
         self.settle_and_plan(slow);
     }
 
@@ -375,6 +469,10 @@ impl LiveServer {
         }
         if slow.address.is_ok() != address.is_ok() {
             slow.address_since = SystemTime::now();
+        }
+        match &address {
+            Ok(address) => slow.changes.note("moved", format!("its name leads to {address}")),
+            Err(why) => slow.changes.note("down", why.clone()),
         }
         slow.address = address;
         self.settle(&slow);
@@ -416,13 +514,52 @@ fn plan(slow: MutexGuard<'_, Slow>) {
 }
 
 impl Slow {
-    fn forget(&mut self, why: &str) {
+    /// Nothing is known any more; checks will tell.
+    fn forget(&mut self) {
+        self.forget_for(NOT_CHECKED);
+        if self.starts_down {
+            self.standing.health = Health::Down;
+            self.standing.why = STARTS_DOWN.to_owned();
+        }
+    }
+
+    fn forget_for(&mut self, why: &str) {
         self.checked = false;
         self.last_probe = None;
         self.standing = Standing { health: Health::Up, why: why.to_owned(), since: SystemTime::now() };
     }
 }
 
+/// What a server says of itself, by an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// The share of its weight that it wants, in percent.
+    pub share: u32,
+    /// It wants no new requests.
+    pub drain: bool,
+    /// Its own words.
+    pub reason: String,
+}
+
+impl Default for Advice {
+    fn default() -> Advice {
+        Advice { share: 100, drain: false, reason: String::new() }
+    }
+}
+
+impl Advice {
+    /// What it comes to, in words.
+    pub fn words(&self) -> String {
+        let what = match (self.drain, self.share) {
+            (true, _) | (false, 0) => "its agent wants no new requests".to_owned(),
+            (false, share) => format!("its agent wants {share}% of its weight"),
+        };
+        if self.reason.is_empty() { what } else { format!("{what}: {}", self.reason) }
+    }
+}
+
+/// Of a server that no check has found up yet, where it is down until then.
+pub const STARTS_DOWN: &str = "starts down, and was not found up yet";
 const NOT_CHECKED: &str = "not checked yet";
 const NO_CHECK: &str = "no check";
 

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::balance::mix;
+use crate::model::check::{Check, Probe};
 use crate::model::fault::Place;
-use crate::model::pool::{Address, Check, Most, Pool, Probe, Retry, Scheduler, Server};
+use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::rule::Key;
 use crate::model::{Config, Timeouts};
 
@@ -37,6 +38,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
+        affinity: None,
         place: Place::file("test"),
     }
 }
@@ -354,7 +356,7 @@ fn a_drain_lasts_over_reloads_as_long_as_its_name() {
 #[test]
 fn a_server_that_comes_back_is_unknown() {
     let mut checked = pool(Scheduler::Rr, vec![server(1)]);
-    checked.checks = vec![Check::with(Probe::Tcp, Place::file("test"))];
+    checked.checks = vec![Check::with(Probe::CONNECT, Place::file("test"))];
     let farm = Farm::new(config(checked.clone()), Vec::new());
     let held = farm.server("web/s1").unwrap();
     down(&held);
@@ -368,7 +370,7 @@ fn a_server_that_comes_back_is_unknown() {
 #[test]
 fn health_found_on_the_old_pool_reaches_the_new_one() {
     let mut checked = pool(Scheduler::Rr, vec![server(1)]);
-    checked.checks = vec![Check::with(Probe::Tcp, Place::file("test"))];
+    checked.checks = vec![Check::with(Probe::CONNECT, Place::file("test"))];
     let farm = Farm::new(config(checked.clone()), Vec::new());
     let old = Arc::clone(&farm.snapshot().pools[0]);
     assert_eq!(old.servers()[0].standing().why, "not checked yet");

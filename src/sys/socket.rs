@@ -1,7 +1,7 @@
 //! Sockets with the options Reeve wants.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -69,4 +69,41 @@ pub fn take(socket: &impl AsFd, mut into: &mut [u8]) -> io::Result<()> {
 pub fn reset_on_close(socket: &impl AsFd) {
     // It fails only on a socket that is gone already.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// A UDP socket that hears one peer only, and its "unreachable".
+///
+/// # Errors
+/// The kernel's: no descriptor, or no way there.
+pub fn udp_to(peer: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&peer.into())?;
+    Ok(socket.into())
+}
+
+/// A socket for ICMP echo to one host.
+#[derive(Debug)]
+pub struct PingSocket {
+    /// It sends and receives ICMP messages, whatever its type says.
+    pub socket: UdpSocket,
+    /// The kernel neither numbers nor sorts its messages.
+    pub raw: bool,
+}
+
+/// A socket to ping a host with: the kind that needs no privilege, where the kernel allows it to this group, else a raw one.
+///
+/// # Errors
+/// `PermissionDenied` when neither is allowed.
+pub fn ping(host: IpAddr) -> io::Result<PingSocket> {
+    let peer = SocketAddr::new(host, 0);
+    let protocol = if peer.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    let open = |kind| Socket::new(Domain::for_address(peer), kind, Some(protocol));
+    let (socket, raw) = match open(Type::DGRAM) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (open(Type::RAW)?, true),
+        other => (other?, false),
+    };
+    socket.set_nonblocking(true)?;
+    socket.connect(&peer.into())?;
+    Ok(PingSocket { socket: socket.into(), raw })
 }

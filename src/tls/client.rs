@@ -1,18 +1,19 @@
 //! What is demanded of the servers of a pool.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::{pem, provider, versions};
+use super::{ClientSlot, pem, provider, versions};
 use crate::model::pool::{Address, Pool, Protocol};
-use crate::model::tls::PoolTls;
+use crate::model::tls::{PoolTls, TlsVersion};
 use crate::model::{Fault, Limits};
 use crate::wire::certificate;
 
@@ -115,11 +116,43 @@ impl SystemRoots {
 /// The name that a server has to prove: the pool's `server-name`, else the host of its address. `None`
 /// where the address is no name that a certificate could hold.
 pub fn name(tls: &PoolTls, address: &Address) -> Option<ServerName<'static>> {
-    match (&tls.server_name, address) {
-        (Some(name), _) => ServerName::try_from(name.to_string()).ok(),
-        (None, Address::Ip(address)) => Some(ServerName::IpAddress(address.ip().into())),
-        (None, Address::Name { host, .. }) => ServerName::try_from(host.to_string()).ok(),
+    match &tls.server_name {
+        Some(name) => named(name),
+        None => host_name(address),
     }
+}
+
+/// A name that is to be proved, as it is written.
+pub fn named(name: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).ok()
+}
+
+/// The host of an address.
+pub fn host_name(address: &Address) -> Option<ServerName<'static>> {
+    match address {
+        Address::Ip(address) => Some(ServerName::IpAddress(address.ip().into())),
+        Address::Name { host, .. } => named(host),
+    }
+}
+
+/// What is demanded of servers by checks that go by TLS on their own: that someone the system trusts has signed for them, or
+/// nothing. `None` where the system trusts nobody. Made once, when the first check asks.
+pub fn for_checks(verify: bool) -> Option<ClientSlot> {
+    static MADE: [OnceLock<Option<ClientSlot>>; 2] = [const { OnceLock::new() }; 2];
+    let make = || {
+        let verifier: Arc<dyn ServerCertVerifier> = if verify {
+            WebPkiServerVerifier::builder_with_provider(SystemRoots::default().get(), provider()).build().ok()?
+        } else {
+            Arc::new(Anybody { provider: provider() })
+        };
+        let builder =
+            ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions(TlsVersion::Tls12));
+        let builder = builder.ok()?.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = builder.with_no_client_auth();
+        config.resumption = Resumption::in_memory_sessions(Limits::TLS_SESSIONS);
+        Some(Arc::new(ArcSwap::from_pointee(config)))
+    };
+    MADE[usize::from(verify)].get_or_init(make).clone()
 }
 
 /// Believes whoever answers, as `verify = false` says. It still has to hold the key it shows.

@@ -28,9 +28,8 @@ use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
-pub use client::name as server_name;
+pub use client::{for_checks, host_name, name as server_name, named};
 pub use handshake::{Accepted, Peer, Refused, accept, connect};
-pub use tickets::Ring;
 pub use watch::{InForce, run as watch};
 
 use watch::Stamp;
@@ -39,6 +38,7 @@ use crate::model::listener::Listener;
 use crate::model::pool::Pool;
 use crate::model::tls::{ListenerTls, PoolTls, TlsVersion};
 use crate::model::{Config, Fault};
+use crate::sys::secrets::Ring;
 
 /// What a listener offers, replaced when its files change.
 pub type ServerSlot = Arc<ArcSwap<ServerConfig>>;
@@ -46,7 +46,7 @@ pub type ServerSlot = Arc<ArcSwap<ServerConfig>>;
 pub type ClientSlot = Arc<ArcSwap<ClientConfig>>;
 
 /// What a configuration asks for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// In the order of `Config::listeners`; `None` for those without TLS, and for those whose files are wrong.
     pub listeners: Vec<Option<ServerSlot>>,
@@ -56,6 +56,13 @@ pub struct Loaded {
     read: [Vec<Arc<Mutex<Read>>>; 2],
     /// The keys of session tickets, random until they are taken from a file.
     pub ring: Arc<Ring>,
+}
+
+impl Default for Loaded {
+    fn default() -> Loaded {
+        let ring = Arc::new(tickets::ring(SystemTime::now()));
+        Loaded { listeners: Vec::new(), pools: Vec::new(), read: Default::default(), ring }
+    }
 }
 
 /// What is in a slot: `watch` fills it anew, and a reload that finds the same goes on with the slot.
@@ -87,7 +94,7 @@ const POOLS: usize = 1;
 /// Reads every certificate, key and authority that the configuration names, but for those that `before`
 /// has read as they are now. Nothing is written, and nothing of what is in use changes.
 pub fn load(config: &Config, before: Before<'_>, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded {
-    let ring = before.map_or_else(|| Arc::new(Ring::new(now)), |(_, before)| before.ring.clone());
+    let ring = before.map_or_else(|| Arc::new(tickets::ring(now)), |(_, before)| before.ring.clone());
     let mut loaded = Loaded { ring, ..Loaded::default() };
     let first = faults.len();
     for listener in &config.listeners {

@@ -15,6 +15,7 @@ mod floors;
 #[path = "../golden.rs"]
 mod golden;
 
+mod affinity;
 mod bodies;
 mod body_rules;
 mod browser;
@@ -33,6 +34,7 @@ mod http2_servers;
 mod idle;
 mod import;
 mod import_peers;
+mod mirror;
 mod opaque;
 mod overload;
 mod proxy_header;

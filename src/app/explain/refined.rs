@@ -1,8 +1,10 @@
 //! The limits, times and tries of a rule, as they can be written.
 
+use super::report::percent;
+use crate::model::Config;
 use crate::route::{Refined, Tuning};
 
-pub(super) fn lines(refined: &Refined) -> Vec<String> {
+pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(bytes) = refined.body {
         lines.push(format!("limit body {}", size(bytes)));
@@ -17,6 +19,11 @@ pub(super) fn lines(refined: &Refined) -> Vec<String> {
         lines.push(format!("limit {}/{per} per {}", rate.count, rate.key));
     }
     lines.extend(refined.connections.map(|count| format!("limit connections {count}")));
+    for mirror in &refined.mirrors {
+        let pool = config.pools.get(mirror.pool).map_or("?", |pool| &*pool.name);
+        let share = if mirror.share == 10_000 { String::new() } else { format!(" {}%", percent(mirror.share)) };
+        lines.push(format!("mirror {pool}{share}"));
+    }
     let Some(Tuning { times, attempts, on, priority }) = &refined.tuning else { return lines };
     lines.extend(times.iter().map(|(which, after)| format!("timeout {} {after:?}", which.word())));
     lines.extend(priority.map(|priority| format!("priority {priority}")));

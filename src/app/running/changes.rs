@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::model::check::Check;
 use crate::model::listener::Listener;
-use crate::model::pool::{Check, Pool, Server};
+use crate::model::pool::{Pool, Server};
 use crate::model::rule::{List, Map, RuleSet};
 use crate::model::tls::{FileAt, PoolTls};
 use crate::model::{Config, Place};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::app::running::listeners::Place;
-use crate::state::{Drains, Farm, Health, Standing};
+use crate::state::{Change, Drains, Evidence, Farm, Health, Standing};
 use crate::sys::descriptors::AT_ONCE;
 
 /// Sections at most: each has up to 200 sockets.
@@ -34,6 +34,8 @@ pub struct Parcel {
     pub control: Option<(PathBuf, OwnedFd)>,
     /// Where the process before writes what it logs.
     pub stderr: Option<OwnedFd>,
+    /// What is known of clients, to be read.
+    pub clients: Option<OwnedFd>,
     pub known: Known,
 }
 
@@ -46,6 +48,8 @@ pub struct Known {
     pub positions: Vec<(String, u64)>,
     /// Secrets of TLS sessions, as lines.
     pub keys: Vec<String>,
+    /// Secrets of affinity's cookies, as lines.
+    pub cookies: Vec<String>,
     pub tallies: TalliesPart,
 }
 
@@ -58,6 +62,20 @@ pub struct ServerPart {
     /// Where its name led.
     pub address: Option<SocketAddr>,
     pub verdict: Option<VerdictPart>,
+    /// What became of it lately.
+    #[serde(default)]
+    pub changes: Vec<ChangePart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangePart {
+    /// Milliseconds since 1970.
+    pub at: u64,
+    pub what: String,
+    pub why: String,
+    pub check: String,
+    pub sent: String,
+    pub heard: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,6 +119,8 @@ const SERVERS: &str = "servers";
 const DRAINS: &str = "drains";
 const POSITIONS: &str = "positions";
 const KEYS: &str = "ticket-keys";
+const COOKIES: &str = "cookie-keys";
+const CLIENTS: &str = "clients";
 const TALLIES: &str = "tallies";
 
 impl Parcel {
@@ -132,11 +152,15 @@ impl Parcel {
         if let Some(stderr) = self.stderr {
             add(STDERR, Ok(Value::Null), vec![stderr])?;
         }
-        let Known { servers, drains, positions, keys, tallies } = self.known;
+        if let Some(clients) = self.clients {
+            add(CLIENTS, Ok(Value::Null), vec![clients])?;
+        }
+        let Known { servers, drains, positions, keys, cookies, tallies } = self.known;
         add(SERVERS, serde_json::to_value(servers), Vec::new())?;
         add(DRAINS, serde_json::to_value(drains), Vec::new())?;
         add(POSITIONS, serde_json::to_value(positions), Vec::new())?;
         add(KEYS, serde_json::to_value(keys), Vec::new())?;
+        add(COOKIES, serde_json::to_value(cookies), Vec::new())?;
         add(TALLIES, serde_json::to_value(tallies), Vec::new())?;
         Ok(sections)
     }
@@ -163,6 +187,8 @@ impl Parcel {
             METRICS => self.metrics.push((serde_json::from_value(data).map_err(wrong)?, one()?)),
             CONTROL => self.control = Some((serde_json::from_value(data).map_err(wrong)?, one()?)),
             STDERR => self.stderr = Some(one()?),
+            CLIENTS => self.clients = Some(one()?),
+            COOKIES => self.known.cookies = serde_json::from_value(data).map_err(wrong)?,
             SERVERS => self.known.servers = serde_json::from_value(data).map_err(wrong)?,
             DRAINS => self.known.drains = serde_json::from_value(data).map_err(wrong)?,
             POSITIONS => self.known.positions = serde_json::from_value(data).map_err(wrong)?,
@@ -187,6 +213,7 @@ impl Known {
                 why,
                 since: millis(since),
             }),
+            changes: server.changes().iter().map(|change| change_part(change)).collect(),
         });
         let Drains { listeners, pools, servers: drained } = farm.drains();
         let words = |names: BTreeSet<Arc<str>>| names.iter().map(ToString::to_string).collect();
@@ -220,6 +247,7 @@ impl Known {
                 since: time(verdict.since),
             });
             server.inherit(verdict, part.address);
+            server.inherit_changes(part.changes.iter().map(change).collect());
         }
         let snapshot = farm.snapshot();
         for (name, position) in &self.positions {
@@ -228,6 +256,16 @@ impl Known {
             }
         }
     }
+}
+
+fn change_part(change: &Change) -> ChangePart {
+    let Change { at, what, why, evidence: Evidence { check, sent, heard } } = change.clone();
+    ChangePart { at: millis(at), what, why, check, sent, heard }
+}
+
+fn change(part: &ChangePart) -> Change {
+    let ChangePart { at, what, why, check, sent, heard } = part.clone();
+    Change { at: time(at), what, why, evidence: Evidence { check, sent, heard } }
 }
 
 /// Milliseconds since 1970.
@@ -260,11 +298,17 @@ mod tests {
             metrics: vec![("127.0.0.1:9901".parse().unwrap(), descriptor())],
             control: Some(("/run/reeve.sock".into(), descriptor())),
             stderr: Some(descriptor()),
-            known: Known { keys: vec!["1 ab".into()], positions: vec![("web".into(), 7)], ..Known::default() },
+            clients: Some(descriptor()),
+            known: Known {
+                keys: vec!["1 ab".into()],
+                cookies: vec!["2 cd".into()],
+                positions: vec![("web".into(), 7)],
+                ..Known::default()
+            },
         };
         let mut sections = parcel.sections().unwrap();
         assert!(sections.iter().all(|section| section.descriptors.len() <= AT_ONCE));
-        sections.push(Section { name: "cookies".into(), data: Value::from(3), descriptors: vec![descriptor()] });
+        sections.push(Section { name: "biscuits".into(), data: Value::from(3), descriptors: vec![descriptor()] });
         let mut taken = Parcel::default();
         sections.into_iter().for_each(|section| taken.take(section).unwrap());
         let counts: Vec<_> = taken.listeners.iter().map(|(place, sockets)| (&*place.name, sockets.len())).collect();
@@ -272,6 +316,8 @@ mod tests {
         assert_eq!((taken.metrics.len(), taken.control.is_some(), taken.stderr.is_some()), (1, true, true));
         assert_eq!(taken.known.positions, [("web".to_owned(), 7)]);
         assert_eq!(taken.known.keys, ["1 ab"]);
+        assert!(taken.clients.is_some());
+        assert_eq!(taken.known.cookies, ["2 cd"]);
         for (name, data) in [(METRICS, "\"127.0.0.1:1\""), (CONTROL, "1"), (SERVERS, "{}"), (STDERR, "null")] {
             let data = serde_json::from_str(data).unwrap();
             let section = Section { name: name.into(), data, descriptors: Vec::new() };
@@ -311,6 +357,8 @@ mod tests {
         let a = after.server("shop/a").unwrap();
         let standing = Standing { health: Health::Down, why: "refused".into(), since };
         assert_eq!((a.health(), a.verdict()), (Health::Down, Some(standing)));
+        let changes: Vec<_> = a.changes().iter().map(|change| (change.at, change.what.clone())).collect();
+        assert_eq!(changes, [(since, "down".to_owned())]);
         let b = after.server("shop/b").unwrap();
         assert_eq!((b.health(), b.verdict()), (Health::Up, None), "another machine");
         let c = after.server("shop/c").unwrap();

@@ -5,10 +5,12 @@
 //! together.
 
 mod address;
+mod affinity;
 mod check;
 mod layer4;
 mod listen;
 mod pool;
+mod probe;
 mod process;
 mod scheduler;
 mod server;

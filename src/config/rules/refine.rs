@@ -74,10 +74,11 @@ fn is_built(refinement: &Refinement, kind: Kind) -> bool {
         Refinement::Rewrite(_)
         | Refinement::RateLimit { .. }
         | Refinement::BodyLimit { .. }
-        | Refinement::ConnectionLimit { .. } => kind == Kind::Http,
+        | Refinement::ConnectionLimit { .. }
+        | Refinement::Mirror { .. } => kind == Kind::Http,
         Refinement::Timeout { which, .. } => kind != Kind::Rtsp && which.is_of(kind),
         Refinement::Retry { .. } | Refinement::Priority(_) => kind != Kind::Rtsp,
-        Refinement::Mirror { .. } | Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
+        Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
     }
 }
 

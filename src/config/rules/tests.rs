@@ -278,7 +278,7 @@ fn the_whole_grammar_loads() {
     )]);
     let notes: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     assert!(faults.iter().all(|fault| fault.severity == Severity::Note), "{faults:#?}");
-    assert_eq!(notes.len(), 4, "{notes:#?}");
+    assert_eq!(notes.len(), 3, "{notes:#?}");
     assert!(notes.contains(&"not built yet: retry on 502, 503"), "{notes:#?}");
     let section = &set.sections[0];
     assert_eq!(section.paths, PathPolicy::Strict);

@@ -66,6 +66,8 @@ impl Exchange<'_> {
             && !self.forward.websocket
             && self.plan.body == Framing::None
             && matches!(self.upload, Upload::Done)
+            // Who belongs to one server is not sent to another.
+            && self.pool.affinity().is_none()
             // What each server is told is the same.
             && self.forward.host_at.is_none()
             && config.send_proxy.is_none();
@@ -111,6 +113,9 @@ impl Exchange<'_> {
         let head = &self.forward.head[..self.head];
         runner.send(head, client.timer, limit, &self.sent).await?;
         self.progress.unsent.set(false);
+        if let Some(mirror) = &self.mirror {
+            mirror.send(worker);
+        }
         let to = &mut client.to;
         let alone = poll_fn(|cx| match runner.poll(worker, cx) {
             Poll::Pending => to.poll_given_up(cx).map(|()| Err(Failure::client_gone())),
@@ -197,6 +202,7 @@ impl Exchange<'_> {
             early,
             to: &mut client.to,
             last,
+            bound: None,
         };
         receive::receive(&mut receive).await
     }

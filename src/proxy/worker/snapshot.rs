@@ -93,15 +93,16 @@ impl Worker {
     }
 }
 
-/// How each server is spoken to now, by its number; `None` for one that is gone or drained.
-pub(super) fn ways(view: &View) -> Vec<Option<Way>> {
-    let mut ways = Vec::new();
+/// How each server is spoken to now, by its number; `None` for one that is gone or drained. And how often servers were cut.
+pub(super) fn ways(view: &View) -> (Vec<Option<Way>>, u64) {
+    let (mut ways, mut cuts) = (Vec::new(), 0);
     for server in view.snapshot.pools.iter().flat_map(|pool| pool.servers()) {
         let at = server.id() as usize;
         if ways.len() <= at {
             ways.resize(at + 1, None);
         }
         ways[at] = server.way();
+        cuts += u64::from(server.cuts());
     }
-    ways
+    (ways, cuts)
 }
