@@ -45,7 +45,11 @@ pub fn rules(data: &[u8]) {
     };
     let mut faults = Vec::new();
     let input = Input { name: "fuzz.rules".into(), text };
-    reeve::config::rules::parse(&[input], &Names { pools: &pools, listeners: &listeners, read: &read }, &mut faults);
+    reeve::config::rules::parse(
+        &[input],
+        &Names { pools: &pools, listeners: &listeners, read: &read, read_secret: &read },
+        &mut faults,
+    );
     faults.iter().filter(|fault| &*fault.place.file == "fuzz.rules").for_each(|fault| lies_in(text, fault));
 }
 
@@ -69,7 +73,7 @@ pub fn routing(data: &[u8]) {
     };
     let mut faults = Vec::new();
     let input = Input { name: "fuzz.rules".into(), text: rules };
-    let names = Names { pools: &pools, listeners: &listeners, read: &read };
+    let names = Names { pools: &pools, listeners: &listeners, read: &read, read_secret: &read };
     let set = reeve::config::rules::parse(&[input], &names, &mut faults);
     if faults.iter().any(|fault| fault.severity == Severity::Error) {
         return;

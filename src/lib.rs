@@ -6,11 +6,11 @@
 //! ```text
 //!    5  roof       app                          start, reload, drain, upgrade, the command line
 //!                   |
-//!    4  engines    proxy   health   monitor     never import each other; they meet in state
+//!    4  engines    proxy   health   sessions   monitor     never import each other; they meet in state
 //!                   |
 //!    3  plumbing   state   tls   net            what is alive, and the pipes
 //!                   |
-//!    2  choices    route   balance              pure and deterministic: input, `now` -> answer
+//!    2  choices    route   balance   affinity   pure and deterministic: input, `now` -> answer
 //!                   |
 //!    1  edges      wire   config   sys          bytes, text, kernel
 //!                   |
@@ -20,6 +20,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("Reeve runs on Linux only: it needs SO_REUSEPORT, splice and epoll");
 
+pub mod affinity;
 pub mod app;
 pub mod balance;
 pub mod config;
@@ -29,6 +30,7 @@ pub mod monitor;
 pub mod net;
 pub mod proxy;
 pub mod route;
+pub mod sessions;
 pub mod state;
 pub mod sys;
 pub mod tls;

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 6] = [
     &["wire", "config", "sys"],
     &["route", "balance", "affinity"],
     &["state", "tls", "net"],
-    &["proxy", "director", "health", "failover", "monitor"],
+    &["proxy", "director", "health", "sessions", "failover", "monitor"],
     &["app"],
 ];
 

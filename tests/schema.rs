@@ -39,12 +39,26 @@ fn faults(text: &str) -> Vec<Fault> {
     config::load_text("reeve.toml", text).faults
 }
 
+/// Tables of which some keys are known only beside others.
+const BESIDE: [(&str, &str); 2] =
+    [("affinity", "mode = \"learn\", cookie = \"a\""), ("affinity", "tls-session = true")];
+
 /// The keys that the reader knows in the table at the end of a path.
 fn known(path: &[Step]) -> Option<BTreeSet<String>> {
-    let text = if path.is_empty() { "zzz-nobody = 1\n".to_owned() } else { text(path, "{ zzz-nobody = 1 }") };
-    let fault =
-        faults(&text).into_iter().find(|fault| fault.code == "R0103" && fault.message.contains("zzz-nobody"))?;
-    Some(fault.allowed.into_iter().collect())
+    let told = |text: &str| -> Option<Vec<String>> {
+        let unknown = |fault: &Fault| fault.code == "R0103" && fault.message.contains("zzz-nobody");
+        faults(text).into_iter().find(unknown).map(|fault| fault.allowed)
+    };
+    if path.is_empty() {
+        return told("zzz-nobody = 1\n").map(|keys| keys.into_iter().collect());
+    }
+    let mut tables = vec!["{ zzz-nobody = 1 }".to_owned()];
+    if let Some(Step::Key(last)) = path.last() {
+        let beside = BESIDE.iter().filter(|(table, _)| *table == last.as_str());
+        tables.extend(beside.map(|(_, beside)| format!("{{ {beside}, zzz-nobody = 1 }}")));
+    }
+    let keys: BTreeSet<String> = tables.iter().filter_map(|table| told(&text(path, table))).flatten().collect();
+    (!keys.is_empty()).then_some(keys)
 }
 
 /// Keys that an empty table at the end of a path lacks.

@@ -91,6 +91,9 @@ pub enum Command {
                             also when there are notes, 2 when the file cannot be read at all. Nothing is overwritten."
     )]
     Import(ImportArguments),
+    /// Print a line for the file of `auth basic`; the password is one line of stdin.
+    #[command(after_help = "Example: reeve hash-password joe >> auth/users < password.txt")]
+    HashPassword(HashPasswordArguments),
     /// What the running process is doing: since when, how much, how well.
     #[command(after_help = concat!("Example: reeve status --format json", not_reached!()))]
     Status(ClientArguments),
@@ -311,6 +314,13 @@ pub struct ReplayArguments {
 }
 
 #[derive(Debug, Args)]
+pub struct HashPasswordArguments {
+    /// The user's name.
+    #[arg(value_parser = user)]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
 pub struct ImportArguments {
     /// Whose configuration it is.
     #[arg(value_enum)]
@@ -360,6 +370,12 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
         _ => Err("write KEY=VALUE, such as timeouts.connect=1s".to_owned()),
     }
+}
+
+fn user(text: &str) -> Result<String, String> {
+    let wrong =
+        text.is_empty() || text.len() > 128 || text.contains(|c: char| c.is_control() || matches!(c, ' ' | ':'));
+    if wrong { Err("a name has 1 to 128 bytes, no blanks and no `:`".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn method(text: &str) -> Result<String, String> {

@@ -19,7 +19,6 @@ use super::check;
 use super::{FAULT, UNEXPECTED, output, request};
 use crate::model::fault::Place;
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::Scheduler;
 use crate::model::rule::{HostPattern, Key, Kind, Section, Target, Template, TemplatePart};
 use crate::model::{Config, Limits};
 use crate::route::explain::Verdict;
@@ -262,10 +261,7 @@ fn to_pool(ground: &Ground<'_>, pool: usize, rule: Option<&Rule>, head: &Head<'_
     let Some(pool) = config.pools.get(pool) else { return Outcome::NoRoute };
     let by = match rule.map(Rule::action) {
         Some(Action::Use { by: Some(by), .. }) => Some(by),
-        _ => match &pool.scheduler {
-            Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key),
-            _ => None,
-        },
+        _ => pool.scheduler.key(),
     };
     let server = |server: &crate::model::pool::Server| {
         let note = match (server.weight, server.backup) {

@@ -7,6 +7,7 @@ mod connections;
 mod demo;
 mod drain;
 mod explain;
+mod hash_password;
 pub mod import;
 mod lists;
 mod output;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
         Some(Command::Replay(arguments)) => replay::main(&arguments),
         Some(Command::Schema) => schema::main(),
         Some(Command::Import(arguments)) => import::main(&arguments),
+        Some(Command::HashPassword(arguments)) => hash_password::main(&arguments.name),
         Some(Command::Status(arguments)) => status::status(&asked(arguments)),
         Some(Command::Servers(arguments)) => {
             servers::servers(&asked(arguments.client), arguments.name.as_deref(), arguments.long)

@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::check::Prepared;
+use super::running::clients::Clients;
 use super::running::listeners::Listeners;
 use super::running::orders::{REGEXES_COMPILED, obey, tell};
 use super::running::{Ready, Running, StartError, lists, memory};
@@ -34,7 +35,7 @@ use crate::state::commands::{Commands, Workers};
 use crate::state::counters::Counters;
 use crate::state::orders::{self, Order, Orders, Texts};
 use crate::sys::notify;
-use crate::{health, sys, tls};
+use crate::{health, sessions, sys, tls};
 
 /// How a run differs from the next.
 pub struct RunOptions {
@@ -94,7 +95,9 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
         config.process.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let (workers, commands) = Workers::new(count);
     let (farm, workers) = (Farm::empty(), Arc::new(workers));
+    let clients = Clients::new(farm.clone());
     let mut running = Running {
+        clients,
         request: options.request,
         sources: ready.sources.clone(),
         before: Before::new(farm.clone(), workers.clone()),
@@ -145,6 +148,9 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
     // A name server that does not answer must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     if let Some(running) = &mut running {
+        if let Err(error) = running.clients.write() {
+            tracing::warn!(%error, "what is known of clients could not be kept: after a restart they are new");
+        }
         running.logs.put(None);
         if running.log.take().is_some_and(|log| !log.close(LAST_LINES)) {
             tracing::warn!("the last lines of the access log were not written in time");
@@ -182,7 +188,7 @@ async fn take_over(
     let control = lent.or_else(|| open_control(&config)).map(Arc::new);
     heir.ready(is_lent).await.map_err(StartError::Other)?;
     running.workers.listen(sockets).await;
-    Ok((control.clone(), heir.serving(control)))
+    Ok((control.clone(), heir.serving(control, running.clients.clone())))
 }
 
 /// A panic goes into the log in one line, and is counted. It ends the request, connection or probe that it
@@ -291,6 +297,8 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let memory = tokio::spawn(memory::watch(farm.clone(), stopped.clone()));
     let certificates = tokio::spawn(tls::watch(running.force.subscribe(), stopped.clone()));
     let lists = tokio::spawn(lists::watch(running.lists.subscribe(), orders.clone(), last_order.clone()));
+    let sessions = tokio::spawn(sessions::run(farm.clone(), stopped.clone()));
+    let clients = tokio::spawn(running.clients.clone().keep(stopped.clone()));
     let (control, metrics) = (running.control.subscribe(), running.metrics.subscribe());
     let (before, own, draining) = (running.before.clone(), workers.clone(), last_order.clone());
     let rare = tallies.clone();
@@ -344,6 +352,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
             stop.send_replace(true);
             no_more_orders.send_replace(true);
             running.control.send_replace(None);
+            running.clients.let_go();
             let (hurry, hurried) = watch::channel(0);
             let leaving = leave(Leaving { farm, workers }, replaced, join(threads), hurried);
             tokio::select! {
@@ -372,7 +381,7 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
         }
     };
     // All end at once; what they were doing matters no more.
-    let all = async { tokio::join!(health, memory, certificates, lists, monitor) };
+    let all = async { tokio::join!(health, memory, certificates, lists, monitor, clients, sessions) };
     let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     if let Some(running) = &mut running {
         running.control.send_replace(None);

@@ -18,6 +18,21 @@ pub fn pick(view: &impl View, key: u64) -> Option<usize> {
     best.map(|(server, ..)| server)
 }
 
+/// The best of a key and its next best, where there is one.
+pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> {
+    let (mut first, mut second) = (None, None);
+    for server in (0..view.len()).filter(|&server| view.usable(server)) {
+        let new = (server, mix(key ^ view.seed(server)), view.weight(server));
+        let over = |old: Option<(usize, u64, u32)>| old.is_none_or(|(_, most, of)| beats((new.1, new.2), (most, of)));
+        if over(first) {
+            (first, second) = (Some(new), first);
+        } else if over(second) {
+            second = Some(new);
+        }
+    }
+    first.map(|(first, ..)| (first, second.map(|(second, ..)| second)))
+}
+
 /// Logarithms are taken only where weights differ and neither draw settles it.
 fn beats((draw, weight): (u64, u32), (most, of): (u64, u32)) -> bool {
     if weight == of {

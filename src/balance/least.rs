@@ -1,4 +1,4 @@
-//! Fewest requests in flight, plain or for the weight.
+//! Fewest requests in flight, plain or for the weight, with or without the one to come.
 //!
 //! Up to [`EXACT`] servers all are looked at; above, the best of [`SAMPLE`] is taken, since a scan of
 //! thousands would cost more than it gains. Among equals the one at `start` wins, or the next after it:
@@ -16,6 +16,8 @@ pub const SAMPLE: u64 = 16;
 pub enum By {
     Load,
     LoadForWeight,
+    /// As it would be with one more.
+    NextForWeight,
 }
 
 pub fn pick(view: &impl View, start: usize, ticket: u64, by: By) -> Option<usize> {
@@ -32,9 +34,10 @@ fn least(view: &impl View, servers: impl Iterator<Item = usize>, by: By) -> Opti
     let mut best: Option<(usize, u64, u64)> = None;
     for server in servers.filter(|&server| view.usable(server)) {
         let load = u64::from(view.load(server));
-        let weight = match by {
-            By::Load => 1,
-            By::LoadForWeight => u64::from(view.weight(server)),
+        let (load, weight) = match by {
+            By::Load => (load, 1),
+            By::LoadForWeight => (load, u64::from(view.weight(server))),
+            By::NextForWeight => (load + 1, u64::from(view.weight(server))),
         };
         // load / weight < least / its weight, without dividing. Strict: the earlier keeps a tie.
         if best.is_none_or(|(_, least, of)| load * of < least * weight) {

@@ -5,13 +5,30 @@
 //! key's hash. Asking neither locks nor allocates. Servers that are not usable (weight 0, full, tried
 //! before) are never chosen; which of the others is, depends on the scheduler alone.
 
+pub mod bounded;
+pub mod buckets;
+pub mod ewma;
+pub mod first;
+pub mod fo;
 pub mod hash;
 pub mod least;
+pub mod locality;
 pub mod maglev;
+pub mod nq;
+pub mod ovf;
+pub mod places;
 pub mod random;
 pub mod rr;
+pub mod sed;
+pub mod twos;
 pub mod wrr;
 
+use std::sync::Arc;
+
+use self::bounded::Bounded;
+use self::buckets::Buckets;
+use self::locality::{Kind, Locality};
+use self::places::Places;
 use crate::model::pool::Scheduler;
 
 /// The servers of a pool as a scheduler sees them: by position, always in the same order as when it was
@@ -27,6 +44,10 @@ pub trait View {
     fn seed(&self, server: usize) -> u64;
     /// False when it is full or was tried for this request already.
     fn open(&self, server: usize) -> bool;
+    /// How long its answers took lately, in a unit of the caller's; 0 where that is not known.
+    fn delay(&self, server: usize) -> u64;
+    /// Seconds, from whenever.
+    fn now(&self) -> u32;
 
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -54,38 +75,97 @@ pub enum Balancer {
     Lc,
     /// The order only breaks ties: an idle pool is served in proportion to the weights.
     Wlc(wrr::Order),
+    Sed,
+    Nq,
+    Fo,
+    Ovf,
+    First,
     Random(random::Wheel),
+    Twos(random::Wheel),
+    Ewma,
     Hash,
     Mh(maglev::Table),
+    /// `sh` and `dh`.
+    Buckets(Buckets),
+    /// `lblc`, `lblcr` and `content`.
+    Locality(Locality),
+    /// One that goes by a key, and the bound of what each server may have.
+    Bounded(Box<Balancer>, f64),
 }
 
 impl Balancer {
-    pub fn new(scheduler: &Scheduler, shares: &[Share]) -> Balancer {
+    /// `before`: the pool's former one, whose memory goes on.
+    pub fn new(scheduler: &Scheduler, shares: &[Share], before: Option<&Balancer>) -> Balancer {
+        let locality = |kind| {
+            let places = match before {
+                Some(Balancer::Locality(before)) => before.places().clone(),
+                _ => Arc::new(Places::default()),
+            };
+            Balancer::Locality(Locality::new(kind, shares, places))
+        };
         match scheduler {
             Scheduler::Rr => Balancer::Rr,
-            Scheduler::Wrr | Scheduler::Unbuilt { .. } => Balancer::Wrr(wrr::Order::new(shares)),
+            Scheduler::Wrr => Balancer::Wrr(wrr::Order::new(shares)),
             Scheduler::Lc => Balancer::Lc,
             Scheduler::Wlc => Balancer::Wlc(wrr::Order::new(shares)),
+            Scheduler::Sed => Balancer::Sed,
+            Scheduler::Nq => Balancer::Nq,
+            Scheduler::Fo => Balancer::Fo,
+            Scheduler::Ovf => Balancer::Ovf,
+            Scheduler::First => Balancer::First,
             Scheduler::Random => Balancer::Random(random::Wheel::new(shares)),
+            Scheduler::Twos => Balancer::Twos(random::Wheel::new(shares)),
+            Scheduler::Ewma => Balancer::Ewma,
             Scheduler::Hash { .. } => Balancer::Hash,
             Scheduler::Mh { .. } => Balancer::Mh(maglev::Table::new(shares)),
+            Scheduler::Sh { .. } => Balancer::Buckets(Buckets::by_weight(shares)),
+            Scheduler::Dh { .. } => Balancer::Buckets(Buckets::in_turn(shares)),
+            Scheduler::Lblc { .. } => locality(Kind::Lblc),
+            Scheduler::Lblcr { .. } => locality(Kind::Lblcr),
+            Scheduler::Content { .. } => locality(Kind::content(None)),
+            Scheduler::Bounded { of, factor } => match &**of {
+                Scheduler::Content { .. } => locality(Kind::content(Some(*factor))),
+                of => Balancer::Bounded(Box::new(Balancer::new(of, shares, None)), *factor),
+            },
         }
     }
 
-    /// The position of the server to use; `None` when none is usable.
+    /// The position of the server to use; `None` when none is usable, or by `ovf` none takes more.
     ///
-    /// `key` is the hash of what `hash` and `mh` go by. With another scheduler it means rendezvous hashing
-    /// for this pick. A hashing scheduler without a key spreads by weight.
+    /// `key` is the hash of what schedulers that go by one are given. With another scheduler it means rendezvous
+    /// hashing for this pick. One that goes by a key, and has none, spreads by weight.
     pub fn pick(&self, view: &impl View, ticket: u64, key: Option<u64>) -> Option<usize> {
         match (self, key) {
-            (Balancer::Mh(table), key) => table.pick(view, key.unwrap_or_else(|| mix(ticket))),
-            (Balancer::Hash, None) => hash::pick(view, mix(ticket)),
+            (Balancer::Bounded(of, factor), key) => {
+                let bounded = Bounded::new(view, *factor);
+                of.pick_by_key(&bounded, ticket, key).or_else(|| of.pick_by_key(view, ticket, key))
+            }
+            (Balancer::Hash | Balancer::Mh(_) | Balancer::Buckets(_) | Balancer::Locality(_), key) => {
+                self.pick_by_key(view, ticket, key)
+            }
             (_, Some(key)) => hash::pick(view, key),
             (Balancer::Rr, None) => rr::pick(view, ticket),
             (Balancer::Wrr(order), None) => order.pick(view, ticket),
             (Balancer::Lc, None) => least::pick(view, below(ticket, view.len())?, ticket, least::By::Load),
             (Balancer::Wlc(order), None) => least::pick(view, order.at(ticket)?, ticket, least::By::LoadForWeight),
+            (Balancer::Sed, None) => sed::pick(view, ticket),
+            (Balancer::Nq, None) => nq::pick(view, ticket),
+            (Balancer::Fo, None) => fo::pick(view),
+            (Balancer::Ovf, None) => ovf::pick(view),
+            (Balancer::First, None) => first::pick(view),
             (Balancer::Random(wheel), None) => wheel.pick(view, mix(ticket)),
+            (Balancer::Twos(wheel), None) => twos::pick(wheel, view, mix(ticket)),
+            (Balancer::Ewma, None) => ewma::pick(view, ticket),
+        }
+    }
+
+    fn pick_by_key(&self, view: &impl View, ticket: u64, key: Option<u64>) -> Option<usize> {
+        let key = key.unwrap_or_else(|| mix(ticket));
+        match self {
+            Balancer::Mh(table) => table.pick(view, key),
+            Balancer::Buckets(buckets) => buckets.pick(view, key),
+            Balancer::Locality(locality) => locality.pick(view, ticket, key),
+            _ => hash::pick(view, key),
         }
     }
 }

@@ -15,6 +15,16 @@ impl Wheel {
         Wheel(sums.collect())
     }
 
+    /// A server at random, usable or not: the first whose running sum reaches a throw of 0 to all of it.
+    pub(super) fn throw(&self, dice: u64) -> Option<usize> {
+        let total = *self.0.last()?;
+        if total == 0 {
+            return None;
+        }
+        let throw = scale(dice, total.saturating_add(1));
+        Some(self.0.partition_point(|&sum| sum < throw))
+    }
+
     pub fn pick(&self, view: &impl View, dice: u64) -> Option<usize> {
         let total = *self.0.last()?;
         if total == 0 {

@@ -12,6 +12,8 @@ struct Farm {
     weights: Vec<u32>,
     loads: Vec<u32>,
     closed: Vec<usize>,
+    delays: Vec<u64>,
+    now: u32,
     /// Seeds, so that a server keeps its own when another leaves.
     names: Vec<u64>,
 }
@@ -19,13 +21,20 @@ struct Farm {
 impl Farm {
     fn of(weights: &[u32]) -> Farm {
         let names = (0..weights.len() as u64).collect();
-        Farm { weights: weights.to_vec(), loads: vec![0; weights.len()], closed: Vec::new(), names }
+        Farm {
+            weights: weights.to_vec(),
+            loads: vec![0; weights.len()],
+            closed: Vec::new(),
+            delays: vec![0; weights.len()],
+            now: 1,
+            names,
+        }
     }
 
     fn balancer(&self, scheduler: &Scheduler) -> Balancer {
         let shares: Vec<Share> =
             (0..self.len()).map(|i| Share { weight: self.weights[i], seed: self.seed(i) }).collect();
-        Balancer::new(scheduler, &shares)
+        Balancer::new(scheduler, &shares, None)
     }
 
     fn without(&self, server: usize) -> Farm {
@@ -33,10 +42,13 @@ impl Farm {
             weights: self.weights.clone(),
             loads: self.loads.clone(),
             closed: Vec::new(),
+            delays: self.delays.clone(),
+            now: self.now,
             names: self.names.clone(),
         };
         farm.weights.remove(server);
         farm.loads.remove(server);
+        farm.delays.remove(server);
         farm.names.remove(server);
         farm
     }
@@ -70,6 +82,12 @@ impl View for Farm {
     fn open(&self, server: usize) -> bool {
         !self.closed.contains(&server)
     }
+    fn delay(&self, server: usize) -> u64 {
+        self.delays[server]
+    }
+    fn now(&self) -> u32 {
+        self.now
+    }
 }
 
 fn every() -> Vec<Scheduler> {
@@ -82,8 +100,24 @@ fn every() -> Vec<Scheduler> {
         Scheduler::Random,
         Scheduler::Hash { key: key() },
         Scheduler::Mh { key: key() },
-        Scheduler::Unbuilt { word: "sed" },
+        Scheduler::Sed,
+        Scheduler::Nq,
+        Scheduler::Fo,
+        Scheduler::First,
+        Scheduler::Twos,
+        Scheduler::Ewma,
+        Scheduler::Sh { key: key() },
+        Scheduler::Dh { key: key() },
+        Scheduler::Lblc { key: key() },
+        Scheduler::Lblcr { key: key() },
+        Scheduler::Content { key: key() },
+        bounded(hash(), 1.25),
+        bounded(mh(), 1.0),
     ]
+}
+
+fn bounded(of: Scheduler, factor: f64) -> Scheduler {
+    Scheduler::Bounded { of: Box::new(of), factor }
 }
 
 fn hash() -> Scheduler {
@@ -264,6 +298,187 @@ fn a_key_keeps_its_server_and_its_second_choice() {
         let second = balancer.pick(&farm, 1, Some(42));
         assert_ne!(first, second);
         assert!((0..20).all(|ticket| balancer.pick(&farm, ticket, Some(42)) == second), "{scheduler:?}");
+    }
+}
+
+#[test]
+fn what_ipvs_says_of_loads_and_weights() {
+    let mut farm = Farm::of(&[1, 3, 2]);
+    let pick = |farm: &Farm, scheduler: &Scheduler| farm.balancer(scheduler).pick(farm, 5, None);
+    // The heaviest is expected to be the fastest, and the first of several to be as good.
+    assert_eq!(pick(&farm, &Scheduler::Sed), Some(1));
+    assert_eq!(pick(&farm, &Scheduler::Nq), Some(0), "the first that is idle");
+    assert_eq!((pick(&farm, &Scheduler::Fo), pick(&farm, &Scheduler::First)), (Some(1), Some(0)));
+    // (1+1)/1, (2+1)/3, (1+1)/2: a tie of the second and the third.
+    farm.loads = vec![1, 2, 1];
+    assert_eq!((pick(&farm, &Scheduler::Sed), pick(&farm, &Scheduler::Nq)), (Some(1), Some(1)));
+    farm.loads = vec![1, 3, 1];
+    assert_eq!(pick(&farm, &Scheduler::Sed), Some(2));
+    farm.loads = vec![0, 2, 1];
+    assert_eq!((pick(&farm, &Scheduler::Sed), pick(&farm, &Scheduler::Nq)), (Some(0), Some(0)));
+    // Full at more than its weight, not at as much.
+    for (loads, wanted) in [([0, 3, 0], Some(1)), ([0, 4, 2], Some(2)), ([1, 4, 3], Some(0)), ([2, 4, 3], None)] {
+        farm.loads = loads.to_vec();
+        assert_eq!(pick(&farm, &Scheduler::Ovf), wanted, "{loads:?}");
+    }
+    farm.closed = vec![1];
+    assert_eq!(pick(&farm, &Scheduler::Fo), Some(2));
+    farm.closed = vec![0];
+    assert_eq!(pick(&farm, &Scheduler::First), Some(1));
+}
+
+#[test]
+fn the_better_of_two_keeps_loads_even_and_weights_too() {
+    let mut farm = Farm::of(&[2, 1, 1, 1, 1, 1, 1, 1]);
+    let balancer = farm.balancer(&Scheduler::Twos);
+    for ticket in 0..9_000 {
+        let server = balancer.pick(&farm, ticket, None).expect("all are usable");
+        farm.loads[server] += 1;
+    }
+    let (first, others) = (farm.loads[0], &farm.loads[1..]);
+    assert!((1_980..=2_020).contains(&first), "{:?}", farm.loads);
+    assert!(others.iter().all(|load| (990..=1_010).contains(load)), "{:?}", farm.loads);
+}
+
+#[test]
+fn the_fastest_is_asked_until_it_has_more_in_hand() {
+    let mut farm = Farm::of(&[1, 1, 1]);
+    farm.delays = vec![40, 10, 20];
+    let balancer = farm.balancer(&Scheduler::Ewma);
+    let pick = |farm: &mut Farm, ticket| {
+        let server = balancer.pick(farm, ticket, None).expect("all are usable");
+        farm.loads[server] += 1;
+        server
+    };
+    let mut counts = [0; 3];
+    (0..70).for_each(|ticket| counts[pick(&mut farm, ticket)] += 1);
+    assert!((9..=11).contains(&counts[0]) && (39..=41).contains(&counts[1]), "{counts:?}: as their times ask");
+    // One that nothing is known of is taken for an average one: it gets neither all nor nothing.
+    farm.delays = vec![20, 20, 0];
+    farm.loads = vec![5, 5, 5];
+    let mut counts = [0; 3];
+    (0..30).for_each(|ticket| counts[pick(&mut farm, ticket)] += 1);
+    assert_eq!(counts, [10, 10, 10]);
+}
+
+#[test]
+fn bounded_loads_pass_on_only_what_is_over_the_bound() {
+    let mut farm = Farm::of(&[1, 1, 1, 1]);
+    let (plain, tight) = (farm.balancer(&hash()), farm.balancer(&bounded(hash(), 1.25)));
+    let key = 42;
+    let (first, second) = hash::two(&farm, key).expect("four servers");
+    assert_eq!(plain.pick(&farm, 0, Some(key)), Some(first));
+    farm.loads.fill(8);
+    // 1.25 times 33 / 4, rounded up, is 11.
+    for (load, wanted) in [(0, Some(first)), (10, Some(first)), (13, second)] {
+        farm.loads[first] = load;
+        assert_eq!(tight.pick(&farm, 0, Some(key)), wanted, "{load}");
+    }
+    // One key for all: no server gets more than its share.
+    farm.loads.fill(0);
+    for _ in 0..1_000 {
+        let server = tight.pick(&farm, 0, Some(key)).expect("all are usable");
+        farm.loads[server] += 1;
+    }
+    assert!(farm.loads.iter().all(|&load| load <= 313), "{:?}", farm.loads);
+}
+
+/// Where a key goes, with the requests of each in hand from then on.
+fn place(farm: &mut Farm, balancer: &Balancer, key: u64) -> usize {
+    let server = balancer.pick(farm, key, Some(key)).expect("all are usable");
+    farm.loads[server] += 1;
+    server
+}
+
+#[test]
+fn lblc_stays_until_its_server_is_overloaded_and_another_is_half_idle() {
+    let mut farm = Farm::of(&[10, 10, 10]);
+    let balancer = farm.balancer(&Scheduler::Lblc { key: Key::Host });
+    let first = place(&mut farm, &balancer, 7);
+    for load in [5, 10, 11] {
+        farm.loads[first] = load;
+        let others = if load == 11 { 5 } else { 0 };
+        (0..3).filter(|&server| server != first).for_each(|server| farm.loads[server] = others);
+        assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first), "{load}");
+    }
+    let other = (0..3).find(|&server| server != first).expect("three");
+    farm.loads[other] = 4;
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(other));
+    farm.loads.fill(0);
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(other), "it has moved for good");
+    // Another plan, after a change of health, remembers.
+    let shares: Vec<Share> = (0..3).map(|i| Share { weight: 10, seed: farm.seed(i) }).collect();
+    let again = Balancer::new(&Scheduler::Lblc { key: Key::Host }, &shares, Some(&balancer));
+    assert_eq!(again.pick(&farm, 0, Some(7)), Some(other));
+    farm.now += 24 * 3600 + 2;
+    farm.loads[other] = 1;
+    assert_ne!(again.pick(&farm, 0, Some(7)), Some(other), "a day later it is a key like any other");
+}
+
+#[test]
+fn lblcr_gives_a_key_more_servers_and_takes_them_back() {
+    let mut farm = Farm::of(&[10, 10, 10]);
+    let balancer = farm.balancer(&Scheduler::Lblcr { key: Key::Host });
+    let first = place(&mut farm, &balancer, 7);
+    farm.loads[first] = 11;
+    let second = place(&mut farm, &balancer, 7);
+    assert_ne!(first, second);
+    farm.loads[first] = 0;
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first), "the less loaded of both");
+    farm.now += 24 * 3600;
+    farm.loads[second] = 5;
+    // Asked in between, so that the key itself is not forgotten.
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first));
+    farm.now += 10;
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first));
+    farm.loads[first] = 9;
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first), "the more loaded has left it");
+}
+
+#[test]
+fn content_spreads_what_is_hot_and_gathers_it_again() {
+    let mut farm = Farm::of(&[1; 8]);
+    let content = Scheduler::Content { key: Key::Path };
+    let balancer = farm.balancer(&content);
+    // Cold: where rendezvous puts it, whichever of two has less in hand.
+    let (first, second) = hash::two(&farm, 7).expect("eight servers");
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first));
+    farm.loads[first] = 15;
+    assert_eq!(balancer.pick(&farm, 0, Some(7)), Some(first), "less than 16 is no load");
+    let other = farm.balancer(&content);
+    assert_eq!(other.pick(&farm, 0, Some(7)), second);
+    // Hot: one key has it all.
+    farm.loads.fill(0);
+    for _ in 0..400 {
+        place(&mut farm, &balancer, 7);
+    }
+    assert!(farm.loads.iter().all(|&load| load <= 75), "{:?}", farm.loads);
+    let spread = farm.loads.iter().filter(|&&load| load > 0).count();
+    assert!((5..=8).contains(&spread), "{:?}", farm.loads);
+    // Quiet: one server less every twenty seconds.
+    farm.loads.fill(0);
+    for _ in 0..8 {
+        farm.now += 21;
+        balancer.pick(&farm, 0, Some(7));
+    }
+    let mut seen: Vec<_> = (0..20).map(|_| place(&mut farm, &balancer, 7)).collect();
+    seen.truncate(16);
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+#[test]
+fn what_is_remembered_has_a_bound() {
+    let mut farm = Farm::of(&[1; 4]);
+    let balancer = farm.balancer(&Scheduler::Lblcr { key: Key::Path });
+    let kept = (0..2_000).map(mix).map(|key| (key, place(&mut farm, &balancer, key))).collect::<Vec<_>>();
+    farm.loads.fill(0);
+    farm.now += 5;
+    let same = kept.iter().filter(|(key, server)| balancer.pick(&farm, 9, Some(*key)) == Some(*server)).count();
+    assert!(same > 1_950, "{same} of 2000 keys are where they were");
+    farm.now += 5;
+    for key in (0..200_000).map(|key| mix(key + 1_000_000)) {
+        assert!(balancer.pick(&farm, key, Some(key)).is_some());
     }
 }
 

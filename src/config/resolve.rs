@@ -30,6 +30,8 @@ pub enum Disk<'k> {
 
 /// The largest rule file and list: 100,000 rules have 10 MiB.
 const LARGEST_TEXT: u64 = 64 << 20;
+/// The largest file of users: 100,000 of them have 14 MiB.
+const LARGEST_SECRET: u64 = 32 << 20;
 /// The largest error page. It is kept in memory and sent whole.
 const LARGEST_PAGE: u64 = 256 << 10;
 
@@ -175,10 +177,35 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
                 ..tls
             }),
             protocol: raw.protocol,
+            affinity: raw.affinity.clone(),
             place: raw.place.clone(),
         }
     };
-    file.pools.iter().map(pool).collect()
+    let pools: Vec<Pool> = file.pools.iter().map(pool).collect();
+    unlike(&pools, faults);
+    pools
+}
+
+/// Pools of one group know a client by the same, or they would never agree on one.
+fn unlike(pools: &[Pool], faults: &mut Vec<Fault>) {
+    let mut groups: BTreeMap<&str, &Pool> = BTreeMap::new();
+    for pool in pools {
+        let Some((affinity, group)) = pool.affinity.as_ref().and_then(|own| Some((own, own.group.as_deref()?))) else {
+            continue;
+        };
+        let first = groups.entry(group).or_insert(pool);
+        let same = first.affinity.as_ref().is_some_and(|other| {
+            (&other.by, other.life, other.entries) == (&affinity.by, affinity.life, affinity.entries)
+        });
+        if !same {
+            let message = format!(
+                "[pool.{}] and [pool.{}] are of the affinity-group \"{group}\", and do not know their clients by the same",
+                first.name, pool.name
+            );
+            let fault = Fault::error("R0125", pool.place.clone(), message).also(first.place.clone(), "the other one");
+            faults.push(fault.help("write the same \"affinity\" in both, or none, which is the client's address"));
+        }
+    }
 }
 
 fn shared_checks(wanted: &[Named], checks: &[NamedCheck], faults: &mut Vec<Fault>) -> Vec<Check> {
@@ -294,7 +321,19 @@ impl Room<'_> {
                 text
             }
         };
-        let set = rules::parse(&inputs, &rules::Names { pools, listeners, read: &read_list }, self.faults);
+        let secrets = RefCell::new(Vec::new());
+        let read_secret = |name: &str| match disk {
+            Disk::None => Ok(String::new()),
+            Disk::Real | Disk::Kept(_) => {
+                let seen = Seen::now(&base.join(name));
+                let text = read(&seen.path, LARGEST_SECRET);
+                secrets.borrow_mut().push(seen);
+                text
+            }
+        };
+        let names = rules::Names { pools, listeners, read: &read_list, read_secret: &read_secret };
+        let set = rules::parse(&inputs, &names, self.faults);
+        secrets.into_inner().into_iter().for_each(|seen| self.sources.saw(seen));
         for (name, text, seen) in lists.into_inner() {
             self.sources.saw(seen);
             if let Some(text) = text {

@@ -36,13 +36,9 @@ fn the_contract_loads_as_it_stands() {
         .collect();
     let expected = [
         "listen.media: protocol \"rtsp\"",
-        "pool.web: affinity",
         "pool.web: retry on 502, 503",
-        "pool.web: retry budget",
         "pool.web: slow-start",
-        "pool.images: scheduler balance-factor",
         "pool.api: outlier",
-        "pool.vod: scheduler \"content\"",
         "[director]",
         "[failover]",
         "[monitor] address",
@@ -74,8 +70,11 @@ fn the_contract_loads_as_it_stands() {
     assert_eq!((check.rise, check.fall, check.interval), (2, 3, Duration::from_secs(2)));
     let Probe::Http(check::Http { path, expect_status, .. }) = &check.probe else { panic!("{:?}", check.probe) };
     assert_eq!((&**path, expect_status.as_slice()), ("/health", &[200..=299][..]));
-    assert_eq!(config.pools[1].scheduler, Scheduler::Hash { key: Key::Path });
-    assert_eq!(config.pools[3].scheduler, Scheduler::Unbuilt { word: "content" });
+    assert_eq!(
+        config.pools[1].scheduler,
+        Scheduler::Bounded { of: Box::new(Scheduler::Hash { key: Key::Path }), factor: 1.25 }
+    );
+    assert_eq!(config.pools[3].scheduler, Scheduler::Content { key: Key::Path });
     let probes: Vec<&str> = config.pools.iter().flat_map(|pool| &pool.checks).map(|check| check.probe.word()).collect();
     assert_eq!(probes, ["http", "rtsp", "dns", "smtp"]);
     assert_eq!(config.pools[5].scheduler, Scheduler::Mh { key: Key::Source });

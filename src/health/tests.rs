@@ -115,6 +115,7 @@ pub(super) fn config(servers: &[(&str, Address)], checks: Vec<Check>) -> Arc<Con
         send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
+        affinity: None,
         place: place(),
     };
     Arc::new(Config { pools: vec![pool], ..Config::default() })

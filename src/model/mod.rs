@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or imports another room. `config` makes these values,
 //! everything else only reads them.
 
+pub mod affinity;
 pub mod check;
 pub mod config;
 pub mod fault;

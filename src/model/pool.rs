@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Timeouts;
+use super::affinity::Affinity;
 use super::check::Check;
 use super::fault::Place;
 use super::rule::Key;
@@ -29,6 +30,8 @@ pub struct Pool {
     /// How its servers are spoken to in secret; `None`: in clear.
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    /// How clients are kept at the server they were at.
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 
@@ -133,14 +136,38 @@ pub enum Scheduler {
     Lc,
     /// Fewest requests in flight for its weight.
     Wlc,
+    /// Fewest requests in flight for its weight, the new one included.
+    Sed,
+    /// An idle one, else as `Sed`.
+    Nq,
+    /// The heaviest.
+    Fo,
+    /// The heaviest that has no more requests in flight than its weight.
+    Ovf,
+    /// The first that is not full.
+    First,
     /// At random, in proportion to the weights.
     Random,
+    /// The better of two at random.
+    Twos,
+    /// The shortest time to answer for what it has in flight, and its weight.
+    Ewma,
     /// Rendezvous hashing by a key.
     Hash { key: Key },
     /// Maglev hashing by a key.
     Mh { key: Key },
-    /// Parsed and checked, but not built yet: `wrr` serves in its place, and a note says so.
-    Unbuilt { word: &'static str },
+    /// Buckets of keys, by weight.
+    Sh { key: Key },
+    /// Buckets of keys.
+    Dh { key: Key },
+    /// The server that has a key, while it can bear it.
+    Lblc { key: Key },
+    /// The servers that have a key, while they can bear it.
+    Lblcr { key: Key },
+    /// The same, of what can be borne as a share of all.
+    Content { key: Key },
+    /// One of those that go by a key, with a bound: no server has more than `factor` times its share.
+    Bounded { of: Box<Scheduler>, factor: f64 },
 }
 
 impl Scheduler {
@@ -151,10 +178,37 @@ impl Scheduler {
             Scheduler::Wrr => "wrr",
             Scheduler::Lc => "lc",
             Scheduler::Wlc => "wlc",
+            Scheduler::Sed => "sed",
+            Scheduler::Nq => "nq",
+            Scheduler::Fo => "fo",
+            Scheduler::Ovf => "ovf",
+            Scheduler::First => "first",
             Scheduler::Random => "random",
+            Scheduler::Twos => "twos",
+            Scheduler::Ewma => "ewma",
             Scheduler::Hash { .. } => "hash",
             Scheduler::Mh { .. } => "mh",
-            Scheduler::Unbuilt { word } => word,
+            Scheduler::Sh { .. } => "sh",
+            Scheduler::Dh { .. } => "dh",
+            Scheduler::Lblc { .. } => "lblc",
+            Scheduler::Lblcr { .. } => "lblcr",
+            Scheduler::Content { .. } => "content",
+            Scheduler::Bounded { of, .. } => of.word(),
+        }
+    }
+
+    /// What it goes by, where that is a key.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Scheduler::Hash { key }
+            | Scheduler::Mh { key }
+            | Scheduler::Sh { key }
+            | Scheduler::Dh { key }
+            | Scheduler::Lblc { key }
+            | Scheduler::Lblcr { key }
+            | Scheduler::Content { key } => Some(key),
+            Scheduler::Bounded { of, .. } => of.key(),
+            _ => None,
         }
     }
 }
@@ -168,10 +222,13 @@ pub struct Retry {
     pub on_connect: bool,
     /// Whether a request that a server of HTTP/2 says it has not looked at is tried again.
     pub on_refused: bool,
+    /// Retries at most, of all cores, in hundredths of a percent of the requests of the last ten seconds; three a second
+    /// are always allowed. `None`: as many as `attempts` makes.
+    pub budget: Option<u32>,
 }
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { attempts: 2, on_connect: true, on_refused: true }
+        Retry { attempts: 2, on_connect: true, on_refused: true, budget: None }
     }
 }

@@ -276,17 +276,110 @@ pub enum Refinement {
     Timeout { which: RuleTimeout, after: Duration },
     Retry { attempts: u32, on: Vec<Arc<str>> },
     Mirror { pool: usize, share: Option<u32> },
-    AuthBasic { file: Arc<str> },
-    AuthForward { url: Arc<str> },
+    AuthBasic { users: Arc<Users> },
+    AuthForward { url: Arc<AuthUrl> },
     Priority(i32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleTimeout {
-    Connect,
-    Response,
+    /// Silence within a body, of the request or the answer, in an open WebSocket and in a connection that is passed on.
     Idle,
+    /// The whole request.
     Total,
+    Queue,
+    Connect,
+    TlsHandshake,
+    RequestBody,
+    Response,
+    ResponseBody,
+    ClientWrite,
+    Tunnel,
+    TcpIdle,
+    HalfClosed,
+}
+
+impl RuleTimeout {
+    pub const ALL: [RuleTimeout; 12] = [
+        RuleTimeout::Idle,
+        RuleTimeout::Total,
+        RuleTimeout::Queue,
+        RuleTimeout::Connect,
+        RuleTimeout::TlsHandshake,
+        RuleTimeout::RequestBody,
+        RuleTimeout::Response,
+        RuleTimeout::ResponseBody,
+        RuleTimeout::ClientWrite,
+        RuleTimeout::Tunnel,
+        RuleTimeout::TcpIdle,
+        RuleTimeout::HalfClosed,
+    ];
+
+    /// As a rule and `[timeouts]` name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            RuleTimeout::Idle => "idle",
+            RuleTimeout::Total => "total",
+            RuleTimeout::Queue => "queue",
+            RuleTimeout::Connect => "connect",
+            RuleTimeout::TlsHandshake => "tls-handshake",
+            RuleTimeout::RequestBody => "request-body",
+            RuleTimeout::Response => "response",
+            RuleTimeout::ResponseBody => "response-body",
+            RuleTimeout::ClientWrite => "client-write",
+            RuleTimeout::Tunnel => "tunnel",
+            RuleTimeout::TcpIdle => "tcp-idle",
+            RuleTimeout::HalfClosed => "half-closed",
+        }
+    }
+
+    /// Whether a rule of that kind waits for it.
+    pub fn is_of(self, kind: Kind) -> bool {
+        let passed_on = [
+            RuleTimeout::Idle,
+            RuleTimeout::Queue,
+            RuleTimeout::Connect,
+            RuleTimeout::TlsHandshake,
+            RuleTimeout::TcpIdle,
+            RuleTimeout::HalfClosed,
+        ];
+        if kind == Kind::Tcp { passed_on.contains(&self) } else { self != RuleTimeout::TcpIdle }
+    }
+}
+
+/// `auth basic "FILE"`, read at load: who may come in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Users {
+    /// As it was named.
+    pub file: Arc<str>,
+    /// Names and the argon2id hashes of passwords (PHC), sorted.
+    pub entries: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Users {
+    pub fn hash(&self, name: &str) -> Option<&Arc<str>> {
+        let at = self.entries.binary_search_by(|(own, _)| (**own).cmp(name)).ok()?;
+        Some(&self.entries.get(at)?.1)
+    }
+}
+
+impl std::fmt::Debug for Users {
+    /// Without the hashes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} users of {}", self.entries.len(), self.file)
+    }
+}
+
+/// `auth forward URL`: a service that is asked by plain HTTP whether a request may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthUrl {
+    /// An address or a name, without brackets.
+    pub host: Arc<str>,
+    pub port: u16,
+    /// What `Host` says.
+    pub authority: Arc<str>,
+    /// Path and query.
+    pub target: Arc<str>,
 }
 
 /// `list NAME from "file"`, read at load.

@@ -13,6 +13,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram as ProtoHistogram, Lab
 
 use super::process::Process;
 use super::view::{ServerState, View};
+use crate::state::affinity::learnt::Finding;
 use crate::state::commands::Answers;
 use crate::state::counters::{Counters, NONE, OTHER_CODE};
 use crate::state::histogram::Histogram;
@@ -31,6 +32,8 @@ pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Resu
     listeners(&mut families, view, &answers.merged);
     upstreams(&mut families, &names, &answers.merged);
     servers(&mut families, view);
+    affinities(&mut families, view);
+    tickets(&mut families, view);
     rules(&mut families, &answers.merged);
     ourselves(&mut families, view, answers, process);
     TextEncoder::new().encode_to_string(&families.finish())
@@ -116,6 +119,15 @@ fn upstreams(families: &mut Families, names: &Names, counters: &Counters) {
         families.counter("reeve_upstream_reuses_total", help, &labels, counters.reuses as f64);
     }
     let mut sorted: Vec<_> = counters
+        .affinities()
+        .filter_map(|(pool, result, count)| Some((names.pool(pool)?, result.as_str(), count)))
+        .collect();
+    sorted.sort_unstable();
+    for (pool, result, count) in sorted {
+        let help = "Requests and connections to pools with affinity, by whether they came to the server they were at.";
+        families.counter("reeve_affinity_total", help, &[("pool", pool), ("result", result)], count as f64);
+    }
+    let mut sorted: Vec<_> = counters
         .retries()
         .filter_map(|(pool, reason, count)| Some((names.pool(pool)?, reason.as_str(), count)))
         .collect();
@@ -139,6 +151,10 @@ fn servers(families: &mut Families, view: &View) {
     for pool in &view.pools {
         let help = "Requests and connections that wait for a server that is not full.";
         families.gauge("reeve_queue", help, &[("pool", &*pool.name)], pool.waiting as f64);
+        if let Some(refused) = pool.retries_refused {
+            let help = "Requests not tried once more because the budget for retries was used up.";
+            families.counter("reeve_retries_refused_total", help, &[("pool", &*pool.name)], refused as f64);
+        }
         for server in &pool.servers {
             let labels = [("pool", &*pool.name), ("server", &*server.name)];
             let up = if server.state == ServerState::Down { 0.0 } else { 1.0 };
@@ -152,6 +168,31 @@ fn servers(families: &mut Families, view: &View) {
             if let Some(probe) = &server.probe {
                 let help = "How long the last health check of a server took.";
                 families.gauge("reeve_check_duration_seconds", help, &labels, probe.took.as_secs_f64());
+            }
+        }
+    }
+}
+
+fn affinities(families: &mut Families, view: &View) {
+    for table in &view.affinities {
+        let own = [("table", &*table.name)];
+        let help = "Clients that a pool, or a group of pools, knows by what they show.";
+        families.gauge("reeve_affinity_entries", help, &own, table.entries as f64);
+        let help = "Memory that the table of these clients takes when it is full.";
+        families.gauge("reeve_affinity_table_bytes", help, &own, table.bytes as f64);
+        let help = "Clients that were forgotten before their time, to make room for others.";
+        families.counter("reeve_affinity_evicted_total", help, &own, table.evicted as f64);
+    }
+}
+
+fn tickets(families: &mut Families, view: &View) {
+    for pool in &view.pools {
+        for (server, finding) in &pool.tickets {
+            for word in Finding::WORDS {
+                let labels = [("pool", &*pool.name), ("server", server), ("finding", word)];
+                let help = "1 for what the TLS session tickets of a server are good for, else 0.";
+                let value = if finding.word() == word { 1.0 } else { 0.0 };
+                families.gauge("reeve_tls_tickets", help, &labels, value);
             }
         }
     }

@@ -13,12 +13,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::report::{Connections, Problem, Servers, Status};
-use super::view::{ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
+use super::view::{AffinityView, ListenerView, OldView, PoolView, ProbeView, Reloads, ServerState, ServerView, View};
 use super::{Source, bind_control, run};
 use crate::model::check::{Check, Probe};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Address, Most, Pool, Retry, Scheduler, Server};
 use crate::model::{Config, Place};
+use crate::state::affinity::learnt::Finding;
 use crate::state::commands::{Commands, ToWorker, Workers};
 use crate::state::connections::{ConnectionInfo, Doing};
 use crate::state::counters::{ConnectResult, Counters, NONE, Rejected, RequestLabels, RetryReason};
@@ -78,8 +79,15 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
 }
 
 pub fn view() -> View {
-    let pool =
-        |number, name: &str, servers| PoolView { number, name: name.into(), scheduler: "wrr", waiting: 0, servers };
+    let pool = |number, name: &str, servers| PoolView {
+        number,
+        name: name.into(),
+        scheduler: "wrr",
+        waiting: 0,
+        retries_refused: None,
+        servers,
+        tickets: vec![("web1".into(), Finding::Opaque)],
+    };
     View {
         pid: 42,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
@@ -123,6 +131,7 @@ pub fn view() -> View {
             pool(7, "web", vec![server(1, "web1", ServerState::Up), server(2, "web2", ServerState::Draining)]),
             pool(8, "odd \"\\name", vec![server(3, "img\n1", ServerState::Down)]),
         ],
+        affinities: vec![AffinityView { name: "home".into(), entries: 3, bytes: 2000, evicted: 1 }],
     }
 }
 
@@ -336,6 +345,7 @@ fn the_view_is_that_of_the_farm() {
             send_proxy: None,
             tls: None,
             protocol: crate::model::pool::Protocol::Http1,
+            affinity: None,
             place: place.clone(),
         }],
         ..Config::default()

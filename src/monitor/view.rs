@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::affinity::learnt::Finding;
 use crate::state::tallies::Tallies;
-use crate::state::{Change, Farm, Health, LivePool, LiveServer};
+use crate::state::{Change, Farm, Health, LiveAffinity, LivePool, LiveServer};
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -35,6 +36,19 @@ pub struct View {
     pub old: Vec<OldView>,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
+    pub affinities: Vec<AffinityView>,
+}
+
+/// Where clients were: the table of a pool, or of a group of pools.
+#[derive(Debug, Clone)]
+pub struct AffinityView {
+    pub name: Arc<str>,
+    /// Clients that are known.
+    pub entries: usize,
+    /// That it takes when it is full.
+    pub bytes: usize,
+    /// Clients that were forgotten before their time, to make room.
+    pub evicted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,7 +93,11 @@ pub struct PoolView {
     pub scheduler: &'static str,
     /// Requests that wait for a server.
     pub waiting: u64,
+    /// Retries that were not made for want of budget, where it is bounded.
+    pub retries_refused: Option<u64>,
     pub servers: Vec<ServerView>,
+    /// What was found out about its servers' tickets, by their names; empty where nobody asks.
+    pub tickets: Vec<(Arc<str>, Finding)>,
 }
 
 #[derive(Debug, Clone)]
@@ -178,8 +196,15 @@ impl View {
                 })
                 .collect(),
             pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
+            affinities: affinities(farm, now),
         }
     }
+}
+
+fn affinities(farm: &Farm, now: SystemTime) -> Vec<AffinityView> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
+    let tables = farm.affinities().tables(seconds).into_iter();
+    tables.map(|(name, entries, bytes, evicted)| AffinityView { name, entries, bytes, evicted }).collect()
 }
 
 fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
@@ -188,7 +213,9 @@ fn pool_view(pool: &LivePool, now: SystemTime) -> PoolView {
         name: Arc::clone(pool.name()),
         scheduler: pool.config().scheduler.word(),
         waiting: pool.gate().waiting() as u64,
+        retries_refused: pool.config().retry.budget.map(|_| pool.gate().budget().refused()),
         servers: pool.servers().iter().map(|server| server_view(server, now)).collect(),
+        tickets: pool.affinity().map(LiveAffinity::findings).unwrap_or_default(),
     }
 }
 

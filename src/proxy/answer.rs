@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::bound::SetCookie;
 use crate::model::Limits;
 use crate::wire::field::Field;
 use crate::wire::http1::request::Version;
@@ -48,9 +49,15 @@ pub fn delivery(head: &ResponseHead<'_>, client: ForClient<'_>) -> Delivery {
 }
 
 /// Appends the head of a final answer.
-pub fn write(head: &ResponseHead<'_>, client: ForClient<'_>, delivery: Delivery, out: &mut Vec<u8>) {
+pub fn write(
+    head: &ResponseHead<'_>,
+    client: ForClient<'_>,
+    delivery: Delivery,
+    cookie: Option<&SetCookie<'_>>,
+    out: &mut Vec<u8>,
+) {
     status_line(head, out);
-    fields(head, out);
+    fields(head, cookie, out);
     let bodiless = head.status == 204;
     if !bodiless {
         if head.chunked {
@@ -80,14 +87,14 @@ pub fn write(head: &ResponseHead<'_>, client: ForClient<'_>, delivery: Delivery,
 /// Appends an interim answer; it has no framing fields (RFC 9110 §15.2).
 pub fn write_interim(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
     status_line(head, out);
-    fields(head, out);
+    fields(head, None, out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the answer that opens a WebSocket.
-pub fn write_switching(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+pub fn write_switching(head: &ResponseHead<'_>, cookie: Option<&SetCookie<'_>>, out: &mut Vec<u8>) {
     status_line(head, out);
-    fields(head, out);
+    fields(head, cookie, out);
     out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
 }
 
@@ -99,9 +106,16 @@ fn status_line(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn fields(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+fn fields(head: &ResponseHead<'_>, cookie: Option<&SetCookie<'_>>, out: &mut Vec<u8>) {
     let kept = head.fields.iter().zip(&head.known).filter(|(field, known)| passes(head, field, **known));
-    lines::copy(head.raw, kept.map(|(field, _)| field), out);
+    let kept = kept.map(|(field, _)| field);
+    match cookie {
+        None => lines::copy(head.raw, kept, out),
+        Some(cookie) => {
+            lines::copy(head.raw, kept.filter(|field| !cookie.replaces(field.name, field.value)), out);
+            cookie.lines.iter().for_each(|line| lines::write("Set-Cookie", line, out));
+        }
+    }
 }
 
 /// Whether a field goes on to the client: it ends here where it belongs to the connection.
@@ -122,8 +136,15 @@ fn passes(head: &ResponseHead<'_>, field: &Field<'_>, known: Known) -> bool {
 }
 
 /// The head of a final answer for a client of HTTP/2, and about how long it is.
-pub fn final_fields(head: &ResponseHead<'_>, date: &str) -> (http::Response<()>, usize) {
+pub fn final_fields(
+    head: &ResponseHead<'_>,
+    date: &str,
+    cookie: Option<&SetCookie<'_>>,
+) -> (http::Response<()>, usize) {
     let (mut response, mut length) = interim_fields(head);
+    if let Some(cookie) = cookie {
+        length += with_cookie(response.headers_mut(), cookie);
+    }
     let fields = response.headers_mut();
     if let Some(bytes) = head.length.filter(|_| !head.chunked && head.status != 204) {
         // Digits are a value.
@@ -163,14 +184,41 @@ pub fn interim_fields(head: &ResponseHead<'_>) -> (http::Response<()>, usize) {
     (response, length)
 }
 
+/// Puts Set-Cookie fields in the place of others; about how long they are.
+fn with_cookie(fields: &mut HeaderMap, cookie: &SetCookie<'_>) -> usize {
+    let replaced = |value: &HeaderValue| cookie.replaces("set-cookie", value.as_bytes());
+    if fields.get_all(header::SET_COOKIE).iter().any(replaced) {
+        let kept = fields.get_all(header::SET_COOKIE).iter().filter(|value| !replaced(value)).cloned();
+        let kept: Vec<HeaderValue> = kept.collect();
+        fields.remove(header::SET_COOKIE);
+        for value in kept {
+            fields.append(header::SET_COOKIE, value);
+        }
+    }
+    for line in &cookie.lines {
+        // A name is a token, and what came from a server was parsed.
+        if let Ok(mut value) = HeaderValue::from_bytes(line) {
+            value.set_sensitive(true);
+            fields.append(header::SET_COOKIE, value);
+        }
+    }
+    cookie.lines.iter().map(|line| line.len() + 14).sum()
+}
+
 /// The head that opens a WebSocket for a client of HTTP/2 (RFC 8441 §5), where the server has proved that
 /// it speaks the protocol (RFC 6455 §4.1): a client of HTTP/2 leaves that to us.
-pub fn connected_fields(head: &ResponseHead<'_>) -> Option<(http::Response<()>, usize)> {
+pub fn connected_fields(
+    head: &ResponseHead<'_>,
+    cookie: Option<&SetCookie<'_>>,
+) -> Option<(http::Response<()>, usize)> {
     let proof = head.fields.iter().find(|field| field.is("sec-websocket-accept"))?;
     if proof.value != http2::WEBSOCKET_ACCEPT.as_bytes() {
         return None;
     }
-    let (mut response, length) = interim_fields(head);
+    let (mut response, mut length) = interim_fields(head);
+    if let Some(cookie) = cookie {
+        length += with_cookie(response.headers_mut(), cookie);
+    }
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
     Some((response, length))
@@ -179,5 +227,5 @@ pub fn connected_fields(head: &ResponseHead<'_>) -> Option<(http::Response<()>, 
 /// A head of our own for a client of HTTP/2.
 pub fn of_text(text: &[u8], limits: &Limits) -> Option<http::Response<()>> {
     let head = response::parse(text, Method::Other, limits).ok().flatten()?;
-    Some(final_fields(&head, "").0)
+    Some(final_fields(&head, "", None).0)
 }

@@ -28,7 +28,7 @@ use tokio::task::spawn_local;
 
 use super::pick;
 use super::worker::Worker;
-use crate::model::Limits;
+use crate::model::{Limits, Timeouts};
 use crate::net::dial::DialError;
 use crate::net::flood::Side;
 use crate::net::{Deferred, Elapsed, Stream, Timer};
@@ -141,7 +141,7 @@ impl Drop for Dialing<'_> {
     }
 }
 
-/// A place on a new connection, to be made within `connect`, or on one that somebody else has made meanwhile.
+/// A place on a new connection, to be made in time, or on one that somebody else has made meanwhile.
 ///
 /// # Errors
 /// When the server was not reached.
@@ -149,11 +149,11 @@ pub async fn open(
     worker: &Rc<Worker>,
     pool: &LivePool,
     lease: &Lease,
-    connect: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Place, DialError> {
     let server = lease.id();
-    let limit = connect + pool.config().timeouts.tls_handshake;
+    let limit = timeouts.connect + timeouts.tls_handshake;
     let start = Instant::now();
     loop {
         let waiting = worker.channels.with(server, |server| match &server.dialing {
@@ -165,7 +165,7 @@ pub async fn open(
         });
         let Some(waiting) = waiting else {
             let dialing = Dialing { worker, server };
-            let reached = pick::reach(pool, lease, &[], pick::Take::New, connect, timer).await?;
+            let reached = pick::reach(pool, lease, &[], pick::Take::New, timeouts, timer).await?;
             let place = add(worker, pool, lease, reached.stream).await;
             drop(dialing);
             return place;

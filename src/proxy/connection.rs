@@ -100,8 +100,9 @@ async fn rest_of_preface(worker: &Rc<Worker>, connection: &Entered, stream: &mut
 /// Shakes hands. `None`: the client was not let in, and that has been counted.
 async fn secure(worker: &Worker, connection: &Entered, tcp: TcpStream, config: Arc<ServerConfig>) -> Option<Stream> {
     let limit = worker.view().snapshot.config.timeouts.tls_handshake;
+    let watched = worker.view_for(connection).watches_sessions;
     // From its first byte on it counts as busy: a drain waits for it.
-    let handshake = Box::pin(tls::accept(tcp, config, || worker.set_active(connection)));
+    let handshake = Box::pin(tls::accept(tcp, config, watched, || worker.set_active(connection)));
     let (reason, why) = match connection.timer.wait(limit, handshake).await {
         Ok(Ok(Accepted { tcp, session, peer })) => {
             worker.counters.borrow_mut().tls_handshake(connection.listener, peer.is_tls13, peer.resumed);

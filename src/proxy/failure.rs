@@ -35,6 +35,12 @@ pub enum FailureKind {
     Rate(u32),
     /// The rule has as many requests under way as it may.
     RuleFull,
+    /// Too many passwords wait to be checked.
+    AuthFull,
+    /// The service that says who may pass was not reached, or not in time.
+    AuthUnreachable,
+    /// Its answer was none that says so.
+    AuthFailed,
     /// No server of the pool is up.
     NoServer,
     /// All servers of the pool are at their limit.
@@ -129,9 +135,12 @@ impl FailureKind {
             | FailureKind::QueueFull
             | FailureKind::QueueTimeout
             | FailureKind::RuleFull
+            | FailureKind::AuthFull
+            | FailureKind::AuthUnreachable
             | FailureKind::Shortage => 503,
             FailureKind::Panicked => 500,
             FailureKind::Connect
+            | FailureKind::AuthFailed
             | FailureKind::ServerClosed
             | FailureKind::Unprocessed
             | FailureKind::Response(_)
@@ -157,7 +166,7 @@ impl FailureKind {
             | FailureKind::NoRoute
             | FailureKind::Rate(_)
             | FailureKind::RuleFull => Some(Side::Downstream),
-            FailureKind::Panicked | FailureKind::Shortage => None,
+            FailureKind::Panicked | FailureKind::Shortage | FailureKind::AuthFull => None,
             _ => Some(Side::Upstream),
         }
     }
@@ -177,6 +186,9 @@ impl FailureKind {
             FailureKind::NoRoute => "no-route",
             FailureKind::Rate(_) => "rate",
             FailureKind::RuleFull => "rule-full",
+            FailureKind::AuthFull => "auth-full",
+            FailureKind::AuthUnreachable => "auth-unreachable",
+            FailureKind::AuthFailed => "auth-failed",
             FailureKind::NoServer => "no-server",
             FailureKind::Full => "full",
             FailureKind::QueueFull => "queue-full",
@@ -210,6 +222,8 @@ impl FailureKind {
             | FailureKind::QueueFull
             | FailureKind::QueueTimeout
             | FailureKind::RuleFull
+            | FailureKind::AuthFull
+            | FailureKind::AuthUnreachable
             | FailureKind::Shortage => "the service is not available at the moment",
             FailureKind::ConnectTimeout
             | FailureKind::ResponseTimeout

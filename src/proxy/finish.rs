@@ -9,7 +9,7 @@ use super::failure::Side;
 use super::outcome::{Outcome, Progress};
 use super::plan::Plan;
 use super::worker::Worker;
-use crate::state::counters::{NONE, Rejected, RequestLabels};
+use crate::state::counters::{AffinityResult, NONE, RequestLabels};
 use crate::wire::http1::request::Version;
 
 pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &Outcome, progress: &Progress) {
@@ -28,13 +28,15 @@ pub fn finish(worker: &Worker, client: &Client<'_, '_>, plan: &Plan, outcome: &O
         let mut counters = worker.counters.borrow_mut();
         counters.request(labels, outcome.status, total, outcome.first_byte);
         counters.bytes(connection.listener, received, sent);
+        if let Some(result) = outcome.affinity {
+            counters.affinity(labels.pool, result);
+        }
         if let Some(rule) = plan.rule {
             counters.rule_hit(&plan.view.snapshot.rule_names, rule);
         }
         if let Some(reason) = outcome.failure.as_ref().and_then(|failure| failure.kind.rejected()) {
             counters.rejected(connection.listener, reason);
-        } else if plan.denied {
-            let reason = if outcome.status == 0 { Rejected::Dropped } else { Rejected::Denied };
+        } else if let Some(reason) = plan.turned_away {
             counters.rejected(connection.listener, reason);
         }
     }
@@ -86,7 +88,7 @@ fn entry<'a>(
         t_connect: outcome.connect,
         t_header: outcome.first_byte.unwrap_or_default(),
         t_total: total,
-        affinity: None,
+        affinity: outcome.affinity.map(AffinityResult::as_str),
         failure: outcome.failure.as_ref().map(|failure| failure.kind.word()),
         side: outcome.failure.as_ref().map(|failure| failure.kind.side().map_or("reeve", Side::word)),
         matched: plan.matched.as_deref(),

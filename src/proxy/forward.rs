@@ -7,7 +7,9 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::view::ListenerView;
-use crate::route::{self, Change};
+use crate::affinity::cookie::Edit;
+use crate::model::rule::AuthUrl;
+use crate::route::{self, Auth, Change};
 use crate::tls::Peer;
 use crate::wire::field::Field;
 use crate::wire::http1::request::{RequestHead, Version};
@@ -22,6 +24,10 @@ pub struct Incoming<'a, 'h> {
     pub head: &'a RequestHead<'h>,
     /// What the rules see; its path is the one that is forwarded.
     pub routed: route::Head<'a>,
+    /// What is done to its cookies.
+    pub edit: Option<Edit<'a>>,
+    /// What clients say of who they are ([`tells_who`]) is passed on to nobody.
+    pub hides_who: bool,
 }
 
 /// Appends the head to `out`; `target` is the path and query that a rule has put in the place of the client's. Returns where the server's own address has to be put in, when the client
@@ -56,8 +62,25 @@ pub fn write(
     };
     out.extend_from_slice(b"\r\n");
     let trusted = incoming.listener.trusts(incoming.peer);
-    let kept = head.lines().filter(|(field, known)| keeps(field, *known, trusted, incoming, changes));
-    lines::copy(head.raw, kept.map(|(field, _)| field), out);
+    let auth = rule.and_then(route::Rule::refined).and_then(|refined| refined.auth.as_ref());
+    // A password is for us; of a service we know neither what it looks at nor what it leaves to the server.
+    let hides_password = matches!(auth, Some(Auth::Basic(_)));
+    let kept = || {
+        let lines = head.lines().filter(|(field, known)| {
+            keeps(field, *known, trusted, incoming, changes)
+                && !(incoming.hides_who && tells_who(field.name))
+                && !(hides_password && field.is("authorization"))
+        });
+        lines.map(|(field, _)| field)
+    };
+    match incoming.edit {
+        None => lines::copy(head.raw, kept(), out),
+        Some(edit) => {
+            let edited = |field: &Field<'_>| field.is("cookie") && edit.touches(field.value);
+            lines::copy(head.raw, kept().filter(|field| !edited(field)), out);
+            kept().filter(|field| edited(field)).for_each(|field| edit.write(field.value, out));
+        }
+    }
     for change in changes {
         if let Change::Set { name, value } = change {
             out.extend_from_slice(name.as_bytes());
@@ -98,6 +121,50 @@ fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_,
     !changes.iter().any(|change| match change {
         Change::Set { name, .. } | Change::Remove { name } => field.is(name),
     })
+}
+
+/// Whether a field is one of those by which servers are told who somebody is: `X-Auth-...`. Behind CGI and its kin nobody
+/// can tell `_` from `-`.
+pub fn tells_who(name: &str) -> bool {
+    begins(name, b"x-auth-")
+}
+
+fn begins(name: &str, start: &[u8]) -> bool {
+    let own = name.as_bytes().get(..start.len()).unwrap_or_default();
+    own.len() == start.len()
+        && own.iter().zip(start).all(|(own, start)| own.eq_ignore_ascii_case(start) || (*own, *start) == (b'_', b'-'))
+}
+
+/// Appends the head of the question whether a request may pass: a GET with its end-to-end fields, without what is about its body
+/// or makes it conditional, and with its method and target beside.
+pub fn write_question(incoming: &Incoming<'_, '_>, url: &AuthUrl, out: &mut Vec<u8>) {
+    let head = incoming.head;
+    for part in ["GET ", &url.target, " HTTP/1.1\r\nHost: ", &url.authority, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let trusted = incoming.listener.trusts(incoming.peer);
+    // Ours, and of these nobody else's is believed.
+    let ours = ["x-original-", "x-forwarded-method", "x-forwarded-uri", "x-auth-"];
+    let apart = ["content-", "if-", "range"];
+    let kept = head.lines().filter(|(field, known)| {
+        keeps(field, *known, trusted, incoming, &[])
+            && !matches!(known, Known::WebSocketKey | Known::WebSocketVersion)
+            && !ours.iter().chain(&apart).any(|start| begins(field.name, start.as_bytes()))
+    });
+    lines::copy(head.raw, kept.map(|(field, _)| field), out);
+    lines::write("X-Forwarded-Method", head.method.as_bytes(), out);
+    for name in ["X-Forwarded-Uri", "X-Original-URI"] {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(incoming.routed.path.as_bytes());
+        if let Some(query) = head.query() {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    forwarding(incoming, trusted, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn own_fields(incoming: &Incoming<'_, '_>, trusted: bool, out: &mut Vec<u8>) {

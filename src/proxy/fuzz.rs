@@ -93,8 +93,12 @@ fn written(head: &RequestHead<'_>) -> Option<Vec<u8>> {
         body: route::Body::Empty,
     };
     let mut out = Vec::new();
-    let host_at =
-        forward::write(&Incoming { listener: &listener, peer, tls: None, head, routed }, None, None, &mut out);
+    let host_at = forward::write(
+        &Incoming { listener: &listener, peer, tls: None, head, routed, edit: None, hides_who: false },
+        None,
+        None,
+        &mut out,
+    );
     assert!(host_at.is_none(), "a request of HTTP/2 has a host");
     Some(out)
 }

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use self::hello::Opening;
 use super::access_log::matched;
 use super::announced;
+use super::bound::Bound;
 use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::queue;
@@ -36,6 +37,7 @@ use crate::state::LivePool;
 use crate::state::connections::Doing;
 use crate::state::counters::Rejected;
 use crate::wire::client_hello::{self, Alert};
+use crate::wire::server_hello::ServerHello;
 
 /// A connection under way, as far as the log will want to know.
 struct Session<'w> {
@@ -80,6 +82,8 @@ struct Choice {
     pool: usize,
     /// What hashing schedulers go by.
     key: Option<u64>,
+    /// By what its client is known, in a pool that asks.
+    bound: Option<Bound>,
 }
 
 /// Serves a connection until its end.
@@ -135,23 +139,33 @@ impl Session<'_> {
         let choice = self.choose(&opening)?;
         let pool = self.view.snapshot.pools[choice.pool].clone();
         self.pool = Some(pool.clone());
-        let timeouts = &pool.config().timeouts;
+        self.tries.bound = choice.bound;
         let Connected { lease, upstream, took, .. } = self.reach(reader, &pool, choice.key).await?;
         let Upstream::Http1(mut stream) = upstream else { return Err(Ending::from(Broken::By(Side::Upstream))) };
         self.connect = took;
         self.connection.server.set((pool.id(), lease.id()));
         self.connection.doing.set(Doing::Tunnel);
+        let within = self.view.snapshot.config.timeouts.hello;
         // The log will want no more of it, and the tunnel may outlast many snapshots.
         self.view = Rc::new(self.view.remains(self.connection.listener, self.rule));
         self.rule = self.rule.map(|_| 0);
         let (mut server_reader, mut server_writer) = stream.split();
         let moved = |side, count| self.count(side, count);
         let timer = self.worker.wheel.timer();
+        let timeouts = self.tries.timeouts(&pool);
         let limits = tunnel::Limits { idle: timeouts.tcp_idle, half: timeouts.half_closed, write: timeouts.tcp_idle };
         if let Some(bytes) = opening.bytes {
             moved(Side::Downstream, bytes.len() as u64);
             let written = relay::write_all(&mut server_writer, bytes.as_slice(), &timer, limits.write).await;
             written.map_err(|_| Ending::from(Broken::By(Side::Upstream)))?;
+        }
+        if let (Some(bound), Some(affinity), true) = (&self.tries.bound, pool.affinity(), self.tls)
+            && bound.learns_hello(affinity)
+        {
+            let path = hello::Path { worker: self.worker, timer: &timer, within, write: limits.write };
+            let moved = |count| moved(Side::Upstream, count);
+            let learn = |hello: &ServerHello<'_>| bound.learn_hello(affinity, hello);
+            Box::pin(hello::learn(path, &mut server_reader, writer, &moved, learn)).await?;
         }
         let client =
             End { reader: Inlet::Reader(reader), writer: Outlet::Writer(writer), timer: &self.connection.timer };
@@ -180,6 +194,7 @@ impl Session<'_> {
             Some(bytes) if self.tls => client_hello::parse(bytes.as_slice(), &mut joined).ok().flatten(),
             _ => None,
         };
+        let sealed = hello.is_some();
         let hello = hello.unwrap_or_default();
         self.sni = hello.sni.map(str::to_ascii_lowercase);
         if let Some(sni) = &self.sni {
@@ -227,7 +242,18 @@ impl Session<'_> {
             Some(Action::Use { by: Some(by), .. }) => Some(by),
             _ => view.keys[pool].as_ref(),
         };
-        Ok(Choice { pool, key: by.and_then(|key| route::key_hash(key, rule, &head)) })
+        let tuning = rule.and_then(|rule| rule.refined()?.tuning.as_ref());
+        if let Some((rule, tuning)) = self.rule.zip(tuning) {
+            let tuned = view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config());
+            self.tries = Tries::of(Some(tuned), None);
+        }
+        let (hello, now) = (sealed.then_some(&hello), self.worker.unix_seconds());
+        let affinity = view.snapshot.pools[pool].affinity();
+        Ok(Choice {
+            pool,
+            key: by.and_then(|key| route::key_hash(key, rule, &head)),
+            bound: affinity.map(|affinity| Bound::of_connection(affinity, self.connection, hello, now)),
+        })
     }
 
     /// A connection to a server of the pool.

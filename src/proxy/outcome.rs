@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::request::Switched;
+use crate::state::counters::AffinityResult;
 use crate::state::{LivePool, LiveServer};
 
 /// What became of a request, for the client's connection, the log and the counters.
@@ -19,6 +20,8 @@ pub struct Outcome {
     /// Spent waiting for a server that is not full.
     pub queued: Duration,
     pub connect: Duration,
+    /// In a pool that keeps its clients at their servers.
+    pub affinity: Option<AffinityResult>,
     /// From the first byte of the request.
     pub first_byte: Option<Duration>,
     pub body_in: u64,
@@ -41,6 +44,7 @@ impl Outcome {
             tries: 0,
             queued: Duration::ZERO,
             connect: Duration::ZERO,
+            affinity: None,
             first_byte: None,
             body_in: 0,
             body_out: 0,

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::bound::Bound;
 use super::channels::{self, Place};
 use super::failure::{Failure, FailureKind};
+use super::retry;
 use super::tuned::Tuned;
 use super::worker::Worker;
 use crate::model::Timeouts;
@@ -45,17 +47,21 @@ pub struct Tries {
     failed: SmallVec<[u32; 4]>,
     /// Connections asked for.
     pub count: u32,
+    /// Extra tries, which `retry` allowed.
+    pub again: u32,
     /// The server asked last, reached or not.
     pub last: Option<Arc<LiveServer>>,
     /// Spent waiting for a server that is not full.
     pub queued: Duration,
     /// Times and tries of the rule's own.
     tuned: Option<Rc<Tuned>>,
+    /// The server that the client was at, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 impl Tries {
-    pub fn of(tuned: Option<Rc<Tuned>>) -> Tries {
-        Tries { tuned, ..Tries::default() }
+    pub fn of(tuned: Option<Rc<Tuned>>, bound: Option<Bound>) -> Tries {
+        Tries { tuned, bound, ..Tries::default() }
     }
 
     pub fn timeouts<'a>(&'a self, pool: &'a LivePool) -> &'a Timeouts {
@@ -108,7 +114,11 @@ pub fn pick(
             Err(no_server(pool, NoServer::Full))
         };
     }
-    let lease = pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?;
+    let lease = match pool.affinity() {
+        None => pool.pick(key, &tries.failed).map_err(|none| no_server(pool, none))?,
+        Some(_) if pool.gate().waiting() > 0 => return Err(no_server(pool, NoServer::Full)),
+        Some(_) => choose(pool, key, tries, &[])?,
+    };
     Ok(picked(worker, pool, take, tries, lease))
 }
 
@@ -130,12 +140,21 @@ pub fn pick_in_turn(
             let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
             barred.extend(servers.map(|server| server.id()));
         }
-        let lease = pool.pick_in_turn(key, &tries.failed, &barred).map_err(|none| no_server(pool, none))?;
+        let lease = choose(pool, key, tries, &barred)?;
         // Another core may have taken the last connection meanwhile; then it shows.
         if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
             return Ok(picked(worker, pool, take, tries, lease));
         }
     }
+}
+
+/// The server that the client was at, where the pool asks, or the one whose turn it is.
+fn choose(pool: &LivePool, key: Option<u64>, tries: &Tries, barred: &[u32]) -> Result<Lease, Failure> {
+    let chosen = match (&tries.bound, pool.affinity()) {
+        (Some(bound), Some(affinity)) => bound.pick(pool, affinity, key, &tries.failed, barred)?,
+        _ => pool.pick_in_turn(key, &tries.failed, barred),
+    };
+    chosen.map_err(|none| no_server(pool, none))
 }
 
 #[inline]
@@ -172,25 +191,25 @@ async fn new(
     lease: &Lease,
     greeting: &[u8],
     take: Take,
-    limit: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Upstream, DialError> {
     match pool.config().protocol {
         _ if take == Take::Opaque => {
-            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timeouts, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Http1 => {
-            reach(pool, lease, greeting, take, limit, timer).await.map(|reached| Upstream::Http1(reached.stream))
+            reach(pool, lease, greeting, take, timeouts, timer).await.map(|reached| Upstream::Http1(reached.stream))
         }
         Protocol::Auto => {
-            let reached = reach(pool, lease, greeting, take, limit, timer).await?;
+            let reached = reach(pool, lease, greeting, take, timeouts, timer).await?;
             if !reached.http2 {
                 return Ok(Upstream::Http1(reached.stream));
             }
             Box::pin(channels::add(worker, pool, lease, reached.stream)).await.map(Upstream::Http2)
         }
         Protocol::H2c | Protocol::H2 => {
-            Box::pin(channels::open(worker, pool, lease, limit, timer)).await.map(Upstream::Http2)
+            Box::pin(channels::open(worker, pool, lease, timeouts, timer)).await.map(Upstream::Http2)
         }
     }
 }
@@ -214,8 +233,7 @@ pub async fn connect(
     loop {
         let (server, address) = (lease.id(), lease.address());
         let started = Instant::now();
-        let limit = tries.timeouts(pool).connect;
-        let error = match new(worker, pool, &lease, greeting, take, limit, timer).await {
+        let error = match new(worker, pool, &lease, greeting, take, tries.timeouts(pool), timer).await {
             Ok(upstream) => {
                 worker.counters.borrow_mut().upstream_connect(pool.id(), server, ConnectResult::Ok);
                 return Ok(Connected { lease, upstream, reused: false, took: started.elapsed() });
@@ -238,8 +256,7 @@ pub async fn connect(
         };
         worker.counters.borrow_mut().upstream_connect(pool.id(), server, result);
         let failure = Failure::new(kind, format!("{} ({address}): {}", lease.identity(), error.detail()));
-        let retry = tries.retry(pool);
-        if kind == FailureKind::Shortage || !retry.on_connect || tries.failed.len() as u32 >= retry.attempts {
+        if kind == FailureKind::Shortage || !retry::may(worker, pool, tries, RetryReason::Connect) {
             return Err(failure);
         }
         tries.failed.push(server);
@@ -247,14 +264,14 @@ pub async fn connect(
         drop(lease);
         lease = match pick(worker, pool, key, take, tries) {
             Ok(Picked::Connected(connected)) => {
-                worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+                retry::count(worker, pool, RetryReason::Connect);
                 return Ok(connected);
             }
             Ok(Picked::ToDial(lease)) => lease,
             // What went wrong says more than that nobody is left.
             Err(_) => return Err(failure),
         };
-        worker.counters.borrow_mut().retry(pool.id(), RetryReason::Connect);
+        retry::count(worker, pool, RetryReason::Connect);
     }
 }
 
@@ -265,17 +282,17 @@ pub struct Reached {
     pub http2: bool,
 }
 
-/// Connects within `limit`, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
+/// Connects, and shakes hands where the pool is spoken to in secret. Nothing of a request has been sent then.
 pub async fn reach(
     pool: &LivePool,
     lease: &Lease,
     greeting: &[u8],
     take: Take,
-    limit: Duration,
+    timeouts: &Timeouts,
     timer: &Timer,
 ) -> Result<Reached, DialError> {
-    let (timeouts, protocol) = (&pool.config().timeouts, pool.config().protocol);
-    let tcp = dial(lease.address(), greeting, timer, limit).await?;
+    let protocol = pool.config().protocol;
+    let tcp = dial(lease.address(), greeting, timer, timeouts.connect).await?;
     let Some(tls) = &pool.config().tls else {
         return Ok(Reached { stream: Stream::plain(tcp), http2: protocol == Protocol::H2c });
     };

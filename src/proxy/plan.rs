@@ -10,6 +10,9 @@ use std::sync::Arc;
 use super::access_log::matched;
 use super::admit::admit;
 use super::ahead::Wanted;
+use super::ask::Said;
+use super::auth::{self, Gated};
+use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
@@ -19,6 +22,7 @@ use super::worker::Worker;
 use crate::model::Limits;
 use crate::model::rule::Kind;
 use crate::route;
+use crate::state::counters::Rejected;
 use crate::state::crowd;
 use crate::wire::http1::request::{self, RequestHead, Target, Version};
 use crate::wire::http1::{Framing, Known, Refusal, host};
@@ -37,8 +41,8 @@ pub struct Plan {
     /// Bytes of the head; for HTTP/1 in the input buffer.
     pub head_bytes: usize,
     pub head_only: bool,
-    /// A rule turned it away.
-    pub denied: bool,
+    /// Why it was turned away, where a rule meant that.
+    pub turned_away: Option<Rejected>,
     /// Bytes of its body at most.
     pub most_body: u64,
     /// Among the requests that its rule has under way, where those are limited.
@@ -75,6 +79,10 @@ pub enum Step {
     Forward(Forward),
     /// To be planned again when its body is here ([`Ahead`]).
     NeedBody(Wanted),
+    /// To be done once it is known who asks.
+    Gated(Box<Gated>),
+    /// The answer of a service that was asked.
+    Said(Box<Said>),
     /// An answer of our own.
     Answer(Answer),
     /// `OPTIONS` that may go no further.
@@ -84,11 +92,13 @@ pub enum Step {
 }
 
 /// What a rule answers by itself.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answer {
     pub status: u16,
     pub text: Option<Arc<str>>,
     pub location: Option<Vec<u8>>,
+    /// Where a client has to say who he is.
+    pub realm: Option<Arc<str>>,
 }
 
 /// A request for a pool.
@@ -109,6 +119,8 @@ pub struct Forward {
     pub tuned: Option<Rc<Tuned>>,
     /// Positions of the pools that get a copy.
     pub mirrors: Box<[usize]>,
+    /// By what its client is known, in a pool that asks.
+    pub bound: Option<Bound>,
 }
 
 /// A request's body that has been read because a rule asked for it.
@@ -177,7 +189,7 @@ fn of_head(
         body: head.body,
         head_bytes: head.raw.len(),
         head_only: head.method == "HEAD",
-        denied: false,
+        turned_away: None,
         most_body: u64::MAX,
         place: None,
         matched: None,
@@ -207,7 +219,7 @@ pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
         body: Framing::None,
         head_bytes: 0,
         head_only: false,
-        denied: false,
+        turned_away: None,
         most_body: u64::MAX,
         place: None,
         matched: None,
@@ -262,7 +274,7 @@ fn decide(
     {
         plan.matched = Some(matched::values(reads, &routed).into());
     }
-    let incoming = Incoming { listener, peer, tls, head, routed };
+    let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();
     let decided = match (section, ahead) {
         (None, _) => Ok(None),
@@ -275,30 +287,43 @@ fn decide(
     };
     let Some(rule) = rule else {
         return match listener.pool {
-            Some(pool) => forward_to(worker, plan, pool, None, &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, None, &mut incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "no rule takes this request")),
         };
     };
     plan.rule = Some(view.snapshot.rule_offsets[listener.table] + rule.number() as usize);
-    plan.denied = matches!(rule.action(), route::Action::Deny | route::Action::Drop);
-    if let Some(refined) = rule.refined()
-        && let Err(failure) = admit(worker, plan, rule, refined, &incoming.routed)
-    {
-        return Step::Fail(failure);
+    plan.turned_away = match rule.action() {
+        route::Action::Deny => Some(Rejected::Denied),
+        route::Action::Drop => Some(Rejected::Dropped),
+        _ => None,
+    };
+    if let Some(refined) = rule.refined() {
+        if let Err(failure) = admit(worker, plan, rule, refined, &incoming.routed) {
+            return Step::Fail(failure);
+        }
+        if let Some(auth) = &refined.auth {
+            let gate = auth::gate(worker, auth, &incoming);
+            return gate.before(act(worker, plan, view, rule, &mut incoming));
+        }
     }
+    act(worker, plan, view, rule, &mut incoming)
+}
+
+/// What the rule says is done.
+fn act<'a>(worker: &Worker, plan: &Plan, view: &'a View, rule: &route::Rule, incoming: &mut Incoming<'a, '_>) -> Step {
     match rule.action() {
         route::Action::Use { target, .. } => match route::pool(target, &incoming.routed, rule, &mut || worker.dice()) {
-            Some(pool) => forward_to(worker, plan, pool, Some(rule), &incoming),
+            Some(pool) => forward_to(worker, plan, view, pool, Some(rule), incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
         route::Action::Redirect { code, to } => {
             let location = route::location(to, rule, &incoming.routed);
-            Step::Answer(Answer { status: *code, text: None, location: Some(location) })
+            Step::Answer(Answer { status: *code, location: Some(location), ..Answer::default() })
         }
         route::Action::Answer { code, text } => {
-            Step::Answer(Answer { status: *code, text: text.clone(), location: None })
+            Step::Answer(Answer { status: *code, text: text.clone(), ..Answer::default() })
         }
-        route::Action::Deny => Step::Answer(Answer { status: 403, text: None, location: None }),
+        route::Action::Deny => Step::Answer(Answer { status: 403, ..Answer::default() }),
         route::Action::Drop => Step::Drop,
     }
 }
@@ -312,14 +337,14 @@ fn body(framing: Framing) -> route::Body<'static> {
     }
 }
 
-fn forward_to(
+fn forward_to<'a>(
     worker: &Worker,
     plan: &Plan,
+    view: &'a View,
     pool: usize,
     rule: Option<&route::Rule>,
-    incoming: &Incoming<'_, '_>,
+    incoming: &mut Incoming<'a, '_>,
 ) -> Step {
-    let view = &plan.view;
     let by = match rule.map(route::Rule::action) {
         Some(route::Action::Use { by: Some(by), .. }) => Some(by),
         _ => view.keys[pool].as_ref(),
@@ -336,6 +361,11 @@ fn forward_to(
         tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, view.snapshot.pools[pool].config()));
     }
     let mut head = worker.buffers.text();
+    let mut bound = None;
+    if let Some(affinity) = view.snapshot.pools[pool].affinity() {
+        bound = Some(Bound::of(affinity, incoming, rule, worker.unix_seconds()));
+        incoming.edit = bound::edit(affinity);
+    }
     let host_at = forward::write(incoming, rule, target.as_deref(), &mut head);
     if let Some(target) = target {
         worker.buffers.keep_text(target);
@@ -350,6 +380,7 @@ fn forward_to(
         websocket: incoming.head.websocket,
         tuned,
         mirrors,
+        bound,
     })
 }
 

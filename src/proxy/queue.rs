@@ -65,7 +65,7 @@ async fn in_line(
     let mut look = waiter.is_first();
     loop {
         if look {
-            follow(worker, pool);
+            follow(worker, pool, tries);
             match pick::pick_in_turn(worker, pool, key, take, tries) {
                 Err(failure) if failure.kind == FailureKind::Full => waiter.found_none(),
                 Err(failure) => {
@@ -91,12 +91,15 @@ async fn in_line(
 }
 
 /// Whoever waits over a reload is served by the pool as it is then, unless its servers are spoken to in another way.
-fn follow(worker: &Worker, pool: &mut Arc<LivePool>) {
+fn follow(worker: &Worker, pool: &mut Arc<LivePool>, tries: &mut Tries) {
     let view = worker.view();
     if let Some(now) = view.snapshot.pool(pool.name())
         && !Arc::ptr_eq(now, pool)
         && now.config().spoken_to_as(pool.config())
     {
+        if let Some(bound) = &mut tries.bound {
+            bound.follow(pool, now);
+        }
         *pool = now.clone();
     }
 }

@@ -11,6 +11,7 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 
 use super::answer::{self, Delivery, ForClient, Ready};
+use super::bound::{Bound, SetCookie};
 use super::client::{Respond, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::outcome::Progress;
@@ -23,6 +24,7 @@ use crate::model::Timeouts;
 use crate::net::buffers::SMALL;
 use crate::net::stream::Reader;
 use crate::net::{Buffer, Timer};
+use crate::state::LiveAffinity;
 use crate::wire::http1::request::Version;
 use crate::wire::http1::response::{self, Method, ResponseHead};
 use crate::wire::http1::{ChunkedBody, Framing, Keep, request};
@@ -43,6 +45,8 @@ pub struct Receive<'p, 's, 'c, 'w> {
     pub to: &'p mut ToClient<'c, 'w>,
     /// The client's connection ends with this answer, whatever the client wants.
     pub last: bool,
+    /// What binds the client to its server.
+    pub bound: Option<(&'p Bound, &'p LiveAffinity)>,
 }
 
 /// Where an answer comes from.
@@ -369,8 +373,9 @@ fn interim(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Ready {
 }
 
 fn switching(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Result<Ready, Failure> {
+    let cookie = cookie(r, head);
     if r.plan.version == Version::Http2 {
-        let (fields, length) = answer::connected_fields(head).ok_or_else(|| {
+        let (fields, length) = answer::connected_fields(head, cookie.as_ref()).ok_or_else(|| {
             let fault = response::ResponseFault::Status;
             Failure::new(FailureKind::Response(fault), "the server's Sec-WebSocket-Accept is not the one")
         })?;
@@ -378,9 +383,15 @@ fn switching(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Result<Rea
         return Ok(Ready::Fields(Box::new(fields)));
     }
     let mut out = r.worker.buffers.text();
-    answer::write_switching(head, &mut out);
+    answer::write_switching(head, cookie.as_ref(), &mut out);
     count_head(r, out.len());
     Ok(Ready::Text(out))
+}
+
+/// What the client is told of where it is.
+fn cookie<'p>(r: &Receive<'p, '_, '_, '_>, head: &ResponseHead<'_>) -> Option<SetCookie<'p>> {
+    let (bound, affinity) = r.bound?;
+    bound.answer(affinity, head, r.connection.tls.get().is_some())
 }
 
 fn count_head(r: &Receive<'_, '_, '_, '_>, length: usize) {
@@ -405,16 +416,16 @@ fn final_head(r: &Receive<'_, '_, '_, '_>, head: &ResponseHead<'_>) -> Next {
     // body the client still wants to send (RFC 9112 §9.3).
     let keep_alive = r.plan.keep_alive && !r.last && !r.progress.unsent.get() && !r.worker.is_leaving(r.connection);
     let client = ForClient { version: r.plan.version, keep_alive, date: &date };
-    let delivery = answer::delivery(head, client);
+    let (delivery, cookie) = (answer::delivery(head, client), cookie(r, head));
     r.progress.status.set(head.status);
     r.progress.first_byte.set(Some(r.progress.started.elapsed()));
     let ready = if r.plan.version == Version::Http2 {
-        let (fields, length) = answer::final_fields(head, &date);
+        let (fields, length) = answer::final_fields(head, &date, cookie.as_ref());
         count_head(r, length);
         Ready::Fields(Box::new(fields))
     } else {
         let mut out = r.worker.buffers.text();
-        answer::write(head, client, delivery, &mut out);
+        answer::write(head, client, delivery, cookie.as_ref(), &mut out);
         count_head(r, out.len());
         r.progress.until_close.set(head.body == Framing::UntilClose || delivery.dechunk);
         Ready::Text(out)

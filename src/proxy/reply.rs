@@ -16,6 +16,8 @@ pub struct Reply<'a> {
     pub retry_after: Option<u32>,
     /// Methods for `Allow`.
     pub allow: Option<&'static str>,
+    /// Where a client has to say who he is (RFC 7617 §2).
+    pub realm: Option<&'a str>,
     /// For the client to quote; `None`: no page needs one.
     pub id: Option<u64>,
     pub accept: &'a [u8],
@@ -66,6 +68,9 @@ pub fn write(reply: &Reply<'_>, config: &Config, out: &mut Vec<u8>) -> usize {
     }
     if let Some(allow) = reply.allow {
         field("Allow", allow.as_bytes());
+    }
+    if let Some(realm) = reply.realm {
+        field("WWW-Authenticate", format!("Basic realm=\"{realm}\", charset=\"UTF-8\"").as_bytes());
     }
     match (reply.keep_alive, reply.old) {
         (false, _) => field("Connection", b"close"),

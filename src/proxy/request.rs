@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::announced;
+use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
@@ -34,6 +35,7 @@ use super::queue;
 use super::receive::{self, Answer, FromServer, Receive, Received};
 use super::registry::Connection;
 use super::relay::{self, Patience, RelayError};
+use super::retry;
 use super::tunnel;
 use super::upload::{self, Framed, ToServer, Upload, body_failure, pass_body};
 use super::worker::Worker;
@@ -66,8 +68,6 @@ struct Exchange<'e> {
     framed: Framed,
     /// What is sent is copied for other pools.
     mirror: Option<Box<Mirror>>,
-    /// A server said that it did not look at the request; how often.
-    unprocessed: u32,
     /// Bytes of the server's address that stand in the head for want of a Host.
     host_length: usize,
     /// Spent on reaching servers.
@@ -101,7 +101,7 @@ pub async fn forward(
     let mut exchange = Exchange {
         worker,
         plan,
-        tries: Tries::of(forward.tuned.clone()),
+        tries: Tries::of(forward.tuned.clone(), forward.bound.take()),
         forward,
         progress,
         pool,
@@ -112,7 +112,6 @@ pub async fn forward(
         head,
         framed,
         mirror,
-        unprocessed: 0,
         host_length: 0,
         connect: Duration::ZERO,
     };
@@ -122,12 +121,14 @@ pub async fn forward(
         Some(total) => guarded(Box::pin(within(total, worker, progress, exchange.run(client)))).await,
     };
     let Exchange { pool, tries, connect, .. } = exchange;
+    let affinity = tries.bound.as_ref().map(Bound::result);
     let mut outcome = Outcome {
         server: tries.last,
         pool: Some(pool),
         tries: tries.count,
         queued: tries.queued,
         connect,
+        affinity,
         ..Outcome::of(After::Close)
     };
     match result.flatten() {
@@ -236,6 +237,7 @@ impl Exchange<'_> {
                 self.head = self.head - before + address.len();
                 self.forward.head.splice(at..at + before, address);
             }
+            let asked = self.pool.goes_by_delay().then(Instant::now);
             let attempted = match &mut upstream {
                 Upstream::Http1(stream) => {
                     if self.framed == Framed::Bare && self.plan.body == Framing::Chunked {
@@ -250,6 +252,11 @@ impl Exchange<'_> {
                 Upstream::Http2(_) if self.framed == Framed::Chunks => Err(Failure::server_closed("another protocol")),
                 Upstream::Http2(place) => Box::pin(self.attempt_stream(client, place)).await,
             };
+            if let Some(asked) = asked {
+                // One that does not answer is as slow as we have been patient.
+                let answered = self.progress.first_byte.get().map(|after| self.progress.started + after);
+                lease.answered(answered.unwrap_or_else(Instant::now).saturating_duration_since(asked));
+            }
             match attempted {
                 Ok(Received::Done { keep_alive, reusable, uploaded }) => {
                     if let Upstream::Http1(stream) = upstream
@@ -270,19 +277,19 @@ impl Exchange<'_> {
                     return Ok(Ran::Switched(Box::new(Switched {
                         lease,
                         pool: self.pool.clone(),
-                        tries: Tries::of(self.forward.tuned.clone()),
+                        tries: Tries::of(self.forward.tuned.clone(), None),
                         stream,
                         from_server,
                     })));
                 }
                 // A server of HTTP/2 refused it, or was about to say goodbye.
                 Err(failure) if self.may_ask_again(&failure) => {
-                    self.worker.counters.borrow_mut().retry(self.pool.id(), RetryReason::Unprocessed);
+                    retry::count(self.worker, &self.pool, RetryReason::Unprocessed);
                     take = Take::IdleOrNew;
                 }
                 // The server closed a kept connection as we took it.
                 Err(failure) if reused && take == Take::IdleOrNew && self.may_repeat(&failure) => {
-                    self.worker.counters.borrow_mut().retry(self.pool.id(), RetryReason::StaleConnection);
+                    retry::count(self.worker, &self.pool, RetryReason::StaleConnection);
                     take = Take::New;
                 }
                 Err(failure) => return Err(failure),
@@ -309,20 +316,20 @@ impl Exchange<'_> {
     }
 
     /// The server has said that it did not look at the request, all of which is still here.
-    fn may_ask_again(&self, failure: &Failure) -> bool {
+    fn may_ask_again(&mut self, failure: &Failure) -> bool {
         failure.kind == FailureKind::Unprocessed
             && !self.body_begun
-            && self.tries.retry(&self.pool).on_refused
-            && self.unprocessed <= self.tries.retry(&self.pool).attempts
+            && retry::may(self.worker, &self.pool, &mut self.tries, RetryReason::Unprocessed)
     }
 
     /// Nothing was answered, all of the request is still here, and either nothing of it was taken or
     /// its method says that twice is as good as once (RFC 9110 §9.2.2).
-    fn may_repeat(&self, failure: &Failure) -> bool {
+    fn may_repeat(&mut self, failure: &Failure) -> bool {
         failure.kind == FailureKind::ServerClosed
             && !self.progress.heard.get()
             && !self.body_begun
             && (self.forward.idempotent || !self.sent.get())
+            && retry::may(self.worker, &self.pool, &mut self.tries, RetryReason::StaleConnection)
     }
 
     /// Gets a connection to a server that has no idle one for everybody.
@@ -394,6 +401,7 @@ impl Exchange<'_> {
             from: FromServer::Http1(&mut from_server),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = match &mut self.upload {
             // Half a request is out: that server's connection must never carry another one.
@@ -441,7 +449,6 @@ impl Exchange<'_> {
             Ok(Err(error)) => {
                 // The connection has ended meanwhile; nothing was sent on it.
                 place.close();
-                self.unprocessed += 1;
                 return Err(Failure::new(FailureKind::Unprocessed, error.to_string()));
             }
             Err(_) => return Err(Failure::new(FailureKind::ResponseTimeout, "the server opens no stream")),
@@ -466,6 +473,7 @@ impl Exchange<'_> {
             from: FromServer::Http2(&mut answer),
             to: &mut client.to,
             last,
+            bound: self.tries.bound.as_ref().zip(self.pool.affinity()),
         };
         let result = if ends {
             receive::receive(&mut receive).await
@@ -491,7 +499,6 @@ impl Exchange<'_> {
         };
         self.next_input(client, &result);
         if let Some(error) = answer.error.filter(|error| place.was_not_processed(error, stream_id)) {
-            self.unprocessed += 1;
             return Err(Failure::new(FailureKind::Unprocessed, error.to_string()));
         }
         result
@@ -499,7 +506,7 @@ impl Exchange<'_> {
 }
 
 /// Does what has to be done before the request is sent, for as long as its client wants it.
-async fn unless_given_up<T>(
+pub async fn unless_given_up<T>(
     to: &mut ToClient<'_, '_>,
     mut work: impl Future<Output = Result<T, Failure>> + Unpin,
 ) -> Result<T, Failure> {

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::answer;
+use super::answer::{self, Delivery, ForClient};
+use super::ask::Said;
+use super::auth;
 use super::client::{Client, Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::finish;
@@ -19,6 +21,7 @@ use super::request;
 use super::worker::Worker;
 use crate::state::connections::Doing;
 use crate::wire::http1::request::Version;
+use crate::wire::http1::response::{self, Method};
 use crate::wire::http1::{Framing, Refusal};
 
 /// Serves a planned request to its end, whatever its client speaks.
@@ -28,6 +31,9 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
     let progress = Progress::new(worker.request_id(), started);
     show(client, plan);
     let mut step = std::mem::replace(&mut plan.step, Step::Drop);
+    if let Step::Gated(gated) = step {
+        step = Box::pin(auth::pass(worker, client, plan, *gated)).await;
+    }
     let mut outcome = match &mut step {
         Step::Forward(forward) => {
             connection.doing.set(Doing::Waiting);
@@ -41,8 +47,9 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
                 Reply { status: 200, allow: Some("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"), ..Reply::default() };
             Box::pin(send_reply(worker, client, plan, reply, &progress)).await
         }
-        // Whoever read the head has planned anew what needed its body.
-        Step::NeedBody(_) | Step::Drop => Outcome::of(After::Reset),
+        Step::Said(said) => Box::pin(pass_on(worker, client, plan, said, &progress)).await,
+        // What is behind a gate has none of its own. Whoever read the head has planned anew what needed its body.
+        Step::Gated(_) | Step::NeedBody(_) | Step::Drop => Outcome::of(After::Reset),
         Step::Fail(failure) => {
             Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
         }
@@ -82,6 +89,8 @@ async fn own_answer(
         sentence: if answer.status < 400 { "" } else { reply::reason(answer.status) },
         text: answer.text.as_deref().map(str::as_bytes),
         location: answer.location.as_deref(),
+        realm: answer.realm.as_deref(),
+        id: answer.realm.is_some().then_some(progress.id),
         ..Reply::default()
     };
     send_reply(worker, client, plan, reply, progress).await
@@ -103,6 +112,7 @@ async fn tell(
         // When those who wait now have been served, or not.
         FailureKind::NoServer | FailureKind::QueueFull | FailureKind::QueueTimeout => Some(5),
         FailureKind::Full | FailureKind::RuleFull | FailureKind::Shortage => Some(1),
+        FailureKind::AuthFull | FailureKind::AuthUnreachable => Some(1),
         FailureKind::Rate(seconds) => Some(seconds),
         _ => None,
     };
@@ -125,6 +135,45 @@ async fn send_reply(
     mut reply: Reply<'_>,
     progress: &Progress,
 ) -> Outcome {
+    let keep = keeps(worker, client, plan);
+    let date = worker.date();
+    let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
+    let mut out = worker.buffers.text();
+    reply.accept = client.quoted().get(accept).unwrap_or_default();
+    reply.head_only = plan.head_only;
+    reply.keep_alive = keep;
+    reply.old = plan.version == Version::Http10;
+    reply.date = &date;
+    let config = &plan.view.snapshot.config;
+    let body = reply::write(&reply, config, &mut out);
+    deliver(worker, client, plan, out, body, reply.status, keep, progress).await
+}
+
+/// The answer of a service that was asked, as the client gets it.
+async fn pass_on(
+    worker: &Worker,
+    client: &mut Client<'_, '_>,
+    plan: &Plan,
+    said: &Said,
+    progress: &Progress,
+) -> Outcome {
+    let limits = &plan.view.snapshot.config.limits;
+    let Ok(Some(mut head)) = response::parse(&said.head, Method::Other, limits) else {
+        return Outcome::failed(Failure::new(FailureKind::AuthFailed, "the service's answer is none"));
+    };
+    (head.chunked, head.length) = (false, Some(said.body.len() as u64));
+    let keep_alive = keeps(worker, client, plan);
+    let date = worker.date();
+    let to = ForClient { version: plan.version, keep_alive, date: &date };
+    let mut out = worker.buffers.text();
+    answer::write(&head, to, Delivery { keep_alive, dechunk: false }, None, &mut out);
+    let body = if plan.head_only { &[][..] } else { &said.body };
+    out.extend_from_slice(body);
+    deliver(worker, client, plan, out, body.len(), head.status, keep_alive, progress).await
+}
+
+/// Whether the client's connection stays behind an answer of ours.
+fn keeps(worker: &Worker, client: &mut Client<'_, '_>, plan: &Plan) -> bool {
     // The connection stays only where the whole request is here, so that the next one can be found.
     let whole = match plan.body {
         Framing::None => true,
@@ -138,18 +187,21 @@ async fn send_reply(
         Framing::Chunked | Framing::UntilClose => false,
     };
     let last = worker.is_leaving(client.connection) || client.is_last(&plan.view.snapshot.config.limits);
-    let keep = whole && plan.keep_alive && !last;
-    let date = worker.date();
-    let accept = plan.seen.accept.start as usize..plan.seen.accept.end as usize;
-    let mut out = worker.buffers.text();
-    reply.accept = client.quoted().get(accept).unwrap_or_default();
-    reply.head_only = plan.head_only;
-    reply.keep_alive = keep;
-    reply.old = plan.version == Version::Http10;
-    reply.date = &date;
+    whole && plan.keep_alive && !last
+}
+
+/// Sends an answer, of which the last `body` bytes are the body.
+async fn deliver(
+    worker: &Worker,
+    client: &mut Client<'_, '_>,
+    plan: &Plan,
+    out: Vec<u8>,
+    body: usize,
+    status: u16,
+    keep: bool,
+    progress: &Progress,
+) -> Outcome {
     let config = &plan.view.snapshot.config;
-    let body = reply::write(&reply, config, &mut out);
-    let status = reply.status;
     let head_bytes = out.len() - body;
     let limit = config.timeouts.client_write;
     let written = match &mut client.to {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::model::Timeouts;
 use crate::model::pool::{Pool, Retry};
+use crate::model::rule::RuleTimeout;
 use crate::route::Tuning;
 
 #[derive(Debug, PartialEq)]
@@ -34,14 +35,29 @@ impl TunedPools {
 impl Tuned {
     fn new(tuning: &Tuning, config: &Pool) -> Tuned {
         let (mut timeouts, mut retry) = (config.timeouts.clone(), config.retry.clone());
-        timeouts.connect = tuning.connect.unwrap_or(timeouts.connect);
-        timeouts.response = tuning.response.unwrap_or(timeouts.response);
-        if let Some(idle) = tuning.idle {
+        let of = |wanted| tuning.times.iter().find(|(which, _)| *which == wanted).map(|(_, after)| *after);
+        if let Some(idle) = of(RuleTimeout::Idle) {
             (timeouts.request_body, timeouts.response_body, timeouts.tunnel) = (idle, idle, idle);
+            timeouts.tcp_idle = idle;
+        }
+        // What says more goes before `idle`.
+        for (which, time) in [
+            (RuleTimeout::Queue, &mut timeouts.queue),
+            (RuleTimeout::Connect, &mut timeouts.connect),
+            (RuleTimeout::TlsHandshake, &mut timeouts.tls_handshake),
+            (RuleTimeout::RequestBody, &mut timeouts.request_body),
+            (RuleTimeout::Response, &mut timeouts.response),
+            (RuleTimeout::ResponseBody, &mut timeouts.response_body),
+            (RuleTimeout::ClientWrite, &mut timeouts.client_write),
+            (RuleTimeout::Tunnel, &mut timeouts.tunnel),
+            (RuleTimeout::TcpIdle, &mut timeouts.tcp_idle),
+            (RuleTimeout::HalfClosed, &mut timeouts.half_closed),
+        ] {
+            *time = of(which).unwrap_or(*time);
         }
         retry.attempts = tuning.attempts.unwrap_or(retry.attempts);
         (retry.on_connect, retry.on_refused) = tuning.on.unwrap_or((retry.on_connect, retry.on_refused));
-        Tuned { timeouts, retry, total: tuning.total, priority: tuning.priority.unwrap_or(0) }
+        Tuned { timeouts, retry, total: of(RuleTimeout::Total), priority: tuning.priority.unwrap_or(0) }
     }
 }
 
@@ -64,13 +80,14 @@ mod tests {
         );
 
         let (short, long) = (Duration::from_millis(10), Duration::from_secs(90));
-        let tuning = Tuning { connect: Some(short), idle: Some(long), on: Some((true, false)), ..Tuning::default() };
+        let times = vec![(RuleTimeout::Tunnel, short), (RuleTimeout::Connect, short), (RuleTimeout::Idle, long)];
+        let tuning = Tuning { times, on: Some((true, false)), ..Tuning::default() };
         let pools = TunedPools::default();
         let own = pools.of(3, 0, &tuning, pool);
         assert!(Rc::ptr_eq(&own, &pools.of(3, 0, &tuning, pool)), "made once");
         assert_eq!((own.timeouts.connect, own.timeouts.response), (short, Duration::from_secs(7)));
         let idle = (own.timeouts.request_body, own.timeouts.response_body, own.timeouts.tunnel);
-        assert_eq!(idle, (long, long, long));
-        assert_eq!(own.retry, Retry { attempts: 4, on_connect: true, on_refused: false });
+        assert_eq!(idle, (long, long, short));
+        assert_eq!(own.retry, Retry { attempts: 4, on_refused: false, ..Retry::default() });
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::tuned::TunedPools;
+use crate::model::affinity::By;
 use crate::model::listener::{AcceptProxy, Protocol};
-use crate::model::pool::Scheduler;
+use crate::model::pool::Pool;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
 use crate::state::secured::ServerSlot;
@@ -25,6 +26,10 @@ pub struct View {
     pub keys: Vec<Option<Key>>,
     /// Some pool's servers are told whose connection it is.
     pub announces: bool,
+    /// Some rule asks who somebody is: nobody but us says it to servers.
+    pub has_auth: bool,
+    /// Some pool knows its clients by the TLS sessions that end here.
+    pub watches_sessions: bool,
     /// For rules that have times and tries of their own.
     pub tuned: TunedPools,
 }
@@ -76,16 +81,13 @@ impl View {
             });
             addresses.extend(listener.addresses.iter().map(|address| (*address, id.0)));
         }
-        let keys = config
-            .pools
-            .iter()
-            .map(|pool| match &pool.scheduler {
-                Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key.clone()),
-                _ => None,
-            })
-            .collect();
+        let keys = config.pools.iter().map(|pool| pool.scheduler.key().cloned()).collect();
         let announces = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        View { listeners, addresses, keys, announces, tuned: TunedPools::default(), snapshot }
+        let has_auth = snapshot.tables.iter().any(|table| table.has_auth());
+        let by_sessions = |pool: &Pool| matches!(&pool.affinity, Some(own) if matches!(own.by, By::TlsSession(_)));
+        let watches_sessions = config.pools.iter().any(by_sessions);
+        let tuned = TunedPools::default();
+        View { listeners, addresses, keys, announces, has_auth, watches_sessions, tuned, snapshot }
     }
 
     pub fn listener(&self, id: u32) -> Option<&ListenerView> {
@@ -108,7 +110,16 @@ impl View {
         }
         let snapshot = self.snapshot.remains(rule);
         let tuned = TunedPools::default();
-        View { snapshot, listeners, addresses: HashMap::new(), keys: Vec::new(), announces: false, tuned }
+        View {
+            snapshot,
+            listeners,
+            addresses: HashMap::new(),
+            keys: Vec::new(),
+            announces: false,
+            has_auth: false,
+            watches_sessions: false,
+            tuned,
+        }
     }
 
     /// Whether a connection of this listener that was accepted under `before` may go on under this view: its

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use super::access_log::{LogSlot, Sink};
+use super::auth::{Known, Services};
 use super::channels::Channels;
 use super::registry::{Connection, Connections};
 use super::view::View;
@@ -27,7 +28,7 @@ use crate::net::idle::IdleConnections;
 use crate::net::pipes::Pipes;
 use crate::state::connections::{ConnectionInfo, Doing, shown};
 use crate::state::counters::Counters;
-use crate::state::{Farm, SnapshotCache};
+use crate::state::{Farm, LivePool, SnapshotCache};
 
 /// Everything the connections of one worker share.
 pub struct Worker {
@@ -42,6 +43,8 @@ pub struct Worker {
     pub(super) tunnels: Tunnels,
     /// Copies of requests under way to other pools.
     pub(super) mirrors: Cell<usize>,
+    pub(super) known: Known,
+    pub(super) services: Services,
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
@@ -135,6 +138,8 @@ impl Worker {
             pipes: Pipes::default(),
             tunnels: Tunnels::default(),
             mirrors: Cell::default(),
+            known: Known::default(),
+            services: Services::default(),
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),
@@ -189,6 +194,11 @@ impl Worker {
             Some(since) => calendar.saturating_add(since.as_millis() as u64),
             None => calendar.saturating_sub(lately.saturating_duration_since(at).as_millis() as u64),
         }
+    }
+
+    /// Seconds since 1970 (UTC), at most a [`TICK`] ago.
+    pub(super) fn unix_seconds(&self) -> u32 {
+        (self.calendar.get() / 1000) as u32
     }
 
     /// The time as HTTP writes it, at most a second old.
@@ -279,11 +289,14 @@ impl Worker {
             }
         }
         if ticks.is_multiple_of(TICKS_A_SECOND) {
+            let bounded = |pool: &&Arc<LivePool>| pool.config().retry.budget.is_some();
+            view.snapshot.pools.iter().filter(bounded).for_each(|pool| pool.note_picks(now));
             let (ways, cuts) = snapshot::ways(&view);
             self.tunnels.look(cuts);
             let way = |server: u32| ways.get(server as usize).copied().flatten();
             self.idle.sweep(now, way);
             self.channels.sweep(way);
+            self.services.sweep(now);
             *self.date.borrow_mut() = httpdate::fmt_http_date(SystemTime::now()).into();
         }
         if self.hurried.get().is_some() || self.some_leave.get() && ticks.is_multiple_of(TICKS_A_FLUSH) {

@@ -61,7 +61,9 @@ pub(super) fn table(set: &RuleSet, faults: &mut Vec<Fault>) -> Table {
         shadow::find(&compiled, compiler.faults);
         sections.push(compiled);
     }
-    Table { sections: sections.into(), hosts, tails: compiler.regexes.finish(), reads: Reads::of(set) }
+    let has_auth = |rule: &Rule| rule.refined().is_some_and(|refined| refined.auth.is_some());
+    let has_auth = sections.iter().flat_map(|section| &section.rules).any(has_auth);
+    Table { sections: sections.into(), hosts, tails: compiler.regexes.finish(), has_auth, reads: Reads::of(set) }
 }
 
 impl Compiler<'_> {

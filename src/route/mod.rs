@@ -48,7 +48,7 @@ pub use crate::model::rule::Action;
 pub use body::{Body, Content};
 pub use head::Head;
 pub use key::{expand, key_hash, key_text, location, pool, value};
-pub use refined::{Mirror, Rate, Refined, Tuning};
+pub use refined::{Auth, Mirror, Rate, Refined, Tuning};
 
 /// A rule set, compiled. Immutable, and shared by all threads.
 #[derive(Debug, Default)]
@@ -57,6 +57,7 @@ pub struct Table {
     hosts: [Hosts; 3],
     tails: Box<[Arc<regex::Tail>]>,
     reads: Option<Box<reads::Reads>>,
+    has_auth: bool,
 }
 
 /// Which section a host has, of one kind.
@@ -152,6 +153,11 @@ impl Table {
     /// in lower case, without port and trailing dot; `tcp` sections have none, and it is not read.
     pub fn section(&self, kind: Kind, host: &str) -> Option<&Section> {
         self.sections.get(self.hosts[kind as usize].find(host)?)
+    }
+
+    /// Whether some rule asks who somebody is.
+    pub fn has_auth(&self) -> bool {
+        self.has_auth
     }
 
     /// All rules, in the order of their numbers.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::rule::{self, Key, PathPolicy, Refinement, RuleTimeout, Template, TemplatePart};
+use crate::model::rule::{self, AuthUrl, Key, PathPolicy, Refinement, RuleTimeout, Template, TemplatePart, Users};
 
 use super::head::{Head, Scratch};
 use super::{Rule, path};
@@ -18,7 +18,17 @@ pub struct Refined {
     /// Requests under way.
     pub connections: Option<u32>,
     pub mirrors: Box<[Mirror]>,
+    pub auth: Option<Auth>,
     pub tuning: Option<Tuning>,
+}
+
+/// Who may have it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Auth {
+    /// Whoever shows a user's password.
+    Basic(Arc<Users>),
+    /// Whoever a service lets pass.
+    Forward(Arc<AuthUrl>),
 }
 
 /// `mirror POOL 5%`.
@@ -48,12 +58,10 @@ pub struct Rate {
 }
 
 /// Times and tries of a rule, which go before those of its pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tuning {
-    pub connect: Option<Duration>,
-    pub response: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub total: Option<Duration>,
+    /// None twice.
+    pub times: Vec<(RuleTimeout, Duration)>,
     /// Extra tries.
     pub attempts: Option<u32>,
     /// Who waits for a server goes before those of a lower one.
@@ -78,12 +86,7 @@ impl Refined {
                     let label = format!("{} {key}", rule.id).into();
                     rates.push(Rate { label, key: key.clone(), count: *count, per: *per });
                 }
-                Refinement::Timeout { which, after } => match which {
-                    RuleTimeout::Connect => tuning.connect = Some(*after),
-                    RuleTimeout::Response => tuning.response = Some(*after),
-                    RuleTimeout::Idle => tuning.idle = Some(*after),
-                    RuleTimeout::Total => tuning.total = Some(*after),
-                },
+                Refinement::Timeout { which, after } => tuning.times.push((*which, *after)),
                 Refinement::Retry { attempts, on } => {
                     let has = |word: &str| on.iter().any(|on| **on == *word);
                     tuning.attempts = Some(*attempts);
@@ -93,10 +96,9 @@ impl Refined {
                 Refinement::Mirror { pool, share } => {
                     mirrors.push(Mirror { pool: *pool, share: share.unwrap_or(10_000) });
                 }
-                Refinement::SetHeader { .. }
-                | Refinement::RemoveHeader { .. }
-                | Refinement::AuthBasic { .. }
-                | Refinement::AuthForward { .. } => {}
+                Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } => {}
+                Refinement::AuthBasic { users } => refined.auth = Some(Auth::Basic(users.clone())),
+                Refinement::AuthForward { url } => refined.auth = Some(Auth::Forward(url.clone())),
             }
         }
         (refined.rates, refined.mirrors) = (rates.into(), mirrors.into());

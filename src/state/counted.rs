@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Farm;
 use super::counters::{
-    ConnectResult, Counters, MirrorResult, NONE, Rejected, RequestLabels, Requests, RetryReason, ServerLabels,
-    UpstreamCounters,
+    AffinityResult, ConnectResult, Counters, MirrorResult, NONE, Rejected, RequestLabels, Requests, RetryReason,
+    ServerLabels, UpstreamCounters,
 };
 use super::histogram::Histogram;
 use super::rule_hits::RuleHits;
@@ -25,6 +25,7 @@ pub struct Counted {
     upstreams: Vec<UpstreamOf>,
     retries: Vec<WordsOf>,
     mirrored: Vec<WordsOf>,
+    affinity: Vec<WordsOf>,
     listeners: Vec<ListenerOf>,
     rules: Vec<(String, u64)>,
 }
@@ -109,6 +110,7 @@ impl Counted {
         };
         counted.retries = of_pools(&mut counters.retries().map(|(pool, why, count)| (pool, why.as_str(), count)));
         counted.mirrored = of_pools(&mut counters.mirrors().map(|(pool, what, count)| (pool, what.as_str(), count)));
+        counted.affinity = of_pools(&mut counters.affinities().map(|(pool, what, count)| (pool, what.as_str(), count)));
         for (id, of) in counters.listeners() {
             let Some(name) = listener(id) else { continue };
             counted.listeners.push(ListenerOf {
@@ -131,6 +133,7 @@ impl Counted {
         self.upstreams.sort_by(|a, b| a.key().cmp(&b.key()));
         self.retries.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.mirrored.sort_by(|a, b| a.pool.cmp(&b.pool));
+        self.affinity.sort_by(|a, b| a.pool.cmp(&b.pool));
         self.listeners.sort_by(|a, b| a.name.cmp(&b.name));
         self.rules.sort();
     }
@@ -142,6 +145,7 @@ impl Counted {
             upstreams: changed(&self.upstreams, &before.upstreams, UpstreamOf::key),
             retries: changed(&self.retries, &before.retries, |of| &of.pool),
             mirrored: changed(&self.mirrored, &before.mirrored, |of| &of.pool),
+            affinity: changed(&self.affinity, &before.affinity, |of| &of.pool),
             listeners: changed(&self.listeners, &before.listeners, |of| &of.name),
             rules: changed(&self.rules, &before.rules, |(name, _)| name),
         }
@@ -153,6 +157,7 @@ impl Counted {
         replace(&mut self.upstreams, since.upstreams, |a, b| a.key().cmp(&b.key()));
         replace(&mut self.retries, since.retries, |a, b| a.pool.cmp(&b.pool));
         replace(&mut self.mirrored, since.mirrored, |a, b| a.pool.cmp(&b.pool));
+        replace(&mut self.affinity, since.affinity, |a, b| a.pool.cmp(&b.pool));
         replace(&mut self.listeners, since.listeners, |a, b| a.name.cmp(&b.name));
         replace(&mut self.rules, since.rules, |a, b| a.0.cmp(&b.0));
         self.sort();
@@ -188,6 +193,10 @@ impl Counted {
         for of in &self.mirrored {
             let counts = counters.mirrored.entry(id(farm.pool_names(), &of.pool)).or_default();
             read(counts, &of.reasons, &MirrorResult::ALL.map(MirrorResult::as_str));
+        }
+        for of in &self.affinity {
+            let counts = counters.affinity.entry(id(farm.pool_names(), &of.pool)).or_default();
+            read(counts, &of.reasons, &AffinityResult::ALL.map(AffinityResult::as_str));
         }
         for of in &self.listeners {
             let Some(listener) = counters.listener(id(farm.listener_names(), &of.name)) else { continue };
@@ -282,6 +291,7 @@ mod tests {
         counters.upstream_reuse(pool, server);
         counters.retry(pool, RetryReason::StaleConnection);
         counters.mirrored(pool, MirrorResult::Answered);
+        counters.affinity(pool, AffinityResult::Moved);
         let names: super::super::rule_hits::RuleNames = ["a", "b"].map(Arc::from).into_iter().collect();
         counters.rules.table(names.clone(), &Default::default());
         counters.rule_hit(&names, 1);

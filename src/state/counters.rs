@@ -10,7 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use super::histogram::Histogram;
-pub use super::labels::{ConnectResult, MirrorResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels};
+pub use super::labels::{
+    AffinityResult, ConnectResult, MirrorResult, NONE, Rejected, RequestLabels, RetryReason, ServerLabels,
+};
 use super::rule_hits::{RuleHits, RuleNames};
 
 /// Status codes told apart for one set of labels. A server that makes up codes of its own cannot
@@ -125,6 +127,8 @@ pub struct Counters {
     pub(super) retries: Map<u32, [u64; RetryReason::ALL.len()]>,
     /// By the pool that a copy went to.
     pub(super) mirrored: Map<u32, [u64; MirrorResult::ALL.len()]>,
+    /// By pool.
+    pub(super) affinity: Map<u32, [u64; AffinityResult::ALL.len()]>,
     /// By the listener's number; the numbers are dense.
     listeners: Vec<ListenerCounters>,
     pub rules: RuleHits,
@@ -220,6 +224,11 @@ impl Counters {
         self.mirrored.entry(pool).or_default()[result as usize] += 1;
     }
 
+    /// What affinity came to for one request of a pool that has it.
+    pub fn affinity(&mut self, pool: u32, result: AffinityResult) {
+        self.affinity.entry(pool).or_default()[result as usize] += 1;
+    }
+
     /// A rule took a request: its number in a table with these names, which may be one before the last that
     /// was given to `rules.table`.
     #[inline]
@@ -249,6 +258,7 @@ impl Counters {
         self.upstreams.retain(|labels, _| keep(*labels));
         self.retries.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
         self.mirrored.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
+        self.affinity.retain(|pool, _| keep(ServerLabels { pool: *pool, server: NONE }));
     }
 
     /// The worker has ended: its connections are closed.
@@ -273,6 +283,9 @@ impl Counters {
         }
         for (pool, theirs) in &other.mirrored {
             add(self.mirrored.entry(*pool).or_default(), theirs);
+        }
+        for (pool, theirs) in &other.affinity {
+            add(self.affinity.entry(*pool).or_default(), theirs);
         }
         if self.listeners.len() < other.listeners.len() {
             self.listeners.resize_with(other.listeners.len(), ListenerCounters::default);
@@ -312,6 +325,13 @@ impl Counters {
     pub fn mirrors(&self) -> impl Iterator<Item = (u32, MirrorResult, u64)> {
         self.mirrored.iter().flat_map(|(pool, counts)| {
             MirrorResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
+        })
+    }
+
+    /// By pool, in no order.
+    pub fn affinities(&self) -> impl Iterator<Item = (u32, AffinityResult, u64)> {
+        self.affinity.iter().flat_map(|(pool, counts)| {
+            AffinityResult::ALL.into_iter().zip(counts).map(|(result, count)| (*pool, result, *count))
         })
     }
 

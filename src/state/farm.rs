@@ -11,10 +11,12 @@ use std::time::{Instant, SystemTime};
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
+use super::affinity::Affinities;
 use super::crowd::Crowds;
 use super::gate::Gate;
 use super::generations::Generations;
 use super::names::Names;
+use super::passwords::Passwords;
 use super::pool::LivePool;
 use super::rates::Rates;
 use super::rule_hits::{RuleMoves, rule_names};
@@ -45,9 +47,12 @@ pub struct Farm {
     generations: Generations,
     /// What rules have taken lately, and have under way.
     rates: Rates,
+    passwords: Passwords,
     crowds: Crowds,
     /// The process has more memory in use than it may.
     short_of_memory: AtomicBool,
+    /// Where clients were.
+    affinities: Affinities,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -84,8 +89,10 @@ impl Farm {
             manners: AtomicU32::new(0),
             generations: Generations::default(),
             rates: Rates::default(),
+            passwords: Passwords::default(),
             crowds: Crowds::default(),
             short_of_memory: AtomicBool::new(false),
+            affinities: Affinities::default(),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -181,7 +188,8 @@ impl Farm {
         };
         let servers = config.servers.iter().map(live_server).collect();
         let manner = self.manners.fetch_add(1, Ordering::Relaxed);
-        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, before, manner, gate)
+        let affinity = self.affinities.of(config);
+        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, affinity, before, manner, gate)
     }
 
     /// The one way into all the pools of a name: those who wait, and who is in, outlive a reload.
@@ -201,6 +209,7 @@ impl Farm {
         drop::<Vec<_>>(free);
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         servers.retain(|_, server| server.strong_count() > 0);
+        self.affinities.sweep();
     }
 
     /// How many snapshots are still held by somebody, besides the one in force.
@@ -280,8 +289,25 @@ impl Farm {
     }
 
     /// What rules with a rate have taken lately.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
     pub fn rates(&self) -> &Rates {
         &self.rates
+    }
+
+    /// Where clients were.
+    pub fn affinities(&self) -> &Affinities {
+        &self.affinities
+    }
+
+    /// The secrets by which cookies are made and read, the one in use first.
+    pub fn set_cookie_keys(&self, secrets: &[[u8; 32]]) {
+        // No pool comes into being between the keys and its marks.
+        let _no_install = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.affinities.set_keys(secrets);
+        self.snapshot().pools.iter().filter_map(|pool| pool.affinity()).for_each(|affinity| affinity.mark(&keys));
     }
 
     pub fn started(&self) -> Instant {

@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::budget::Budget;
+
 #[derive(Debug, Default)]
 pub struct Gate {
     waiting: Waiting,
@@ -29,6 +31,7 @@ pub struct Gate {
     requests: Count,
     connections: Count,
     line: Mutex<Line>,
+    budget: Budget,
 }
 
 /// Read by every request, and written only where some wait.
@@ -145,6 +148,11 @@ impl Gate {
             drop(line);
             wake(waker);
         }
+    }
+
+    /// Requests that are tried again.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {

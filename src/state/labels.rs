@@ -86,6 +86,8 @@ labels! {
         Rate = "rate",
         /// A rule has as many requests under way as it may.
         RuleFull = "rule-full",
+        /// Whoever it was did not say so, or has no leave: a rule with `auth`.
+        Unauthorized = "unauthorized",
         /// Every server of the pool, or the pool, is at its bound, and it has no queue.
         Full = "full",
         /// So many wait for a server already.
@@ -137,6 +139,26 @@ labels! {
 }
 
 labels! {
+    /// What affinity came to, for one request or connection.
+    AffinityResult {
+        /// The client showed nothing by which it could be known.
+        Unknown = "none",
+        /// It is at the server that it was at.
+        Hit = "hit",
+        /// It is known from now on.
+        New = "new",
+        /// Its server could not be had: it is at another one from now on.
+        Moved = "moved",
+        /// Its server is full: this once another one serves.
+        Elsewhere = "elsewhere",
+        /// Its server cannot be had, and no other one is to serve.
+        Refused = "refused",
+        /// It showed a cookie that was not made here; it counts as new.
+        Forged = "forged",
+    }
+}
+
+labels! {
     /// Why a request was tried once more.
     RetryReason {
         /// No connection could be made; another server was asked.
@@ -145,5 +167,12 @@ labels! {
         StaleConnection = "stale-connection",
         /// A server of HTTP/2 said that it did not look at the request.
         Unprocessed = "refused-stream",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the enum is made by a macro that all labels share")]
+impl Default for AffinityResult {
+    fn default() -> AffinityResult {
+        AffinityResult::Unknown
     }
 }

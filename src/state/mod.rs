@@ -5,12 +5,15 @@
 //! so that health and requests in flight survive a reload. What all cores share is atomic; what takes a
 //! lock says so and is not for the request path.
 
+pub mod affinity;
+pub mod budget;
 pub mod changes;
 pub mod commands;
 pub mod connections;
 pub mod counted;
 pub mod counters;
 pub mod crowd;
+mod delay;
 pub mod farm;
 pub mod gate;
 pub mod generations;
@@ -18,6 +21,7 @@ pub mod histogram;
 pub mod labels;
 pub mod names;
 pub mod orders;
+pub mod passwords;
 pub mod pool;
 pub mod rates;
 pub mod rule_hits;
@@ -26,10 +30,11 @@ pub mod server;
 pub mod snapshot;
 pub mod tallies;
 
+pub use affinity::LiveAffinity;
 pub use changes::{Change, Evidence};
 pub use farm::{Drains, Farm, SnapshotCache};
 pub use names::Names;
-pub use pool::{Lease, LivePool, NoServer, Seat};
+pub use pool::{Lease, LivePool, NoServer, Seat, Unfit};
 pub use secured::Secured;
 pub use server::{Advice, Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};

@@ -9,9 +9,12 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::affinity::LiveAffinity;
+use super::delay::millis;
 use super::gate::Gate;
 use super::secured::ClientSlot;
 use super::server::{Health, LiveServer, Way};
@@ -25,6 +28,7 @@ pub struct LivePool {
     config: Pool,
     servers: Vec<Arc<LiveServer>>,
     tls: Option<ClientSlot>,
+    affinity: Option<LiveAffinity>,
     /// Another one when its servers are spoken to in another way.
     manner: u32,
     gate: Arc<Gate>,
@@ -52,6 +56,18 @@ pub enum NoServer {
     Full,
 }
 
+/// Why a client does not get the server that it was at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    Down,
+    /// It has as many requests as it may.
+    Full,
+    /// This request was there already.
+    Tried,
+    /// It is a backup, and others are up.
+    Backup,
+}
+
 impl LivePool {
     /// `before` is the pool's former twin, whose position goes on; `manner` a number that no pool has had.
     pub(super) fn new(
@@ -59,6 +75,7 @@ impl LivePool {
         config: Pool,
         servers: Vec<Arc<LiveServer>>,
         tls: Option<ClientSlot>,
+        affinity: Option<LiveAffinity>,
         before: Option<&LivePool>,
         manner: u32,
         gate: Arc<Gate>,
@@ -74,12 +91,14 @@ impl LivePool {
             gate,
             most: config.most.in_flight(config.protocol),
             counts_connections: bounds(&config.most) || config.servers.iter().any(|server| bounds(&server.most)),
-            plan: ArcSwap::from_pointee(Plan::default()),
+            // What its schedulers remember goes on.
+            plan: ArcSwap::new(before.map_or_else(Arc::default, |before| before.plan.load_full())),
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
             config,
             servers,
             tls,
+            affinity,
             manner,
         });
         // First all servers learn their pool, then it plans: a change of health in between is seen by this
@@ -126,6 +145,57 @@ impl LivePool {
         self.pick_in_turn(key, tried, &[])
     }
 
+    /// Where its clients were; `None` where nobody asks.
+    pub fn affinity(&self) -> Option<&LiveAffinity> {
+        self.affinity.as_ref()
+    }
+
+    /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
+    /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
+    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn lease(&self, server: u32, tried: &[u32], barred: &[u32]) -> Result<Lease, Unfit> {
+        let plan = self.plan.load();
+        let Some((address, way)) = plan.reachable.get(server as usize).copied().flatten() else {
+            return Err(Unfit::Down);
+        };
+        let server = &self.servers[server as usize];
+        if tried.contains(&server.id()) {
+            return Err(Unfit::Tried);
+        }
+        if server.is_backup() && !plan.primary.entries.is_empty() {
+            return Err(Unfit::Backup);
+        }
+        if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+            return Err(Unfit::Full);
+        }
+        let in_pool = self.most.is_some();
+        if !server.enter() {
+            if in_pool {
+                self.leave_unserved();
+            }
+            return Err(Unfit::Full);
+        }
+        let cuts = server.cuts();
+        Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
+    }
+
+    /// Counts a request out of the pool that no server has taken.
+    fn leave_unserved(&self) {
+        self.gate.requests().leave();
+        // Who was refused for its sake may wait.
+        if self.gate.is_waited_at() {
+            self.gate.call();
+        }
+    }
+
+    /// The position of a server among [`LivePool::servers`].
+    pub fn position_of(&self, server: &Arc<LiveServer>) -> Option<u32> {
+        self.servers.iter().position(|own| Arc::ptr_eq(own, server)).map(|at| at as u32)
+    }
+
     /// Chooses a server and counts the request in there; dropping the lease counts it out.
     ///
     /// `key` is the hash of what `hash` and `mh` go by; with any other scheduler it means rendezvous
@@ -159,15 +229,14 @@ impl LivePool {
         let mut chosen = self.choose(key, tried, barred);
         match &mut chosen {
             Ok(lease) => lease.in_pool = true,
-            Err(_) => {
-                self.gate.requests().leave();
-                // Who was refused for its sake may wait.
-                if self.gate.is_waited_at() {
-                    self.gate.call();
-                }
-            }
+            Err(_) => self.leave_unserved(),
         }
         chosen
+    }
+
+    /// Whether it chooses by how long answers take: [`LiveServer::answered`] is then to be told.
+    pub fn goes_by_delay(&self) -> bool {
+        self.config.scheduler == Scheduler::Ewma
     }
 
     /// The way in: who waits for a place.
@@ -187,7 +256,8 @@ impl LivePool {
         self.counts_connections
     }
 
-    /// The server that [`LivePool::pick`] would choose now: nothing is counted, and the scheduler stays where it is.
+    /// The server that [`LivePool::pick`] would choose now: nothing is counted, and the scheduler stays where it is, but that
+    /// those which remember keys (`lblc`, `lblcr`, `content`) remember this one too. Affinity is left aside.
     pub fn next(&self, key: Option<u64>) -> Result<Arc<LiveServer>, NoServer> {
         let plan = self.plan.load();
         let ticket = self.position.0.load(Ordering::Relaxed);
@@ -207,14 +277,33 @@ impl LivePool {
     /// Goes on where another process was.
     pub fn set_position(&self, position: u64) {
         self.position.0.store(position, Ordering::Relaxed);
+        self.gate.budget().forget();
+    }
+
+    /// Whether a request may be tried once more as far as `share` goes (hundredths of a percent of the requests of the
+    /// last ten seconds); if so, it is counted.
+    pub fn take_retry(&self, share: u32, now: Instant) -> bool {
+        self.gate.budget().take(share, self.position(), now)
+    }
+
+    /// To be called once a second by each worker, for pools that bound their retries.
+    pub fn note_picks(&self, now: Instant) {
+        self.gate.budget().note(self.position(), now);
     }
 
     /// Makes the plan anew from what the servers are now.
     pub(super) fn plan_again(&self) {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
         let (backup, primary) = self.servers.iter().filter_map(Entry::of).partition(|entry| entry.server.is_backup());
-        let tier = |entries| Tier::new(&self.config.scheduler, entries);
-        self.plan.store(Arc::new(Plan { primary: tier(primary), backup: tier(backup) }));
+        let before = self.plan.load();
+        let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
+        let reachable = |server: &Arc<LiveServer>| {
+            let up = server.health() == Health::Up;
+            Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
+        };
+        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
+        self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();
     }
 }
@@ -223,12 +312,14 @@ impl LivePool {
 struct Plan {
     primary: Tier,
     backup: Tier,
+    /// Server by server, with affinity: where those are that are up, drained ones too.
+    reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        let nobody = || Tier::new(&Scheduler::Rr, Vec::new());
-        Plan { primary: nobody(), backup: nobody() }
+        let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
+        Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
     }
 }
 
@@ -261,7 +352,7 @@ impl Entry {
 }
 
 impl Tier {
-    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>) -> Tier {
+    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
         let mut scheduler = scheduler;
         if entries.iter().any(|entry| entry.portion != WHOLE) {
             // Schedulers that know no weights have to, while some server is to get less than the others.
@@ -278,7 +369,7 @@ impl Tier {
         }
         let shares: Vec<Share> =
             entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
-        Tier { balancer: Balancer::new(scheduler, &shares), entries }
+        Tier { balancer: Balancer::new(scheduler, &shares, before), entries }
     }
 
     fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
@@ -312,7 +403,8 @@ impl Tier {
 
     #[inline]
     fn choose(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Option<&Entry> {
-        self.entries.get(self.balancer.pick(&Candidates { entries: &self.entries, tried, barred }, ticket, key)?)
+        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
+        self.entries.get(self.balancer.pick(&candidates, ticket, key)?)
     }
 }
 
@@ -324,6 +416,18 @@ struct Candidates<'a> {
     entries: &'a [Entry],
     tried: &'a [u32],
     barred: &'a [u32],
+    /// In milliseconds, where a scheduler has asked for it.
+    now: Cell<u64>,
+}
+
+impl Candidates<'_> {
+    fn millis(&self) -> u64 {
+        if self.now.get() == 0 {
+            // One later does no harm, and is not 0.
+            self.now.set(millis() + 1);
+        }
+        self.now.get()
+    }
 }
 
 impl View for Candidates<'_> {
@@ -338,6 +442,12 @@ impl View for Candidates<'_> {
     }
     fn seed(&self, server: usize) -> u64 {
         self.entries[server].server.seed()
+    }
+    fn delay(&self, server: usize) -> u64 {
+        self.entries[server].server.delay(self.millis())
+    }
+    fn now(&self) -> u32 {
+        (self.millis() / 1000) as u32
     }
     fn open(&self, server: usize) -> bool {
         let server = &self.entries[server].server;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::changes::{Change, Changes, Evidence};
+use super::delay::{Delay, millis};
 use super::gate::{Count, Gate};
 use super::pool::LivePool;
 use crate::balance;
@@ -60,6 +61,7 @@ pub struct LiveServer {
     in_flight: Count,
     /// Connections in use, where they are bounded apart from requests.
     in_use: Count,
+    delay: Delay,
     /// Its pool's.
     gate: Arc<Gate>,
     /// `NO_LIMIT` where none is configured.
@@ -121,6 +123,7 @@ impl LiveServer {
             identity,
             in_flight: Count::default(),
             in_use: Count::default(),
+            delay: Delay::default(),
             gate,
             limit: AtomicU32::new(NO_LIMIT),
             most_in_use: AtomicU32::new(NO_LIMIT),
@@ -238,7 +241,12 @@ impl LiveServer {
         (!self.is_drained()).then(|| self.way.load(Ordering::Relaxed))
     }
 
-    /// Taken out of service by hand: it gets no new request.
+    /// As [`LiveServer::way`], for clients that stay with a drained server.
+    pub(super) fn way_of_its_clients(&self) -> Way {
+        self.way.load(Ordering::Relaxed)
+    }
+
+    /// Taken out of service by hand: it gets no new client.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
     }
@@ -314,6 +322,16 @@ impl LiveServer {
         if self.gate.is_waited_at() {
             self.gate.call();
         }
+    }
+
+    /// An answer has begun, so long after its request was sent. For pools that choose by it.
+    pub fn answered(&self, took: Duration) {
+        self.delay.add(took, millis());
+    }
+
+    /// How long its answers took lately, in sixteenths of a microsecond; 0: not known.
+    pub(super) fn delay(&self, now: u64) -> u64 {
+        self.delay.get(now)
     }
 
     /// The way into its pool.

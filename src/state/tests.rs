@@ -37,6 +37,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
         send_proxy: None,
         tls: None,
         protocol: crate::model::pool::Protocol::Http1,
+        affinity: None,
         place: Place::file("test"),
     }
 }

@@ -1,8 +1,11 @@
-//! The kernel: socket options, splice, a timer, limits of the process, descriptors that are handed on, the supervisor. The only floor where `unsafe` may stand.
+//! The kernel: socket options, splice, a timer, memory, limits of the process, descriptors that are handed on, the supervisor. The only floor where `unsafe` may stand.
 
 pub mod descriptors;
+pub mod files;
+pub mod memory;
 pub mod notify;
 pub mod process;
+pub mod secrets;
 pub mod socket;
 pub mod splice;
 pub mod ticker;

@@ -73,7 +73,7 @@ fn verifier(
     faults: &mut Vec<Fault>,
 ) -> Option<Arc<dyn ServerCertVerifier>> {
     if !tls.verify {
-        return Some(Arc::new(Anybody { provider: provider() }));
+        return Some(anybody());
     }
     let roots = match &tls.ca {
         Some(file) => match pem::roots(file) {
@@ -143,7 +143,7 @@ pub fn for_checks(verify: bool) -> Option<ClientSlot> {
         let verifier: Arc<dyn ServerCertVerifier> = if verify {
             WebPkiServerVerifier::builder_with_provider(SystemRoots::default().get(), provider()).build().ok()?
         } else {
-            Arc::new(Anybody { provider: provider() })
+            anybody()
         };
         let builder =
             ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions(TlsVersion::Tls12));
@@ -153,6 +153,11 @@ pub fn for_checks(verify: bool) -> Option<ClientSlot> {
         Some(Arc::new(ArcSwap::from_pointee(config)))
     };
     MADE[usize::from(verify)].get_or_init(make).clone()
+}
+
+/// See [`Anybody`].
+pub fn anybody() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody { provider: provider() })
 }
 
 /// Believes whoever answers, as `verify = false` says. It still has to hold the key it shows.

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::pem;
+use super::sessions::{Marks, Watching};
 use crate::wire::certificate::{self, Certificate};
 
 /// A client with whom a session stands.
@@ -40,6 +41,8 @@ pub struct Peer {
     pub alpn: Option<Box<str>>,
     /// The client's own, verified; a session that is taken up again brings it along.
     pub certificate: Option<Certificate>,
+    /// The sessions it has to do with, where somebody wants to know.
+    pub marks: Option<Box<Marks>>,
 }
 
 /// Why a client was not let in.
@@ -62,11 +65,17 @@ pub enum Refused {
 /// A TLS record that carries a handshake begins with this (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 0x16;
 
-/// Waits for the first byte, then shakes hands. `spoken` is called in between.
+/// Waits for the first byte, then shakes hands. `spoken` is called in between. `watched`: somebody wants to know which
+/// sessions it has to do with.
 ///
 /// # Errors
 /// Why the client is not let in; TLS has told it by an alert.
-pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, spoken: impl FnOnce()) -> Result<Accepted, Refused> {
+pub async fn accept(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    watched: bool,
+    spoken: impl FnOnce(),
+) -> Result<Accepted, Refused> {
     let mut first = [0];
     match tcp.peek(&mut first).await {
         Ok(1) => {}
@@ -76,9 +85,22 @@ pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, spoken: impl FnOn
         return Err(Refused::Plain(tcp));
     }
     spoken();
+    let (config, watching) = match watched {
+        false => (config, None),
+        true => {
+            let (config, watching) = Watching::of(&config);
+            (config, Some(watching))
+        }
+    };
     let stream = TlsAcceptor::from(config).accept(tcp).await.map_err(|error| refused(&error))?;
     let (tcp, session) = stream.into_inner();
-    let peer = Peer::of(&session, SystemTime::now()).map_err(Refused::Certificate)?;
+    let mut peer = Peer::of(&session, SystemTime::now()).map_err(Refused::Certificate)?;
+    peer.marks = watching.map(|watching| {
+        let mut marks = watching.marks();
+        // A ticket that was good need not have been taken.
+        marks.resumed = marks.resumed.filter(|_| peer.resumed);
+        Box::new(marks)
+    });
     Ok(Accepted { tcp, session, peer })
 }
 
@@ -120,6 +142,7 @@ impl Peer {
             sni: session.server_name().map(|name| name.to_ascii_lowercase().into()),
             alpn: session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into()),
             certificate,
+            marks: None,
         })
     }
 }

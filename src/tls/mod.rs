@@ -11,6 +11,7 @@
 //! | `server`, `client` | what is offered to clients, what is demanded of servers |
 //! | `tickets` | keys of session tickets: in turn, kept over restarts, shared by all workers |
 //! | `handshake` | accepting and connecting, and why it failed |
+//! | `sessions` | tickets and session ids as a balancer sees them |
 //! | `watch` | changed files |
 
 mod certificates;
@@ -18,6 +19,7 @@ mod client;
 mod handshake;
 mod pem;
 mod server;
+mod sessions;
 mod tickets;
 mod watch;
 
@@ -30,7 +32,7 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 pub use client::{for_checks, host_name, name as server_name, named};
 pub use handshake::{Accepted, Peer, Refused, accept, connect};
-pub use tickets::Ring;
+pub use sessions::{KeyName, Mark, Marks, Version as SessionVersion, key_name, of_hello};
 pub use watch::{InForce, run as watch};
 
 use watch::Stamp;
@@ -39,6 +41,7 @@ use crate::model::listener::Listener;
 use crate::model::pool::Pool;
 use crate::model::tls::{ListenerTls, PoolTls, TlsVersion};
 use crate::model::{Config, Fault};
+use crate::sys::secrets::Ring;
 
 /// What a listener offers, replaced when its files change.
 pub type ServerSlot = Arc<ArcSwap<ServerConfig>>;
@@ -46,7 +49,7 @@ pub type ServerSlot = Arc<ArcSwap<ServerConfig>>;
 pub type ClientSlot = Arc<ArcSwap<ClientConfig>>;
 
 /// What a configuration asks for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// In the order of `Config::listeners`; `None` for those without TLS, and for those whose files are wrong.
     pub listeners: Vec<Option<ServerSlot>>,
@@ -56,6 +59,13 @@ pub struct Loaded {
     read: [Vec<Arc<Mutex<Read>>>; 2],
     /// The keys of session tickets, random until they are taken from a file.
     pub ring: Arc<Ring>,
+}
+
+impl Default for Loaded {
+    fn default() -> Loaded {
+        let ring = Arc::new(tickets::ring(SystemTime::now()));
+        Loaded { listeners: Vec::new(), pools: Vec::new(), read: Default::default(), ring }
+    }
 }
 
 /// What is in a slot: `watch` fills it anew, and a reload that finds the same goes on with the slot.
@@ -87,7 +97,7 @@ const POOLS: usize = 1;
 /// Reads every certificate, key and authority that the configuration names, but for those that `before`
 /// has read as they are now. Nothing is written, and nothing of what is in use changes.
 pub fn load(config: &Config, before: Before<'_>, now: SystemTime, faults: &mut Vec<Fault>) -> Loaded {
-    let ring = before.map_or_else(|| Arc::new(Ring::new(now)), |(_, before)| before.ring.clone());
+    let ring = before.map_or_else(|| Arc::new(tickets::ring(now)), |(_, before)| before.ring.clone());
     let mut loaded = Loaded { ring, ..Loaded::default() };
     let first = faults.len();
     for listener in &config.listeners {

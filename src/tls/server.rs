@@ -8,10 +8,11 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 
-use super::tickets::{Policy, Ring, Ticketer};
+use super::tickets::{Policy, Ticketer};
 use super::{certificates, pem, provider, versions};
 use crate::model::tls::{ClientCertificate, ListenerTls};
 use crate::model::{Fault, Limits};
+use crate::sys::secrets::Ring;
 
 /// Whether HTTP/2 is offered: what a client chooses has to be spoken.
 const HTTP2: bool = true;

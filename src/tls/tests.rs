@@ -236,7 +236,7 @@ async fn shake(server: &ServerSlot, client: &Arc<ClientConfig>) -> Result<Peer, 
         },
         async {
             let (tcp, _) = socket.accept().await.expect("a connection");
-            match accept(tcp, server.load_full(), || {}).await {
+            match accept(tcp, server.load_full(), false, || {}).await {
                 Ok(accepted) => Ok(accepted.peer),
                 Err(refused) => Err(format!("{refused:?}")),
             }

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 
 use super::client::SystemRoots;
 use super::tickets::Policy;
-use super::{ClientSlot, Loaded, Read, Ring, ServerSlot, client, server};
+use super::{ClientSlot, Loaded, Read, ServerSlot, client, server};
 use crate::model::pool::Pool;
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Severity};
+use crate::sys::secrets::Ring;
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Folders of very many files are looked at less often: this much later for each file.

@@ -6,3 +6,4 @@ pub mod field;
 pub mod http1;
 pub mod http2;
 pub mod proxy_header;
+pub mod server_hello;

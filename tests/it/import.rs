@@ -109,10 +109,15 @@ fn samples_load_and_route_as_the_other_program_does() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The texts of an import in a folder, as they are loaded. Certificates are not there.
+/// The texts of an import in a folder, as they are loaded, with lists and users. Certificates are not there.
 fn written(folder: &Folder, imported: &Imported) -> Prepared {
     for (name, text) in &imported.texts {
-        folder.write(name, text);
+        // Its place is one that a test does not write to.
+        folder.write(name, text.replace("auth basic \"/etc/nginx/", "auth basic \""));
+        for line in text.lines().filter(|line| line.trim_start().starts_with("auth basic ")) {
+            let file = line.split('"').nth(1).and_then(|file| file.rsplit('/').next());
+            folder.write(file.expect("a file of users"), "");
+        }
     }
     for (name, text) in &imported.texts {
         for line in text.lines().filter(|line| name.ends_with(".rules") && line.starts_with("list ")) {
@@ -169,7 +174,8 @@ fn survives(dialect: Dialect, text: &str) {
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name.clone()).collect();
     for (name, rules) in imported.texts.iter().skip(1) {
         let mut faults = Vec::new();
-        let names = Names { pools: &pools, listeners: &listeners, read: &|_| Ok(String::new()) };
+        let read = |_: &str| Ok(String::new());
+        let names = Names { pools: &pools, listeners: &listeners, read: &read, read_secret: &read };
         let set = config::rules::parse(&[Input { name: name.as_str().into(), text: rules }], &names, &mut faults);
         Table::compile(&set, &mut faults);
         faults.retain(|fault| fault.severity == Severity::Error);

@@ -17,6 +17,8 @@ mod golden;
 #[path = "../schema.rs"]
 mod schema;
 
+mod affinity;
+mod auth;
 mod bodies;
 mod body_rules;
 mod browser;
@@ -49,6 +51,7 @@ mod stop;
 mod switching;
 mod tls;
 mod tls_out;
+mod tls_sessions;
 mod tooling;
 mod upgrade;
 mod upgrade_failing;

@@ -274,3 +274,64 @@ fn without_a_queue_nobody_waits_and_backups_are_for_those_that_are_down() {
     one.release();
     assert_eq!(held.join().expect("an answer").status, 200);
 }
+
+#[test]
+fn a_budget_bounds_the_retries_of_all_workers() {
+    let _turn = among_others();
+    let (one, gone) = (Origin::start("one"), Port::free());
+    let config = pool("web", "rr", &[("gone", gone.address()), ("one", one.address())])
+        + "retry = { attempts = 2, on = [\"connect\"], budget = \"10%\" }\n";
+    let reeve = Reeve::start("budget", &config, PRIORITIES);
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        // On connections of their own, so that both workers get some.
+        let mut client = Client::connect(&reeve.address());
+        for _ in 0..20 {
+            statuses.push(client.request("GET", "/x", &[("Host", "a.example")]).expect("an answer").status);
+        }
+    }
+    let failed = statuses.iter().filter(|status| **status == 502).count() as f64;
+    let served = statuses.iter().filter(|status| **status == 200).count() as f64;
+    assert_eq!(failed + served, 200.0);
+    let retries = reeve.metric("reeve_retries_total{pool=\"web\",reason=\"connect\"}").expect("retries");
+    // Thirty in ten seconds are always allowed, and these took less than two such spans.
+    assert!((30.0..=60.0).contains(&retries), "{retries}");
+    assert_eq!(reeve.metric("reeve_retries_refused_total{pool=\"web\"}"), Some(failed));
+}
+
+#[test]
+fn rules_have_times_of_their_own_for_all_that_they_wait_for() {
+    let _turn = among_others();
+    let (address, arrivals) = accepting();
+    let port = Port::free();
+    let config = format!(
+        "[listen.raw]\naddress = [\"{}\"]\nprotocol = \"tcp\"\nrules = [\"rules/site.rules\"]\n\n\
+         [pool.web]\nmax-requests = 1\nqueue = {{ timeout = \"60s\" }}\n\
+         servers = [{{ name = \"one\", address = \"{address}\" }}]\n",
+        port.address()
+    );
+    let rules = "
+http *
+  soon : path /soon  use web
+           timeout queue 200ms
+  rest : any         use web
+tcp
+  all  : any         use web
+           timeout idle 200ms
+           priority 3
+";
+    let reeve = Reeve::start("rule-times", &config, rules);
+    // A connection that is passed on, and silent for longer than its rule has it.
+    let mut raw = TcpStream::connect(port.address()).expect("a connection");
+    raw.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+    assert_eq!(raw.read(&mut [0; 8]).expect("an end, in time"), 0);
+    drop(arrivals.recv_timeout(Duration::from_secs(10)));
+    let first = ask(&reeve, "/first");
+    let held = arrivals.recv_timeout(Duration::from_secs(10)).expect("a connection to the server");
+    let late = get(&reeve.address(), "/soon", &[("Host", "a.example")]);
+    assert_eq!(late.status, 503);
+    drop(held);
+    assert_eq!(first.join().expect("an answer").status, 502);
+    let ended = |line: &serde_json::Value| line["failure"] == "idle" && line["rule"] == "site.rules:all";
+    until("the line of the raw connection", || reeve.log().iter().any(ended).then_some(()));
+}

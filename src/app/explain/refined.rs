@@ -1,10 +1,8 @@
 //! The limits, times and tries of a rule, as they can be written.
 
-use std::time::Duration;
-
 use super::report::percent;
 use crate::model::Config;
-use crate::route::{Refined, Tuning};
+use crate::route::{Auth, Refined, Tuning};
 
 pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
@@ -21,15 +19,18 @@ pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
         lines.push(format!("limit {}/{per} per {}", rate.count, rate.key));
     }
     lines.extend(refined.connections.map(|count| format!("limit connections {count}")));
+    match &refined.auth {
+        Some(Auth::Basic(users)) => lines.push(format!("auth basic \"{}\"", users.file)),
+        Some(Auth::Forward(url)) => lines.push(format!("auth forward http://{}{}", url.authority, url.target)),
+        None => {}
+    }
     for mirror in &refined.mirrors {
         let pool = config.pools.get(mirror.pool).map_or("?", |pool| &*pool.name);
         let share = if mirror.share == 10_000 { String::new() } else { format!(" {}%", percent(mirror.share)) };
         lines.push(format!("mirror {pool}{share}"));
     }
-    let Some(Tuning { connect, response, idle, total, attempts, on, priority }) = refined.tuning else { return lines };
-    let times = [("connect", connect), ("response", response), ("idle", idle), ("total", total)];
-    let time = |(name, after): (&str, Option<Duration>)| after.map(|after| format!("timeout {name} {after:?}"));
-    lines.extend(times.into_iter().filter_map(time));
+    let Some(Tuning { times, attempts, on, priority }) = &refined.tuning else { return lines };
+    lines.extend(times.iter().map(|(which, after)| format!("timeout {} {after:?}", which.word())));
     lines.extend(priority.map(|priority| format!("priority {priority}")));
     if let Some(attempts) = attempts {
         let on = match on {

@@ -132,8 +132,8 @@ fn keys_and_changes_have_their_values() {
             "limit body 10MiB",
             "limit 20/m per source",
             "limit connections 7",
-            "timeout connect 500ms",
             "timeout total 60s",
+            "timeout connect 500ms",
             "retry 1 on connect",
         ]
     );

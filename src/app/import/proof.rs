@@ -38,7 +38,12 @@ pub fn faults(texts: &[Text]) -> Vec<(usize, Fault)> {
     let Some(config) = load.config else { return found };
     let pools: Vec<_> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.name.clone()).collect();
-    let names = Names { pools: &pools, listeners: &listeners, read: &|_| Ok(String::new()) };
+    let names = Names {
+        pools: &pools,
+        listeners: &listeners,
+        read: &|_| Ok(String::new()),
+        read_secret: &|_| Ok(String::new()),
+    };
     for (at, text) in rules.iter().enumerate() {
         let mut faults = Vec::new();
         let joined = text.join();

@@ -6,6 +6,7 @@
 //! to the workers. `orders` is the loop in which that happens.
 
 mod changes;
+pub mod clients;
 mod entries;
 pub mod listeners;
 pub mod lists;
@@ -22,6 +23,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use self::clients::Clients;
 use self::listeners::Listeners;
 use super::check::Prepared;
 use super::state_folder;
@@ -100,6 +102,8 @@ pub struct Running {
     pub started_with: Arc<Config>,
     /// The keys of TLS sessions are kept in the state folder.
     pub keeps_keys: bool,
+    /// What is known of clients.
+    pub clients: Arc<Clients>,
     /// What a process that is to take over is started from; `None` where none can.
     pub origin: Option<Origin>,
     /// Processes before this one.
@@ -181,6 +185,7 @@ impl Running {
             self.logs.put(log.as_ref());
             self.log = log;
         }
+        self.clients.begin(&config);
         self.install(config.clone(), tables, &tls).await;
         self.workers.inherit(self.farm.generations().inherited(&self.farm));
         self.metrics.send_replace(metrics);

@@ -89,6 +89,8 @@ enum ToNew {
         hurried: bool,
         counted: Counted,
     },
+    /// What has been noted of clients since the sections were gathered, beside.
+    Clients,
     /// The service is the new process's alone, as soon as it says `mine`.
     Yours {
         connections: u64,

@@ -14,8 +14,8 @@ use super::child::{End, Started};
 use super::link::Link;
 use super::parcel::{Known, Parcel, Section, TalliesPart, millis};
 use super::{FORMAT, SETTLE, STEP, ToNew, ToOld};
-use crate::app::running::Running;
 use crate::app::running::orders::stopped;
+use crate::app::running::{Running, clients};
 use crate::monitor;
 use crate::state::counted::Counted;
 use crate::state::generations::Old;
@@ -147,12 +147,13 @@ async fn steps(
     let started = Started::start(&origin, binary, other).map_err(cannot)?;
     upgraded.pid = started.pid();
     let mut accepts = false;
+    let since = clients::now();
     let prepared = tokio::select! {
         prepared = prepare(running, &link, within, upgraded, &mut accepts) => prepared,
         () = stopped(stop) => Err("this process is about to end".to_owned().into()),
     };
     let handed = match prepared {
-        Ok(control) => commit(running, &link, control, started.pid(), within.min(STEP)).await,
+        Ok(control) => commit(running, &link, control, started.pid(), since, within.min(STEP)).await,
         Err(failed) if accepts => Err(failed.with_clients(running)),
         Err(failed) => Err(failed),
     };
@@ -241,8 +242,10 @@ fn parcel(running: &Running) -> io::Result<Vec<Section>> {
             .map(|control| io::Result::Ok((control.path().to_owned(), control.listener().try_clone()?.into())))
             .transpose()?,
         stderr: Some(io::stderr().as_fd().try_clone_to_owned()?),
+        clients: Some(running.clients.hand_on(0)?),
         known: Known {
             keys: running.force.borrow().1.ring.handed_on(),
+            cookies: running.clients.keys(),
             tallies: TalliesPart { generation: farm.snapshot().generation, upgrades, upgrades_refused },
             ..Known::of(farm)
         },
@@ -252,13 +255,21 @@ fn parcel(running: &Running) -> io::Result<Vec<Section>> {
 
 /// Gives the service away; what had been counted. When the new process is gone at the last moment, or does not say
 /// `within` that time that it has the service, all is as it was.
-async fn commit(running: &Running, link: &Link, control: bool, pid: u32, within: Duration) -> Result<Counted, Failed> {
+async fn commit(
+    running: &Running,
+    link: &Link,
+    control: bool,
+    pid: u32,
+    since: u32,
+    within: Duration,
+) -> Result<Counted, Failed> {
     let doors = (running.control.send_replace(monitor::Control::None), running.metrics.send_replace(Vec::new()));
     let older = running.before.pause().await;
     // The supervisor hears it from the one it knows, and before that one may end.
     notify::tell(&[&format!("MAINPID={pid}")]);
     let handed = async {
-        let given = timeout(STEP, give(running, link, &older)).await.map_err(|_| Failed::late(IN_CHARGE, STEP))?;
+        let given =
+            timeout(STEP, give(running, link, &older, since)).await.map_err(|_| Failed::late(IN_CHARGE, STEP))?;
         let counted = given.map_err(|error| Failed::broken(&error, IN_CHARGE))?;
         hear(link, IN_CHARGE, within, |message| matches!(message, ToOld::Mine)).await?;
         Ok::<_, Failed>(counted)
@@ -282,7 +293,7 @@ async fn commit(running: &Running, link: &Link, control: bool, pid: u32, within:
     }
 }
 
-async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)]) -> io::Result<Counted> {
+async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)], since: u32) -> io::Result<Counted> {
     for (old, own) in older {
         let old = old.clone();
         let message = ToNew::Older {
@@ -295,6 +306,8 @@ async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)]) -> io:
         };
         link.send(&message, &[own.duplicate()?.as_fd()]).await?;
     }
+    let clients = running.clients.hand_on(since)?;
+    link.send(&ToNew::Clients, &[clients.as_fd()]).await?;
     let (connections, counted) = super::leave::counted(&running.farm, &running.workers).await;
     let yours = ToNew::Yours {
         connections,

@@ -34,6 +34,8 @@ pub struct Parcel {
     pub control: Option<(PathBuf, OwnedFd)>,
     /// Where the process before writes what it logs.
     pub stderr: Option<OwnedFd>,
+    /// What is known of clients, to be read.
+    pub clients: Option<OwnedFd>,
     pub known: Known,
 }
 
@@ -46,6 +48,8 @@ pub struct Known {
     pub positions: Vec<(String, u64)>,
     /// Secrets of TLS sessions, as lines.
     pub keys: Vec<String>,
+    /// Secrets of affinity's cookies, as lines.
+    pub cookies: Vec<String>,
     pub tallies: TalliesPart,
 }
 
@@ -115,6 +119,8 @@ const SERVERS: &str = "servers";
 const DRAINS: &str = "drains";
 const POSITIONS: &str = "positions";
 const KEYS: &str = "ticket-keys";
+const COOKIES: &str = "cookie-keys";
+const CLIENTS: &str = "clients";
 const TALLIES: &str = "tallies";
 
 impl Parcel {
@@ -146,11 +152,15 @@ impl Parcel {
         if let Some(stderr) = self.stderr {
             add(STDERR, Ok(Value::Null), vec![stderr])?;
         }
-        let Known { servers, drains, positions, keys, tallies } = self.known;
+        if let Some(clients) = self.clients {
+            add(CLIENTS, Ok(Value::Null), vec![clients])?;
+        }
+        let Known { servers, drains, positions, keys, cookies, tallies } = self.known;
         add(SERVERS, serde_json::to_value(servers), Vec::new())?;
         add(DRAINS, serde_json::to_value(drains), Vec::new())?;
         add(POSITIONS, serde_json::to_value(positions), Vec::new())?;
         add(KEYS, serde_json::to_value(keys), Vec::new())?;
+        add(COOKIES, serde_json::to_value(cookies), Vec::new())?;
         add(TALLIES, serde_json::to_value(tallies), Vec::new())?;
         Ok(sections)
     }
@@ -177,6 +187,8 @@ impl Parcel {
             METRICS => self.metrics.push((serde_json::from_value(data).map_err(wrong)?, one()?)),
             CONTROL => self.control = Some((serde_json::from_value(data).map_err(wrong)?, one()?)),
             STDERR => self.stderr = Some(one()?),
+            CLIENTS => self.clients = Some(one()?),
+            COOKIES => self.known.cookies = serde_json::from_value(data).map_err(wrong)?,
             SERVERS => self.known.servers = serde_json::from_value(data).map_err(wrong)?,
             DRAINS => self.known.drains = serde_json::from_value(data).map_err(wrong)?,
             POSITIONS => self.known.positions = serde_json::from_value(data).map_err(wrong)?,
@@ -286,11 +298,17 @@ mod tests {
             metrics: vec![("127.0.0.1:9901".parse().unwrap(), descriptor())],
             control: Some(("/run/reeve.sock".into(), descriptor())),
             stderr: Some(descriptor()),
-            known: Known { keys: vec!["1 ab".into()], positions: vec![("web".into(), 7)], ..Known::default() },
+            clients: Some(descriptor()),
+            known: Known {
+                keys: vec!["1 ab".into()],
+                cookies: vec!["2 cd".into()],
+                positions: vec![("web".into(), 7)],
+                ..Known::default()
+            },
         };
         let mut sections = parcel.sections().unwrap();
         assert!(sections.iter().all(|section| section.descriptors.len() <= AT_ONCE));
-        sections.push(Section { name: "cookies".into(), data: Value::from(3), descriptors: vec![descriptor()] });
+        sections.push(Section { name: "biscuits".into(), data: Value::from(3), descriptors: vec![descriptor()] });
         let mut taken = Parcel::default();
         sections.into_iter().for_each(|section| taken.take(section).unwrap());
         let counts: Vec<_> = taken.listeners.iter().map(|(place, sockets)| (&*place.name, sockets.len())).collect();
@@ -298,6 +316,8 @@ mod tests {
         assert_eq!((taken.metrics.len(), taken.control.is_some(), taken.stderr.is_some()), (1, true, true));
         assert_eq!(taken.known.positions, [("web".to_owned(), 7)]);
         assert_eq!(taken.known.keys, ["1 ab"]);
+        assert!(taken.clients.is_some());
+        assert_eq!(taken.known.cookies, ["2 cd"]);
         for (name, data) in [(METRICS, "\"127.0.0.1:1\""), (CONTROL, "1"), (SERVERS, "{}"), (STDERR, "null")] {
             let data = serde_json::from_str(data).unwrap();
             let section = Section { name: name.into(), data, descriptors: Vec::new() };

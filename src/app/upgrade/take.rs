@@ -14,6 +14,7 @@ use super::before::Before;
 use super::link::Link;
 use super::parcel::{Known, Parcel, SECTIONS, Section, time};
 use super::{FORMAT, SETTLE, STEP, ToNew, ToOld};
+use crate::app::running::clients::Clients;
 use crate::app::running::orders::stopped;
 use crate::app::running::{Running, StartError};
 use crate::config::HAND_OVER;
@@ -22,6 +23,7 @@ use crate::state::commands::Workers;
 use crate::state::counted::Counted;
 use crate::state::generations::Old;
 use crate::state::tallies::Tallies;
+use crate::sys::secrets::Ring;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -45,6 +47,7 @@ pub struct Settling {
     pid: u32,
     version: String,
     control: Option<Arc<ControlSocket>>,
+    clients: Arc<Clients>,
 }
 
 /// The socket by which this process was started to take over, if it was.
@@ -115,7 +118,7 @@ impl Heir {
     ///
     /// # Errors
     /// When a socket is not what it is said to be.
-    pub fn unpack(&mut self, running: &mut Running, ring: &crate::tls::Ring) -> Result<(), StartError> {
+    pub fn unpack(&mut self, running: &mut Running, ring: &Ring) -> Result<(), StartError> {
         let wrong =
             |error: io::Error| StartError::Other(format!("a socket that was handed over is of no use: {error}"));
         let workers = running.workers.count();
@@ -126,8 +129,12 @@ impl Heir {
         let metrics = std::mem::take(&mut self.parcel.metrics);
         let metrics = metrics.into_iter().map(|(address, socket)| (address, Arc::new(TcpListener::from(socket))));
         running.metrics.send_replace(metrics.collect());
-        let Known { keys, tallies, .. } = &self.parcel.known;
+        let Known { keys, cookies, tallies, .. } = &self.parcel.known;
         ring.go_on_with(keys, SystemTime::now());
+        running.clients.go_on_with(cookies);
+        if let Some(clients) = self.parcel.clients.take() {
+            running.clients.take_over(clients);
+        }
         running.farm.generations().add_upgrades(tallies.upgrades + 1, tallies.upgrades_refused);
         self.parcel.known.before_install(&running.farm);
         Ok(())
@@ -171,9 +178,9 @@ impl Heir {
     }
 
     /// This process accepts. Its doors stay closed until they are its own.
-    pub fn serving(self, control: Option<Arc<ControlSocket>>) -> Settling {
+    pub fn serving(self, control: Option<Arc<ControlSocket>>, clients: Arc<Clients>) -> Settling {
         let Heir { link, pid, version, .. } = self;
-        Settling { link, pid, version, control }
+        Settling { link, pid, version, control, clients }
     }
 }
 
@@ -315,6 +322,11 @@ impl Settling {
                 (ToNew::Yours { connections, counted, reloads_refused, log_dropped, panics }, _) => {
                     return Ok(Given { connections, counted, reloads_refused, log_dropped, panics });
                 }
+                (ToNew::Clients, mut beside) => {
+                    if let Some(file) = beside.pop() {
+                        self.clients.take_over(file);
+                    }
+                }
                 (ToNew::Other, _) => {}
                 (other, _) => return Err(NotGiven::No(format!("it said {other:?} where 'yours' was expected"))),
             }
@@ -332,8 +344,9 @@ mod tests {
         for told in [false, true] {
             let (here, there) = Link::pair().unwrap();
             let link = Link::of(there).unwrap();
-            let settling = Settling { link, pid: 7, version: "1".to_owned(), control: None };
             let (farm, (workers, _)) = (Farm::empty(), Workers::new(0));
+            let clients = Clients::new(farm.clone());
+            let settling = Settling { link, pid: 7, version: "1".to_owned(), control: None, clients };
             let (workers, tallies) = (Arc::new(workers), Tallies::default());
             let before = Before::new(farm.clone(), workers.clone());
             let (stop, draining) = watch::channel(false);

@@ -5,6 +5,7 @@
 //! together.
 
 mod address;
+mod affinity;
 mod check;
 mod layer4;
 mod listen;

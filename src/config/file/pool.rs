@@ -6,7 +6,8 @@ use super::super::node::{Entry, Node, Value};
 use super::check::{self, Checks};
 use super::unbuilt::is_status_word;
 use super::walk::{Fields, Walk};
-use super::{scheduler, server, settings, table_place, tls, unbuilt};
+use super::{affinity, scheduler, server, settings, table_place, tls, unbuilt};
+use crate::model::affinity::Affinity;
 use crate::model::pool::{Most, Protocol, ProxyVersion, Retry, Scheduler, Server};
 use crate::model::tls::PoolTls;
 use crate::model::{Fault, Place, Timeouts};
@@ -25,6 +26,7 @@ pub struct Pool {
     pub send_proxy: Option<ProxyVersion>,
     pub tls: Option<PoolTls>,
     pub protocol: Protocol,
+    pub affinity: Option<Affinity>,
     pub place: Place,
 }
 
@@ -50,6 +52,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
         send_proxy: None,
         tls: None,
         protocol: Protocol::Http1,
+        affinity: None,
         place: table_place(walk, entry),
     };
     if RESERVED.contains(&name.as_str()) {
@@ -86,6 +89,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, general: &Timeouts) -> Option<Pool> 
     let tls_entry = fields.get("tls");
     pool.tls = tls_entry.and_then(|entry| tls::pool(walk, &entry.node, &format!("[pool.{name}] tls")));
     pool.protocol = protocol(&mut fields, tls_entry.is_some(), pool.send_proxy.is_some());
+    pool.affinity = affinity::read(&mut fields, name);
     not_built_yet(&mut fields, name);
     fields.finish();
     Some(pool)
@@ -120,7 +124,7 @@ fn protocol(fields: &mut Fields<'_, '_, '_>, sealed: bool, announced: bool) -> P
 fn not_built_yet(fields: &mut Fields<'_, '_, '_>, name: &str) {
     let walk = fields.walk;
     type Reader = fn(&Walk<'_>, &Node, &str);
-    let tables: [(&'static str, Reader); 2] = [("affinity", unbuilt::affinity), ("outlier", unbuilt::outlier)];
+    let tables: [(&'static str, Reader); 1] = [("outlier", unbuilt::outlier)];
     for (key, read) in tables {
         if let Some(entry) = fields.get(key) {
             read(walk, &entry.node, &format!("[pool.{name}] {key}"));
@@ -163,8 +167,7 @@ fn retry(walk: &Walk<'_>, node: &Node, pool: &str) -> Retry {
         (retry.on_connect, retry.on_refused) = on(walk, &entry.node, pool);
     }
     if let Some(entry) = fields.get("budget") {
-        walk.percent(&entry.node, "budget");
-        walk.not_built(&entry.key_origin, format_args!("pool.{pool}: retry budget"));
+        retry.budget = walk.percent(&entry.node, "budget");
     }
     fields.finish();
     retry

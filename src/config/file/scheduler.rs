@@ -1,7 +1,7 @@
 //! `scheduler`: how one server of a pool is chosen.
 
 use super::super::is_token;
-use super::super::node::{Entry, Node, Origin, Value};
+use super::super::node::{Entry, Node, Value};
 use super::super::rules::parse_key;
 use super::walk::Walk;
 use super::words::meant;
@@ -9,7 +9,7 @@ use crate::model::Fault;
 use crate::model::pool::Scheduler;
 use crate::model::rule::Key;
 
-/// Every word, built or not.
+/// Every word; `p2c` is `twos`.
 const WORDS: [&str; 20] = [
     "rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "mh", "lblc", "lblcr", "fo", "ovf", "twos", "p2c", "ewma",
     "random", "first", "hash", "content",
@@ -24,18 +24,17 @@ pub fn read(walk: &Walk<'_>, node: &Node, pool: &str) -> Option<Scheduler> {
         Value::Table(entries) => table(walk, node, entries, pool),
         _ => {
             let word = walk.word(node, "scheduler", &WORDS)?;
-            Some(of_word(walk, &node.origin, word, None, pool))
+            Some(of_word(word, None))
         }
     }
 }
 
 fn table(walk: &Walk<'_>, node: &Node, entries: &[Entry], pool: &str) -> Option<Scheduler> {
     let mut found: Option<(&Entry, &'static str)> = None;
+    let mut factor = None;
     for entry in entries {
         if entry.key == "balance-factor" {
-            if walk.number(&entry.node, "balance-factor", 1.0, 100.0).is_some() {
-                walk.not_built(&entry.key_origin, format_args!("pool.{pool}: scheduler balance-factor"));
-            }
+            factor = walk.number(&entry.node, "balance-factor", 1.0, 100.0);
             continue;
         }
         match KEYED.iter().find(|word| **word == entry.key) {
@@ -58,7 +57,11 @@ fn table(walk: &Walk<'_>, node: &Node, entries: &[Entry], pool: &str) -> Option<
         return None;
     };
     let key = key(walk, &entry.node)?;
-    Some(of_word(walk, &entry.key_origin, word, Some(key), pool))
+    let of = of_word(word, Some(key));
+    Some(match factor {
+        Some(factor) => Scheduler::Bounded { of: Box::new(of), factor },
+        None => of,
+    })
 }
 
 fn unknown(walk: &Walk<'_>, entry: &Entry, pool: &str) -> Fault {
@@ -78,21 +81,31 @@ fn unknown(walk: &Walk<'_>, entry: &Entry, pool: &str) -> Fault {
     }
 }
 
-/// What hash keys on where nothing is said: the path, so that each server's cache holds its share of
-/// the files. Maglev's users come from IPVS, where mh hashes the source address.
-fn of_word(walk: &Walk<'_>, origin: &Origin, word: &'static str, key: Option<Key>, pool: &str) -> Scheduler {
+/// What they go by where nothing is said: `hash` and `content` the path, so that each server's cache holds its share of
+/// the files. Users of the others come from IPVS, where `mh` and `sh` go by the source address; and by the destination
+/// address the rest, which is the host here.
+fn of_word(word: &'static str, key: Option<Key>) -> Scheduler {
     match word {
         "rr" => Scheduler::Rr,
         "wrr" => Scheduler::Wrr,
         "lc" => Scheduler::Lc,
         "wlc" => Scheduler::Wlc,
+        "sed" => Scheduler::Sed,
+        "nq" => Scheduler::Nq,
+        "fo" => Scheduler::Fo,
+        "ovf" => Scheduler::Ovf,
+        "first" => Scheduler::First,
         "random" => Scheduler::Random,
+        "ewma" => Scheduler::Ewma,
         "hash" => Scheduler::Hash { key: key.unwrap_or(Key::Path) },
+        "content" => Scheduler::Content { key: key.unwrap_or(Key::Path) },
         "mh" => Scheduler::Mh { key: key.unwrap_or(Key::Source) },
-        word => {
-            walk.not_built(origin, format_args!("pool.{pool}: scheduler \"{word}\""));
-            Scheduler::Unbuilt { word }
-        }
+        "sh" => Scheduler::Sh { key: key.unwrap_or(Key::Source) },
+        "dh" => Scheduler::Dh { key: key.unwrap_or(Key::Host) },
+        "lblc" => Scheduler::Lblc { key: key.unwrap_or(Key::Host) },
+        "lblcr" => Scheduler::Lblcr { key: key.unwrap_or(Key::Host) },
+        // `twos` and `p2c`: the words are those of `WORDS`.
+        _ => Scheduler::Twos,
     }
 }
 

@@ -28,7 +28,7 @@ pub const TIMEOUTS: [Timeout; 16] = [
     timeout!("request-header", request_header, false, false),
     timeout!("request-body", request_body, true, false),
     timeout!("client-keep-alive", client_keep_alive, false, false),
-    timeout!("client-write", client_write, false, false),
+    timeout!("client-write", client_write, true, false),
     timeout!("queue", queue, true, false),
     timeout!("connect", connect, true, false),
     timeout!("response", response, true, false),

@@ -6,6 +6,7 @@
 
 mod action;
 mod amount;
+mod auth;
 mod condition;
 mod cursor;
 mod draft;
@@ -45,6 +46,8 @@ pub struct Names<'a> {
     pub listeners: &'a [Arc<str>],
     /// Reads the file of a list or map, by the name that the rule file gives it.
     pub read: &'a dyn Fn(&str) -> std::io::Result<String>,
+    /// The same of a file of which no line may be shown.
+    pub read_secret: &'a dyn Fn(&str) -> std::io::Result<String>,
 }
 
 /// Reads a set of rule files. Where an error is added to `faults`, the set is not to be used: it lacks what was wrong.

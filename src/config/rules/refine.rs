@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::amount::{count, duration, rate, size};
+use super::auth::auth;
 use super::cursor::{Cursor, Parsed};
 use super::draft::Draft;
 use super::field::owned;
@@ -37,7 +38,7 @@ pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: 
         "timeout" => timeout(cursor)?,
         "retry" => retry(cursor, scope)?,
         "mirror" => mirror(cursor, scope)?,
-        "auth" => auth(cursor)?,
+        "auth" => auth(cursor, scope)?,
         _ => priority(cursor)?,
     };
     cursor.finish()?;
@@ -75,11 +76,11 @@ fn is_built(refinement: &Refinement, kind: Kind) -> bool {
         | Refinement::RateLimit { .. }
         | Refinement::BodyLimit { .. }
         | Refinement::ConnectionLimit { .. }
-        | Refinement::Timeout { .. }
-        | Refinement::Retry { .. }
         | Refinement::Mirror { .. }
-        | Refinement::Priority(_) => kind == Kind::Http,
-        Refinement::AuthBasic { .. } | Refinement::AuthForward { .. } => false,
+        | Refinement::AuthBasic { .. }
+        | Refinement::AuthForward { .. } => kind == Kind::Http,
+        Refinement::Timeout { which, .. } => kind != Kind::Rtsp && which.is_of(kind),
+        Refinement::Retry { .. } | Refinement::Priority(_) => kind != Kind::Rtsp,
     }
 }
 
@@ -99,7 +100,7 @@ fn contradict(a: &Refinement, b: &Refinement) -> bool {
     }
 }
 
-fn missing(cursor: &Cursor<'_, '_>, message: impl Into<String>) -> Box<Fault> {
+pub(super) fn missing(cursor: &Cursor<'_, '_>, message: impl Into<String>) -> Box<Fault> {
     let place = cursor.last().map_or_else(|| cursor.here(), |token| cursor.place(token));
     Box::new(Fault::error("R0251", place, message))
 }
@@ -269,16 +270,14 @@ fn wrong(token: &Token<'_>, cursor: &Cursor<'_, '_>, what: &str, such_as: &[&str
 }
 
 fn timeout(cursor: &mut Cursor<'_, '_>) -> Parsed<Option<Refinement>> {
-    let kinds = ["connect", "response", "idle", "total"];
+    let kinds = RuleTimeout::ALL.map(RuleTimeout::word);
     let Some(token) = cursor.next() else {
         return Err(Box::new(missing(cursor, "`timeout` needs which one").allowed(kinds)));
     };
-    let which = match token.raw {
-        "connect" => RuleTimeout::Connect,
-        "response" => RuleTimeout::Response,
-        "idle" => RuleTimeout::Idle,
-        "total" => RuleTimeout::Total,
-        other => {
+    let which = match RuleTimeout::ALL.into_iter().find(|which| which.word() == token.raw) {
+        Some(which) => which,
+        None => {
+            let other = token.raw;
             let fault =
                 Fault::error("R0251", cursor.place(token), format!("`{other}` is no timeout of a rule")).allowed(kinds);
             return Err(Box::new(match closest(other, kinds) {
@@ -331,41 +330,6 @@ fn mirror(cursor: &mut Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Parsed<Opti
         None => None,
     };
     Ok(pool.map(|pool| Refinement::Mirror { pool, share }))
-}
-
-fn auth(cursor: &mut Cursor<'_, '_>) -> Parsed<Option<Refinement>> {
-    let forms = ["basic \"FILE\"", "forward URL"];
-    let Some(token) = cursor.next() else {
-        return Err(Box::new(missing(cursor, "`auth` needs which kind").allowed(forms)));
-    };
-    let value = cursor.value();
-    match (token.raw, value) {
-        ("basic", Some(file)) if file.kind == TokenKind::Text && !file.value.is_empty() => {
-            Ok(Some(Refinement::AuthBasic { file: file.value.as_ref().into() }))
-        }
-        ("basic", Some(file)) => {
-            let fault = Fault::error("R0251", cursor.place(file), "the file stands in quotes");
-            Err(Box::new(fault.did_you_mean(format!("\"{}\"", file.value))))
-        }
-        ("forward", Some(url)) if url.value.starts_with("http://") || url.value.starts_with("https://") => {
-            Ok(Some(Refinement::AuthForward { url: url.value.as_ref().into() }))
-        }
-        ("forward", Some(url)) => {
-            let fault = Fault::error("R0251", cursor.place(url), "a URL begins with http:// or https://");
-            Err(Box::new(fault.did_you_mean(format!("http://{}", url.value))))
-        }
-        ("basic" | "forward", None) => {
-            Err(Box::new(missing(cursor, format!("`auth {}` lacks its value", token.raw)).allowed(forms)))
-        }
-        (other, _) => {
-            let fault = Fault::error("R0251", cursor.place(token), format!("`{other}` is no kind of authentication"))
-                .allowed(forms);
-            Err(Box::new(match closest(other, ["basic", "forward"]) {
-                Some(near) => fault.did_you_mean(near),
-                None => fault,
-            }))
-        }
-    }
 }
 
 fn priority(cursor: &mut Cursor<'_, '_>) -> Parsed<Option<Refinement>> {

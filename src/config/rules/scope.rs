@@ -12,7 +12,7 @@ use super::report::Report;
 use crate::config::closest::closest;
 use crate::config::entries::without_comment;
 use crate::config::reason;
-use crate::model::rule::{List, Map};
+use crate::model::rule::{List, Map, Users};
 use crate::model::{Fault, Place};
 
 /// Names shown of those that would have been accepted.
@@ -20,7 +20,7 @@ pub(super) const LISTED: usize = 10;
 /// Entries of one list or map.
 const ENTRIES: usize = 1_000_000;
 /// Faults told of the entries of one file.
-const ENTRY_FAULTS: usize = 10;
+pub(super) const ENTRY_FAULTS: usize = 10;
 
 pub(super) struct Scope<'s, 'f> {
     pub names: &'s Names<'s>,
@@ -31,6 +31,8 @@ pub(super) struct Scope<'s, 'f> {
     checked: HashSet<(&'static str, usize)>,
     list_index: HashMap<Arc<str>, usize>,
     map_index: HashMap<Arc<str>, usize>,
+    /// By their file; `None`: it has faults, which have been told.
+    pub users: HashMap<Arc<str>, Option<Arc<Users>>>,
     pub report: Report<'f>,
 }
 
@@ -45,6 +47,7 @@ impl<'s, 'f> Scope<'s, 'f> {
             checked: HashSet::new(),
             list_index: HashMap::new(),
             map_index: HashMap::new(),
+            users: HashMap::new(),
             report,
         }
     }

@@ -13,6 +13,9 @@ pub(super) fn finish(session: &Session<'_>, ending: Ending) {
         if let Some(rule) = session.rule {
             counters.rule_hit(&session.view.snapshot.rule_names, rule);
         }
+        if let (Some(pool), Some(bound)) = (&session.pool, &session.tries.bound) {
+            counters.affinity(pool.id(), bound.result());
+        }
         if let Some(reason) = ending.rejected {
             counters.rejected(connection.listener, reason);
         }
@@ -50,7 +53,7 @@ fn entry<'s>(session: &'s Session<'_>, ending: Ending) -> Entry<'s> {
         t_connect: session.connect,
         t_header: Duration::ZERO,
         t_total: session.started.elapsed(),
-        affinity: None,
+        affinity: session.tries.bound.as_ref().map(|bound| bound.result().as_str()),
         failure: ending.word,
         side: ending.side.map(super::super::failure::Side::word),
         matched: session.matched.as_deref(),

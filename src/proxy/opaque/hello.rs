@@ -1,15 +1,18 @@
-//! Waits for what a client of a `tls-passthrough` listener says first.
+//! What is said first on a `tls-passthrough` listener: by the client, which is waited for, and by the server.
 
 use std::time::{Duration, Instant};
 
 use super::super::failure::{FailureKind, Side};
+use super::super::relay;
+use super::super::tunnel::Broken;
 use super::super::worker::Worker;
 use super::Ending;
 use crate::net::buffers::SMALL;
-use crate::net::stream::Reader;
+use crate::net::stream::{Reader, Writer};
 use crate::net::{Buffer, Elapsed, Timer};
 use crate::state::counters::Rejected;
 use crate::wire::client_hello::{self, Alert, HANDSHAKE};
+use crate::wire::server_hello::{self, ServerHello};
 
 /// What has been read, to be passed on.
 #[derive(Debug, Default)]
@@ -54,6 +57,55 @@ pub async fn receive(
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return Err(Ending::of(FailureKind::ClientGone)),
             Err(Elapsed) => return Err(refused("hello-timeout", "the ClientHello took too long", Alert::DecodeError)),
+        }
+    }
+}
+
+/// What a server's hello has on its way to the client.
+#[derive(Clone, Copy)]
+pub struct Path<'p> {
+    pub worker: &'p Worker,
+    pub timer: &'p Timer,
+    /// For the hello.
+    pub within: Duration,
+    /// A client that takes no byte of it.
+    pub write: Duration,
+}
+
+/// Passes on what the server says first, and reads along until its hello is whole: then `learn` is called. Not longer than the
+/// hello may take, for then this is something else.
+///
+/// # Errors
+/// When one of the two has gone.
+pub async fn learn(
+    path: Path<'_>,
+    server: &mut Reader<'_>,
+    client: &mut Writer<'_>,
+    moved: &dyn Fn(u64),
+    learn: impl FnOnce(&ServerHello<'_>),
+) -> Result<(), Ending> {
+    let started = Instant::now();
+    let mut seen = Vec::new();
+    loop {
+        let left = path.within.saturating_sub(started.elapsed());
+        let read = path.timer.wait(left, server.fill(&path.worker.buffers, SMALL as u64)).await;
+        let bytes = match read {
+            Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
+            // Whoever joins the two finds out, and says so.
+            Ok(_) | Err(Elapsed) => return Ok(()),
+        };
+        moved(bytes.len() as u64);
+        let written = relay::write_all(client, bytes.as_slice(), path.timer, path.write).await;
+        written.map_err(|_| Ending::from(Broken::By(Side::Downstream)))?;
+        let room = server_hello::LONGEST.saturating_sub(seen.len());
+        seen.extend_from_slice(&bytes.as_slice()[..bytes.len().min(room)]);
+        match server_hello::parse(&seen) {
+            Ok(Some(hello)) => {
+                learn(&hello);
+                return Ok(());
+            }
+            Ok(None) if seen.len() < server_hello::LONGEST => {}
+            Ok(None) | Err(server_hello::NoServerHello) => return Ok(()),
         }
     }
 }

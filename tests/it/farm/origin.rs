@@ -10,6 +10,8 @@
 //! | `/early`        | 103 with a `Link`, then the head it got                                    |
 //! | `/cut`          | the half of what it says its body is, then nothing                         |
 //! | `/hold`         | nothing, until the test calls `release`                                    |
+//! | `/login/VALUE`  | the head it got, and sets the cookies `SID=VALUE` and `other=1`            |
+//! | `/health`       | 200, or 503 after `set_sick`                                               |
 //! | `/ws`           | 101 to the handshake of RFC 6455 §1.3, then echoes bytes                    |
 //! | anything else   | the head it got, byte for byte                                             |
 //!
@@ -17,7 +19,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ struct Shared {
     /// Requests that wait in `/hold`, and whether they may go on.
     held: Mutex<(usize, bool)>,
     changed: Condvar,
+    sick: AtomicBool,
 }
 
 impl Origin {
@@ -53,6 +56,7 @@ impl Origin {
             made: AtomicUsize::new(0),
             held: Mutex::new((0, false)),
             changed: Condvar::new(),
+            sick: AtomicBool::new(false),
         });
         let for_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -92,6 +96,11 @@ impl Origin {
     /// Requests that wait in `/hold` now.
     pub fn held(&self) -> usize {
         self.shared.held.lock().expect("the origin's state").0
+    }
+
+    /// What `/health` says from now on.
+    pub fn set_sick(&self, sick: bool) {
+        self.shared.sick.store(sick, Ordering::SeqCst);
     }
 
     /// Lets all that wait in `/hold` go on.
@@ -205,6 +214,18 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 drain(&mut input, &request)?;
                 hold(shared);
                 answer(&mut out, shared, &request, b"released")?;
+            }
+            "login" => {
+                drain(&mut input, &request)?;
+                let (name, body) = (&shared.name, request.raw.as_bytes());
+                let length = body.len();
+                let cookies = format!("Set-Cookie: SID={rest}; Path=/\r\nSet-Cookie: other=1");
+                write!(out, "HTTP/1.1 200 OK\r\nX-Origin: {name}\r\n{cookies}\r\nContent-Length: {length}\r\n\r\n")?;
+                out.write_all(body)?;
+            }
+            "health" if shared.sick.load(Ordering::SeqCst) => {
+                drain(&mut input, &request)?;
+                out.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")?;
             }
             "ws" => return websocket(&request, &mut input, &mut out, shared),
             _ => {

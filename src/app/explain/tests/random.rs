@@ -54,7 +54,7 @@ fn compiled(config: &Config, text: &str) -> (RuleSet, Table, Vec<u32>) {
         found.map(|(_, text)| (*text).to_owned()).ok_or(std::io::ErrorKind::NotFound.into())
     };
     let input = Input { name: "r.rules".into(), text };
-    let names = Names { pools: &names, listeners: &listeners, read: &read };
+    let names = Names { pools: &names, listeners: &listeners, read: &read, read_secret: &read };
     let mut faults = Vec::new();
     let set = crate::config::rules::parse(&[input], &names, &mut faults);
     let table = Table::compile(&set, &mut faults);
@@ -112,10 +112,7 @@ fn traffic(config: &Config, table: &Table, kind: Kind, request: &Request, roll: 
         Action::Use { target, by } => match route::pool(target, &head, rule, &mut || roll) {
             Some(pool) => {
                 let pool = &config.pools[pool];
-                let own = match &pool.scheduler {
-                    Scheduler::Hash { key } | Scheduler::Mh { key } => Some(key),
-                    _ => None,
-                };
+                let own = pool.scheduler.key();
                 let by = by.as_ref().or(own);
                 done(format!("pool {}", pool.name), by.and_then(|key| route::key_hash(key, Some(rule), &head)))
             }

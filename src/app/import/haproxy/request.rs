@@ -119,7 +119,8 @@ impl<'a> Reader<'a> {
                     );
                 }
                 "auth" => {
-                    account.none(line.item, "until a rule says `auth basic \"FILE\"`, nobody is let in");
+                    account
+                        .none(line.item, "nobody is let in until the rule that it is for says `auth basic \"FILE\"`");
                     used("deny", "unknown", &ways, &[], &[], line.line, rules);
                 }
                 "use-service" => {

@@ -9,7 +9,9 @@ pub fn tell(sections: &[Section], account: &mut Account) {
     for section in sections {
         if open(account, section.item) {
             let why = match section.kind.as_str() {
-                "userlist" => "users and passwords stand in a file: auth basic \"FILE\"",
+                "userlist" => {
+                    "users and passwords stand in a file: auth basic \"FILE\", with lines by `reeve hash-password`"
+                }
                 "peers" => "tables are not shared with other machines",
                 "resolvers" => "names of servers are looked up as the system does, every 30 s",
                 "cache" => "Reeve has no cache",

@@ -267,9 +267,10 @@ impl<'a> Reader<'a> {
             && auth.arg(0) != "off"
         {
             self.site.account.done(file.item);
-            self.site
-                .account
-                .differs(auth.item, "mind the note of `reeve check`: until `auth` is built, nobody is asked");
+            self.site.account.differs(
+                auth.item,
+                "hashes of htpasswd are not taken: `reeve hash-password NAME` makes lines for the file",
+            );
             more.push(format!("auth basic {}", words::text(file.arg(0))));
         }
         more

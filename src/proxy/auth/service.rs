@@ -1,0 +1,167 @@
+//! `auth forward`: a service is asked, by a GET with the request's fields, whether it may pass.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::lookup_host;
+
+use super::Verdict;
+use crate::model::Limits;
+use crate::model::rule::AuthUrl;
+use crate::net::dial::dial;
+use crate::net::{Stream, Timer};
+use crate::proxy::ask::{self, Said, Wanted};
+use crate::proxy::failure::{Failure, FailureKind};
+use crate::proxy::forward::{self, Incoming};
+use crate::proxy::worker::Worker;
+use crate::wire::http1::response::{self, Method};
+
+/// For a question and its answer, connecting included. A person waits for it.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Of an answer that goes to the client: a page that asks who he is.
+const ANSWER: usize = 64 << 10;
+/// Idle connections kept to one service by one worker, and for how long.
+const MOST_IDLE: usize = 16;
+const KEPT: Duration = Duration::from_secs(30);
+/// Names looked up at once by one worker: each look-up has a thread.
+const LOOKUPS: usize = 16;
+
+/// What a service is asked.
+#[derive(Debug)]
+pub struct Question {
+    url: Arc<AuthUrl>,
+    head: Vec<u8>,
+}
+
+/// A connection, and until when it is kept.
+type Idle = (Stream, Instant);
+
+/// Connections to services that are kept by one worker.
+#[derive(Debug, Default)]
+pub struct Services {
+    /// By authority.
+    idle: RefCell<HashMap<Arc<str>, Vec<Idle>>>,
+    lookups: Cell<usize>,
+}
+
+impl Services {
+    fn take(&self, authority: &str) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(authority)?;
+        while let Some((stream, _)) = kept.pop() {
+            if stream.is_quiet() {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, authority: &Arc<str>, stream: Stream, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(authority.clone()).or_default();
+        if kept.len() < MOST_IDLE {
+            kept.push((stream, now + KEPT));
+        }
+    }
+
+    /// Closes those that are too old or were closed. Called once a second.
+    pub fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|(stream, until)| *until > now && stream.is_quiet());
+            !kept.is_empty()
+        });
+    }
+}
+
+pub fn question(worker: &Worker, url: &Arc<AuthUrl>, incoming: &Incoming<'_, '_>) -> Question {
+    let mut head = worker.buffers.text();
+    forward::write_question(incoming, url, &mut head);
+    Question { url: url.clone(), head }
+}
+
+impl Question {
+    pub async fn run(self, worker: &Rc<Worker>, limits: &Limits, timer: &Timer) -> Result<Verdict, Failure> {
+        let said = timer.wait(LIMIT, Box::pin(self.ask(worker, limits))).await;
+        let unreachable = |why: String| Failure::new(FailureKind::AuthUnreachable, why);
+        let service = &self.url.authority;
+        let said = said
+            .map_err(|_| unreachable(format!("{service} does not say in time who may pass")))?
+            .map_err(|error| unreachable(format!("{service} does not say who may pass: {error}")))?;
+        let failed = |why: &str| Failure::new(FailureKind::AuthFailed, format!("{service} {why}"));
+        let head = response::parse(&said.head, Method::Other, limits).ok().flatten();
+        let head = head.ok_or_else(|| failed("gives no answer of HTTP"))?;
+        match head.status {
+            200..300 => {
+                let mut fields = Vec::new();
+                for field in head.fields.iter().filter(|field| forward::tells_who(field.name)) {
+                    crate::wire::http1::lines::write(field.name, field.value, &mut fields);
+                }
+                if fields.len() > limits.header_bytes {
+                    return Err(failed("says too much of who it is"));
+                }
+                Ok(Verdict::Pass(fields))
+            }
+            300..=303 | 307 | 308 | 401 | 403 if said.whole => {
+                drop(head);
+                Ok(Verdict::Said(Box::new(said)))
+            }
+            300..=303 | 307 | 308 | 401 | 403 => Err(failed("gives an answer that is too large")),
+            status => Err(failed(&format!("answers {status} when asked who may pass"))),
+        }
+    }
+
+    async fn ask(&self, worker: &Rc<Worker>, limits: &Limits) -> std::io::Result<Said> {
+        let wanted = Wanted { read: ANSWER, kept: true };
+        // The service may be closing an idle one this very moment; a question can be asked twice.
+        if let Some(mut stream) = worker.services.take(&self.url.authority)
+            && let Ok(said) = ask::ask(worker, &mut stream, &self.head, Method::Other, wanted, limits).await
+        {
+            return Ok(self.done(worker, said, stream));
+        }
+        let tcp = dial(self.address(worker).await?, &[], &worker.wheel.timer(), LIMIT).await;
+        let mut stream = Stream::plain(tcp.map_err(|error| std::io::Error::other(error.detail()))?);
+        let said = ask::ask(worker, &mut stream, &self.head, Method::Other, wanted, limits).await?;
+        Ok(self.done(worker, said, stream))
+    }
+
+    fn done(&self, worker: &Worker, said: Said, stream: Stream) -> Said {
+        if said.reusable {
+            worker.services.keep(&self.url.authority, stream, worker.lately());
+        }
+        said
+    }
+
+    async fn address(&self, worker: &Worker) -> std::io::Result<SocketAddr> {
+        let (host, port) = (&*self.url.host, self.url.port);
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(address, port));
+        }
+        let lookups = &worker.services.lookups;
+        if lookups.get() >= LOOKUPS {
+            return Err(std::io::Error::other("too many look-ups of its name are under way"));
+        }
+        let _one = Lookup::new(lookups);
+        let found = lookup_host((host, port)).await?.next();
+        found.ok_or_else(|| std::io::Error::other("its name has no address"))
+    }
+}
+
+/// A look-up under way.
+struct Lookup<'c>(&'c Cell<usize>);
+
+impl<'c> Lookup<'c> {
+    fn new(count: &'c Cell<usize>) -> Lookup<'c> {
+        count.set(count.get() + 1);
+        Lookup(count)
+    }
+}
+
+impl Drop for Lookup<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
