@@ -79,10 +79,10 @@ impl Limits {
     /// The same for all streams of a connection.
     pub const CONNECTION_WINDOW: u32 = 1 << 20;
     /// How small the frames of one connection may be that wait to be passed on: each counts what it lacks
-    /// of 256 bytes (`h2`), and more than this ends the connection. It is a stream's whole window in frames
-    /// of five bytes, the least message of gRPC, so that one slow reader costs no other stream anything;
-    /// kept as 13,107 entries, some 2 MiB.
-    pub const FRAME_BUDGET: usize = Self::STREAM_WINDOW as usize / 5 * 251;
+    /// of 256 bytes (`h2`), and more than this ends the connection. It is two streams' whole windows in frames
+    /// of five bytes, the least message of gRPC, so that a slow reader costs no other stream anything;
+    /// kept as 26,214 entries, some 4 MiB.
+    pub const FRAME_BUDGET: usize = 2 * (Self::STREAM_WINDOW as usize / 5) * 251;
     /// Bytes of an answer that wait in one stream for their turn on the connection.
     pub const STREAM_BUFFER: usize = 64 << 10;
     /// Added to `header-bytes` for what RFC 9113 §6.5.2 counts a field over its text (32 bytes): cookies

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -16,6 +17,9 @@ use super::talk::{Tail, Transcript, shortened};
 use super::{Clock, Failed, Target, Unable};
 use crate::model::Limits;
 use crate::sys::process::is_shortage;
+
+/// How long what a program has said is still read for when it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 static RUNNING: Semaphore = Semaphore::const_new(Limits::CHECK_COMMANDS);
 
@@ -70,10 +74,13 @@ pub async fn run(
         let child = &mut group.0;
         let reading = async { tokio::join!(drain(out, &mut heard), drain(wrong, &mut complained)) };
         tokio::pin!(reading);
-        // A program may leave others behind that hold its pipes: its own end is what counts.
+        // A program may leave others behind that hold its pipes: its own end is what counts, and what it has said by then.
         let status = tokio::select! {
-            status = child.wait() => status,
             _ = &mut reading => child.wait().await,
+            status = child.wait() => {
+                let _ = tokio::time::timeout(LAST_WORDS, &mut reading).await;
+                status
+            }
         };
         status.map_err(|error| format!("{program} is lost: {error}"))
     };
