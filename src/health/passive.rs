@@ -19,6 +19,9 @@ use crate::state::{Farm, Health, LivePool, Snapshot};
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// From one look to the next at least, however many alarms there are.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Runs until `stop` is true or its sender is gone.
 pub async fn run(farm: Arc<Farm>, mut stop: watch::Receiver<bool>) {
     let mut changes = farm.changes();
@@ -43,6 +46,8 @@ pub async fn run(farm: Arc<Farm>, mut stop: watch::Receiver<bool>) {
                 let pace = windows.entry(Arc::clone(pool.name())).or_insert_with(|| Pace::new(now));
                 look(pool, pace, now);
             }
+            // Where nobody can be ejected, every failure is an alarm.
+            sleep(PAUSE).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::failure::{FailureKind, Side};
+use super::failure::{Failure, FailureKind, Side};
 use super::outcome::Outcome;
 use super::worker::Worker;
 use crate::state::conduct::Came;
@@ -21,6 +21,8 @@ pub fn answered(worker: &Worker, outcome: &Outcome) {
             FailureKind::Connect
             | FailureKind::ConnectTimeout
             | FailureKind::NoServer
+            // The time of a slow client, too.
+            | FailureKind::TotalTimeout
             | FailureKind::Full
             | FailureKind::QueueFull
             | FailureKind::QueueTimeout => return,
@@ -33,6 +35,15 @@ pub fn answered(worker: &Worker, outcome: &Outcome) {
         None => Came::Good(outcome.first_byte.unwrap_or_default()),
     };
     tell(worker, pool, server, came);
+}
+
+/// Another server is asked in its place.
+pub fn passed_over(worker: &Worker, pool: &LivePool, server: &LiveServer, failure: &Failure) {
+    match failure.kind {
+        FailureKind::PassedOver(status) if status < 500 => {}
+        FailureKind::PassedOver(_) => tell(worker, pool, server, Came::Bad),
+        _ => tell(worker, pool, server, Came::Failed),
+    }
 }
 
 /// A connection of which nobody here sees what is said was made.

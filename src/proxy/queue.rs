@@ -20,6 +20,7 @@ use super::failure::{Failure, FailureKind};
 use super::pick::{self, Picked, Take, Tries};
 use super::worker::Worker;
 use crate::net::Timer;
+use crate::net::deadline::TICK;
 use crate::state::LivePool;
 
 /// Whether somebody who finds all servers of a pool full may wait for one.
@@ -63,11 +64,16 @@ async fn in_line(
         return Err(Failure::new(FailureKind::QueueFull, detail));
     };
     let mut look = waiter.is_first();
+    // Looks in a row that found no place.
+    let mut in_vain = 0;
     loop {
         if look {
             follow(worker, pool);
             match pick::pick_in_turn(worker, pool, key, take, tries) {
-                Err(failure) if failure.kind == FailureKind::Full => waiter.found_none(),
+                Err(failure) if failure.kind == FailureKind::Full => {
+                    waiter.found_none();
+                    in_vain += 1;
+                }
                 Err(failure) => {
                     waiter.dismiss();
                     return Err(failure);
@@ -79,8 +85,18 @@ async fn in_line(
             Poll::Ready(()) => Poll::Ready(Err(Failure::client_gone())),
             Poll::Pending => waiter.poll_called(cx).map(Ok),
         });
-        match timer.wait(limit.saturating_sub(since.elapsed()), called).await {
+        // Where the pool has room and no server has, a look takes a place in the pool and gives it back, which calls
+        // the first in line: whoever looks. That is not followed for ever; what it may have hidden is looked for a
+        // little later.
+        let itself = in_vain > 1;
+        let mut patience = limit.saturating_sub(since.elapsed());
+        if itself {
+            waiter.forget_call();
+            (patience, in_vain) = (patience.min(TICK), 0);
+        }
+        match timer.wait(patience, called).await {
             Ok(called) => called?,
+            Err(_) if itself && since.elapsed() < limit => {}
             Err(_) => {
                 let detail = format!("no server of pool {} was free in time", pool.name());
                 return Err(Failure::new(FailureKind::QueueTimeout, detail));

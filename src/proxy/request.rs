@@ -26,6 +26,7 @@ use super::announced;
 use super::bound::Bound;
 use super::channels::Place;
 use super::client::{Client, Rest, ToClient};
+use super::conduct;
 use super::failure::{Failure, FailureKind};
 use super::guard::guarded;
 use super::mirror::Mirror;
@@ -302,6 +303,7 @@ impl Exchange<'_> {
                     take = Take::New;
                 }
                 Err(failure) if self.may_ask_another(&failure) => {
+                    conduct::passed_over(self.worker, &self.pool, lease.server(), &failure);
                     self.tries.avoid(lease.id());
                     take = Take::IdleOrNew;
                 }

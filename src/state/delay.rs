@@ -26,14 +26,16 @@ impl Delay {
         let new = i64::try_from(took.as_nanos() * 16 / 1000).unwrap_or(i64::MAX).min(i64::from(u32::MAX));
         let old = self.get(now) as i64;
         let average = if old == 0 { new } else { old + (new - old) / SHARE };
-        // Never 0, which is what nothing is known of; milliseconds go round after 49 days, which is an age of 0.
+        // Never 0, which is what nothing is known of.
         self.0.store((average.max(1) as u64) << 32 | (now & u64::from(u32::MAX)), Relaxed);
     }
 
     pub(super) fn get(&self, now: u64) -> u64 {
         let known = self.0.load(Relaxed);
         let (average, at) = (known >> 32, known & u64::from(u32::MAX));
-        let age = (now & u64::from(u32::MAX)).saturating_sub(at);
+        // Milliseconds go round after 49 days; what seems to be of the future is of just now.
+        let age = u64::from((now as u32).wrapping_sub(at as u32));
+        let age = if age > u64::from(u32::MAX / 2) { 0 } else { age };
         // In steps, but all servers of a pool that nobody asks take them alike.
         if average == 0 { 0 } else { (average >> (age / FADES).min(31)).max(1) }
     }
@@ -55,6 +57,11 @@ mod tests {
         assert!((160_000..165_000).contains(&delay.get(107)), "{}", delay.get(107));
         let faded = delay.get(107 + 3 * FADES);
         assert!((20_000..21_000).contains(&faded), "{faded}");
-        assert_eq!(delay.get(u64::from(u32::MAX)), 1, "something is still known");
+        assert_eq!(delay.get(u64::from(u32::MAX / 3)), 1, "something is still known");
+        // The milliseconds go round.
+        let (delay, late) = (Delay::default(), u64::from(u32::MAX) - 10);
+        delay.add(ms(10), late);
+        assert_eq!(delay.get(late - 3), 160_000);
+        assert_eq!(delay.get(late + FADES), 80_000);
     }
 }

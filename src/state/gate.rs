@@ -217,6 +217,13 @@ impl Waiter {
         self.many.set(false);
     }
 
+    /// It was called by nobody but itself.
+    pub fn forget_call(&self) {
+        if let Some(waits) = self.gate.line().waiters.get_mut(&self.at) {
+            waits.called = false;
+        }
+    }
+
     /// It has found that there is nothing to wait for: nor is there for the others.
     pub fn dismiss(&self) {
         self.many.set(true);

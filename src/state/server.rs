@@ -175,6 +175,9 @@ impl LiveServer {
         let elsewhere = slow.configured != server.address;
         let before = slow.manner.replace(manner);
         slow.slow_start = of.slow_start;
+        if of.slow_start.is_none() {
+            slow.rise = None;
+        }
         if of.outlier.is_none() {
             slow.bench = Bench::default();
         }
@@ -400,6 +403,8 @@ impl LiveServer {
         }
         if slow.checked && slow.standing.health == Health::Down && health == Health::Up {
             slow.begin_to_rise();
+            // What failed before it went down is no reason to eject it now.
+            self.conduct.forget();
         }
         slow.checked = true;
         slow.standing.health = health;

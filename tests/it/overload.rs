@@ -414,3 +414,26 @@ fn with_a_queue_a_crowd_is_served_as_fast_as_the_server_can() {
     // Nobody is served who has waited for longer than the queue lets him.
     assert!(longest < Duration::from_secs(3), "{longest:?}");
 }
+
+#[test]
+fn where_the_pool_has_room_and_no_server_has_nobody_calls_himself_for_ever() {
+    let _turn = among_others();
+    let server = Turnstile::open();
+    let config = format!(
+        "[pool.web]\nmax-requests = 5\nqueue = {{ limit = 10, timeout = \"400ms\" }}\n\
+         servers = [{{ name = \"one\", address = \"{}\", max-requests = 1 }}]\n",
+        server.address
+    );
+    let reeve = Reeve::start("both-bounds", &config, PRIORITIES);
+    let first = ask(&reeve, "/first");
+    let held = server.next();
+    assert_eq!(ask(&reeve, "/late").join().expect("an answer").status, 503, "its time is over");
+    let second = ask(&reeve, "/second");
+    waiting(&reeve, 1);
+    let freed = Instant::now();
+    held.serve();
+    let next = server.next();
+    assert!(freed.elapsed() < Duration::from_millis(300), "called as a place became free: {:?}", freed.elapsed());
+    assert_eq!(next.serve(), "/second");
+    assert_eq!([first, second].map(|asked| asked.join().expect("an answer").status), [200, 200]);
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::talk::{Tail, Transcript, shortened};
 use super::{Clock, Failed, Target, Unable};
@@ -23,8 +23,8 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 static RUNNING: Semaphore = Semaphore::const_new(Limits::CHECK_COMMANDS);
 
-/// Kills all of its group when it is dropped.
-struct Group(Child);
+/// Kills all of its group when it is dropped. It has its turn for as long as it is, also while it is being started.
+struct Group(Child, #[expect(dead_code, reason = "given back when it is dropped")] SemaphorePermit<'static>);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -58,10 +58,10 @@ pub async fn run(
         .process_group(0)
         .kill_on_drop(true);
     let turn = clock.within("waiting for its turn", async { RUNNING.acquire().await.map_err(|_| String::new()) });
-    let _turn = turn.await?;
+    let turn = turn.await?;
     // Starting one waits until it has been loaded from its disk: not on this thread. Were nobody to wait for it any
     // more, its group ends with the result.
-    let started = tokio::task::spawn_blocking(move || command.spawn().map(Group));
+    let started = tokio::task::spawn_blocking(move || command.spawn().map(|child| Group(child, turn)));
     let started = clock.within("starting the program", async { started.await.map_err(|error| error.to_string()) });
     let mut group = match started.await? {
         Ok(group) => group,

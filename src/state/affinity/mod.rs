@@ -137,7 +137,13 @@ impl Affinities {
         let life = seconds(config);
         before.iter().flat_map(|before| before.entries(0)).for_each(|entry| fresh.put(entry, life, 0));
         if let Some(waiting) = tables.waiting.remove(&**scope) {
-            waiting.into_iter().for_each(|entry| fresh.put(entry, life, 0));
+            // A file may be older than what another process has told.
+            let newer = |entry: &Entry| entry.ends > fresh.known_until(entry.tag);
+            waiting.into_iter().for_each(|entry| {
+                if newer(&entry) {
+                    fresh.put(entry, life, 0)
+                }
+            });
         }
         let table = Arc::new(fresh);
         tables.live.insert(scope.clone(), Arc::downgrade(&table));
@@ -195,7 +201,7 @@ impl Affinities {
         }
     }
 
-    /// Goes on with what another process knew. What is known here already is newer.
+    /// Goes on with what another process knew, where nothing newer is known here.
     pub fn take_up(&self, kept: Kept, now: u32) {
         if *self.hash.get_or_init(|| kept.hash) != kept.hash {
             // Its hashes say nothing here.
@@ -209,7 +215,7 @@ impl Affinities {
             match tables.live.get(scope.as_str()).and_then(Weak::upgrade) {
                 Some(table) => {
                     for entry in known {
-                        if table.find(entry.tag, now).is_none() {
+                        if entry.ends > table.known_until(entry.tag) {
                             table.put(entry, u32::MAX, now);
                         }
                     }

@@ -70,6 +70,12 @@ impl Table {
         (ends > now).then_some(number)
     }
 
+    /// Until when it is known where a client is; 0 where it is not.
+    pub fn known_until(&self, tag: Tag) -> u32 {
+        let known = self.place(tag).and_then(|place| parts(tag, place.load(Ordering::Acquire)));
+        known.map_or(0, |(_, ends)| ends)
+    }
+
     /// Notes where a client is, until `ends`. An entry that says so already is moved on in steps of a sixteenth of
     /// its `life`, so that busy clients do not write all the time.
     pub fn put(&self, entry: Entry, life: u32, now: u32) {

@@ -278,7 +278,8 @@ fn trailers(bytes: &[u8], limits: &Limits) -> Result<Option<TrailerSection>, Chu
     Ok(Some(TrailerSection { lines, length: end + 4 }))
 }
 
-/// Framing, routing, authentication and content fields may not come late (RFC 9110 §6.5.1).
+/// Framing, routing, authentication and content fields may not come late (RFC 9110 §6.5.1), nor those that tell a server
+/// who somebody is: behind CGI and its kin nobody can tell `_` from `-`.
 pub fn may_trail(name: &str) -> bool {
     const NEVER: [&str; 16] = [
         "authorization",
@@ -301,11 +302,22 @@ pub fn may_trail(name: &str) -> bool {
     matches!(known(name), Known::Other | Known::RequestId)
         && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
         && !name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("if-"))
+        && !name.get(..7).is_some_and(|start| start.replace('_', "-").eq_ignore_ascii_case("x-auth-"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_somebody_is_does_not_come_late() {
+        for name in ["X-Auth-User", "x_auth_user", "x-auth_x", "If-Match", "cookie", "host"] {
+            assert!(!may_trail(name), "{name}");
+        }
+        for name in ["x-authority", "x-aut", "grpc-status", "\u{e9}-auth-user"] {
+            assert!(may_trail(name), "{name}");
+        }
+    }
 
     /// Feeds `text` in pieces of `step` bytes, as a relay does.
     fn run(text: &[u8], keep: Keep, step: usize) -> Result<(Vec<u8>, usize, bool), ChunkFault> {
