@@ -32,11 +32,12 @@ pub fn is_shortage(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| short.iter().any(|short| short.raw_os_error() == code))
 }
 
-/// Memory of this process that is in use, in bytes (proc_pid_statm(5)); `None` without /proc.
+/// Memory of this process that is in use, in bytes (proc_pid_status(5)); `None` without /proc.
 pub fn resident_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// Gives back to the kernel what this thread has freed and the allocator kept to use again: milliseconds of work, for
