@@ -480,7 +480,9 @@ fn who_waits_over_a_reload_still_finds_his_server() {
     let answer = waiting.answer("GET").expect("an answer");
     assert_eq!((answer.status, answer.origin(), set_cookies(&answer).len()), (200, "s1", 0));
     origins[1].release();
-    for (client, origin) in busy.iter_mut().zip(["s1", "s2"]) {
-        assert_eq!(client.answer("GET").expect("an answer").origin(), origin);
-    }
+    // What came before may have been about to leave as these came, so that each is where there was room.
+    let held = busy.iter_mut().map(|client| client.answer("GET").expect("an answer").origin().to_owned());
+    let mut held: Vec<String> = held.collect();
+    held.sort();
+    assert_eq!(held, ["s1", "s2"]);
 }
