@@ -21,6 +21,7 @@ pub mod gate;
 pub mod generations;
 pub mod histogram;
 pub mod labels;
+pub mod media;
 pub mod names;
 pub mod orders;
 mod pace;

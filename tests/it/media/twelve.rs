@@ -175,3 +175,20 @@ fn behind_a_balancer_of_connections_most_fail() {
     failed.retain(|number| *number != 5);
     assert_eq!(failed, [2, 3, 4, 6, 9, 11, 12], "\n{}", outcome.report());
 }
+
+/// What Reeve is for: all of them pass, and nothing of the farm behind shows.
+#[test]
+fn behind_reeve_twelve_pass() {
+    let _turn = among_others();
+    let Some(farm) = Farm::new("media-relay", Way::Barred) else { return };
+    let origins = farm.origins(&[&[], &[], &[]]);
+    let listener = format!("[listen.media]\naddress = [\"{VIP}:8554\"]\nprotocol = \"rtsp\"\nmedia = \"relay\"\n");
+    let rules = "rtsp *\n  all : any  use media by path\n";
+    let _reeve = farm.reeve(&(listener + &pool("\"rr\"", 3)), rules);
+    let outcome = Outcome::of(&farm, &format!("{VIP}:8554"), &origins);
+    assert_eq!(outcome.failed(), [] as [usize; 0], "\n{}", outcome.report());
+    assert!(outcome.media_from(VIP) > 100, "{:?}", outcome.counts);
+    let origins: Vec<Ipv4Addr> = ORIGINS.iter().map(|origin| origin.parse().expect("an address")).collect();
+    let to_origins = outcome.counts.of(|from, to, _| origins.contains(&from) || origins.contains(&to));
+    assert_eq!(to_origins, 0, "{:?}", outcome.counts);
+}
