@@ -106,6 +106,10 @@ pub fn routing(data: &[u8]) {
         let Some(section) = table.section(kind, host) else { continue };
         let mut scratch = String::new();
         let Ok(path) = route::path::normalise(path, section.policy(), &mut scratch) else { continue };
+        // As `wire` lets them through.
+        if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)) {
+            continue;
+        }
         let head = Head {
             method,
             host,
@@ -133,7 +137,7 @@ pub fn routing(data: &[u8]) {
                 }
                 Action::Redirect { to, .. } => {
                     // Nothing of a request may end the line or begin another host.
-                    let location = route::location(to, rule, &head);
+                    let location = route::location(to, rule, &head).unwrap_or_default();
                     assert!(location.iter().all(|byte| *byte > b' ' && *byte != 0x7f) || !plain(query), "{location:?}");
                 }
                 Action::Answer { .. } | Action::Deny | Action::Drop => {}

@@ -8,9 +8,10 @@
 use super::{View, mix};
 
 pub fn pick(view: &impl View, key: u64) -> Option<usize> {
+    let key = mix(key);
     let mut best: Option<(usize, u64, u32)> = None;
     for server in (0..view.len()).filter(|&server| view.usable(server)) {
-        let (draw, weight) = (mix(key ^ view.seed(server)), view.weight(server));
+        let (draw, weight) = (draw(key, view.seed(server)), view.weight(server));
         if best.is_none_or(|(_, most, of)| beats((draw, weight), (most, of))) {
             best = Some((server, draw, weight));
         }
@@ -20,9 +21,10 @@ pub fn pick(view: &impl View, key: u64) -> Option<usize> {
 
 /// The best of a key and its next best, where there is one.
 pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> {
+    let key = mix(key);
     let (mut first, mut second) = (None, None);
     for server in (0..view.len()).filter(|&server| view.usable(server)) {
-        let new = (server, mix(key ^ view.seed(server)), view.weight(server));
+        let new = (server, draw(key, view.seed(server)), view.weight(server));
         let over = |old: Option<(usize, u64, u32)>| old.is_none_or(|(_, most, of)| beats((new.1, new.2), (most, of)));
         if over(first) {
             (first, second) = (Some(new), first);
@@ -31,6 +33,12 @@ pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> 
         }
     }
     first.map(|(first, ..)| (first, second.map(|(second, ..)| second)))
+}
+
+/// What a server draws for a key. Both are well mixed, so one long multiplication, folded, is enough.
+fn draw(key: u64, seed: u64) -> u64 {
+    let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) | 1);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// Logarithms are taken only where weights differ and neither draw settles it.

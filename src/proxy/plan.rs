@@ -49,7 +49,7 @@ pub struct Plan {
     /// Among the requests that its rule has under way, where those are limited.
     pub place: Option<crowd::Place>,
     /// What rules read of it besides what the log has anyway, for the log.
-    pub matched: Option<Box<str>>,
+    pub matched: Option<String>,
     pub seen: Seen,
 }
 
@@ -283,7 +283,7 @@ fn decide(
     if let Some(reads) = table.reads()
         && worker.keeps_matched()
     {
-        plan.matched = Some(matched::values(reads, &routed).into());
+        plan.matched = Some(matched::values(reads, &routed));
     }
     let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();
@@ -327,10 +327,12 @@ fn act<'a>(worker: &Worker, plan: &Plan, view: &'a View, rule: &route::Rule, inc
             Some(pool) => forward_to(worker, plan, view, pool, Some(rule), incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
-        route::Action::Redirect { code, to } => {
-            let location = route::location(to, rule, &incoming.routed);
-            Step::Answer(Answer { status: *code, location: Some(location), ..Answer::default() })
-        }
+        route::Action::Redirect { code, to } => match route::location(to, rule, &incoming.routed) {
+            Some(location) => Step::Answer(Answer { status: *code, location: Some(location), ..Answer::default() }),
+            None => {
+                Step::Fail(Failure::new(FailureKind::Path, "a redirect to the client's host, which it did not name"))
+            }
+        },
         route::Action::Answer { code, text } => {
             Step::Answer(Answer { status: *code, text: text.clone(), ..Answer::default() })
         }

@@ -319,7 +319,8 @@ impl Talk<'_> {
         let rejected = |reason| self.worker.counters.borrow_mut().rejected(self.connection.listener, reason);
         match action {
             Action::Redirect { code, to } => {
-                let location = String::from_utf8_lossy(&route::location(to, rule, routed)).into_owned();
+                let Some(location) = route::location(to, rule, routed) else { return To::Ours(Reply::of(400)) };
+                let location = String::from_utf8_lossy(&location).into_owned();
                 // A path alone is one of this host: RTSP has absolute URLs only (RFC 2326 §12.25).
                 let scheme = if uri.scheme.is_empty() { "rtsp" } else { uri.scheme };
                 let relative = location.starts_with('/');
