@@ -33,6 +33,16 @@ pub fn proxy_header(data: &[u8]) {
     reeve::wire::proxy_header::fuzz::header(data);
 }
 
+/// A byte that says in pieces of what length they come, and bytes of an RTSP connection, or one message's head.
+pub fn rtsp_message(data: &[u8]) {
+    reeve::wire::rtsp::fuzz::messages(data);
+}
+
+/// The value of a Transport field, and a description behind its first line.
+pub fn sdp_transport(data: &[u8]) {
+    reeve::wire::rtsp::fuzz::transport(data);
+}
+
 /// A rule file.
 pub fn rules(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -16,6 +16,7 @@ use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
+use super::rtsp;
 use super::tuned::Tuned;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
@@ -87,6 +88,8 @@ pub enum Step {
     Answer(Answer),
     /// `OPTIONS` that may go no further.
     Options,
+    /// One of the connections of an RTSP tunnel: HTTP is over.
+    Tunnel(rtsp::Half),
     Drop,
     Fail(Failure),
 }
@@ -150,6 +153,14 @@ pub fn plan(
         if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
     };
     let seen = seen(&head, at);
+    // Looked at closely only where the head may be one of those.
+    let accept = seen.accept.len() == rtsp::TUNNELLED.len() && head.method == "GET";
+    if (accept || head.method == "POST" && head.body == rtsp::POST_BODY)
+        && let Some(half) = rtsp::half(&head)
+    {
+        let head_bytes = head.raw.len();
+        return Some(Plan { step: Step::Tunnel(half), head_bytes, ..failed(view, Failure::client_gone()) });
+    }
     Some(of_head(worker, listener, view, connection, &mut head, seen, ahead))
 }
 

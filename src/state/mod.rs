@@ -22,6 +22,7 @@ pub mod generations;
 pub mod histogram;
 pub mod labels;
 pub mod lease;
+pub mod media;
 pub mod names;
 pub mod orders;
 mod pace;

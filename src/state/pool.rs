@@ -154,7 +154,7 @@ impl LivePool {
 
     /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
     /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
-    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
+    /// [`LivePool::pick_in_turn`].
     ///
     /// # Errors
     /// Why it cannot be had.
@@ -355,7 +355,7 @@ impl LivePool {
             let up = server.health() == Health::Up;
             Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
         };
-        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        let reachable = self.servers.iter().map(reachable).collect();
         let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
         self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();

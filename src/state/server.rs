@@ -14,6 +14,7 @@ use super::conduct::Conduct;
 use super::delay::{Delay, millis};
 use super::ejected::{Bench, Rise};
 use super::gate::{Count, Gate, OwnLine};
+use super::media::load::Load;
 use super::pool::LivePool;
 use crate::balance;
 use crate::model::check::{Probe, Start};
@@ -86,6 +87,7 @@ pub struct LiveServer {
     /// How often its connections were to be closed at once.
     cuts: AtomicU32,
     conduct: Conduct,
+    media: Load,
     slow: Mutex<Slow>,
 }
 
@@ -148,6 +150,7 @@ impl LiveServer {
             way: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
             conduct: Conduct::default(),
+            media: Load::default(),
             slow: Mutex::new(Slow {
                 configured: server.address.clone(),
                 address,
@@ -174,6 +177,7 @@ impl LiveServer {
         let checked = !checks.is_empty();
         self.limit.store(server.most.in_flight(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.most_in_use.store(server.most.in_use(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.media.configure(server.most.sessions, server.most.kilobits);
         self.weight.store(server.weight, Ordering::Relaxed);
         self.backup.store(server.backup, Ordering::Relaxed);
         let mut slow = self.slow();
@@ -252,6 +256,11 @@ impl LiveServer {
     /// Requests in flight, over all cores.
     pub fn in_flight(&self) -> u32 {
         self.hot.0.in_flight.get()
+    }
+
+    /// RTSP sessions at it, and what they carry.
+    pub fn media(&self) -> &Load {
+        &self.media
     }
 
     /// Requests in flight at most.
