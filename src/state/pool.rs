@@ -235,6 +235,11 @@ impl LivePool {
         chosen
     }
 
+    /// Whether it matters how long its servers take to answer.
+    pub fn times_answers(&self) -> bool {
+        self.goes_by_delay() || self.config.outlier.as_ref().is_some_and(|outlier| outlier.slower_than.is_some())
+    }
+
     /// Whether it chooses by how long answers take: [`LiveServer::answered`] is then to be told.
     pub fn goes_by_delay(&self) -> bool {
         self.config.scheduler == Scheduler::Ewma
