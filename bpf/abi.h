@@ -129,6 +129,8 @@ struct server {
 	__u32 flags;  /* SERVER_* */
 	__u32 upper;  /* connections at which it takes no more; 0: none */
 	__u32 lower;  /* below which it takes some again; 0: three quarters of `upper` */
+	/* tun: where the tunnel's packets come from, an address of this machine in `family`; 0: the virtual address. */
+	__be32 source[4];
 };
 
 #define METHOD_NAT 0
@@ -213,6 +215,7 @@ struct conn {
 #define CONN_NO_OUTPUT 0x80     /* no packet of the server has been seen: input-only transitions */
 #define CONN_INACTIVE 0x100     /* counted as inactive */
 #define CONN_MARKED 0x4000      /* scheduled by mark */
+#define CONN_STACK 0x8000       /* nat through the host's stack (SERVICE_STACK) */
 
 struct back4 {
 	__be32 address;
@@ -271,6 +274,26 @@ struct template {
 
 #define CONTROLS 65536
 
+/* --- one-packet services by nat ----------------------------------------------------------------------------
+ *
+ * `answers`: HASH, answer_key -> answer. Writer: user, for every nat server of a one-packet service. Such a
+ * service has no connections: what comes from the server's address and port gets the service's as its source.
+ * Looked up last, if CONFIG_ANSWERS is set.
+ */
+struct answer_key {
+	__be32 address[4]; /* the server's */
+	__be16 port;
+	__u8 protocol;
+	__u8 family;
+};
+
+struct answer {
+	__be32 address[4]; /* virtual */
+	__be16 port;
+	__u8 zero[2];
+	__u32 server; /* id */
+};
+
 /* --- explicit flows ----------------------------------------------------------------------------------------
  *
  * `flows`: HASH, flow_key -> flow. Writer: user puts in and takes out, and reads the counters; kernel counts.
@@ -324,9 +347,11 @@ struct configuration {
 #define CONFIG_MARKS (1U << 6)        /* a service by mark exists */
 #define CONFIG_PMTU_DISC (1U << 7)    /* tun: packets that do not fit are answered, not split */
 #define CONFIG_BACKUP_ONLY (1U << 8)  /* touch nothing */
+#define CONFIG_LOCAL (1U << 9)        /* a server is SERVER_LOCAL: its replies are looked for at egress */
+#define CONFIG_ANSWERS (1U << 10)     /* `answers` has entries */
 
 /* `counters`: PERCPU_ARRAY, COUNTER_* -> __u64. Writer: kernel. */
-#define COUNTER_MALFORMED 0      /* truncated or contradictory headers: dropped if for a service, else passed on */
+#define COUNTER_MALFORMED 0      /* truncated or contradictory headers: passed to the stack untouched, which drops it */
 #define COUNTER_NO_SERVER 1      /* a service that had nobody: answered with port unreachable */
 #define COUNTER_GONE 2           /* dropped: the connection's server was deleted */
 #define COUNTER_FULL 3           /* dropped: no room for a connection */

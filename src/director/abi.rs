@@ -88,7 +88,7 @@ shared! {
     }
 
     /// Value of `servers`.
-    Server "server": 40 {
+    Server "server": 56 {
         0 => address: Address,
         /// 0: the one that the client asked for.
         16 => port: Port,
@@ -102,6 +102,8 @@ shared! {
         28 => flags: u32,
         32 => upper: u32,
         36 => lower: u32,
+        /// tun: where the tunnel's packets come from; 0: the virtual address.
+        40 => source: Address,
     }
 
     /// Value of `loads`.
@@ -202,6 +204,23 @@ shared! {
         12 => control: u32,
         /// `TEMPLATE_*`.
         16 => flags: u32,
+    }
+
+    /// Key of `answers`: a nat server of a one-packet service.
+    AnswerKey "answer_key": 20 {
+        0 => address: Address,
+        16 => port: Port,
+        18 => protocol: u8,
+        19 => family: u8,
+    }
+
+    /// Value of `answers`: what its packets get as their source.
+    Answer "answer": 24 {
+        0 => address: Address,
+        16 => port: Port,
+        18 => zero: [u8; 2],
+        /// Id.
+        20 => server: u32,
     }
 
     /// Key of `flows`.
@@ -323,6 +342,8 @@ pub const CONN_NO_OUTPUT: u16 = 0x80;
 pub const CONN_INACTIVE: u16 = 0x100;
 /// Scheduled by mark.
 pub const CONN_MARKED: u16 = 0x4000;
+/// nat through the host's stack.
+pub const CONN_STACK: u16 = 0x8000;
 
 pub const TCP_NONE: u8 = 0;
 pub const TCP_ESTABLISHED: u8 = 1;
@@ -354,6 +375,8 @@ pub const CONFIG_PORT_ZERO: u32 = 1 << 5;
 pub const CONFIG_MARKS: u32 = 1 << 6;
 pub const CONFIG_PMTU_DISC: u32 = 1 << 7;
 pub const CONFIG_BACKUP_ONLY: u32 = 1 << 8;
+pub const CONFIG_LOCAL: u32 = 1 << 9;
+pub const CONFIG_ANSWERS: u32 = 1 << 10;
 
 /// What `counters` counts, by index; see `bpf/abi.h` for what follows from each.
 pub const COUNTER_NAMES: [&str; 17] = [

@@ -29,6 +29,7 @@ mod commands;
 mod conformance;
 mod deadlines;
 mod demo;
+mod director;
 mod drain;
 mod hedge;
 mod http2;
