@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use reeve::director::abi::{Conn, Load as LoadOf, Server, Statistics, Tuple4};
 use reeve::sys::bpf::{self, Fault, Load, Loaded};
 
-use super::load;
+use super::{load, object};
 use crate::farm::Folder;
 
 fn tuple(number: u32) -> Tuple4 {
@@ -65,7 +65,7 @@ fn pins_outlive_the_process_that_made_them() {
     }
     let pins = Pins::new("pins");
     let open =
-        |sizes| Loaded::open(Load { object: bpf::OBJECT, pins: Some(&pins.path), sizes, programs: &["director_in"] });
+        |sizes| Loaded::open(Load { object: &object(), pins: Some(&pins.path), sizes, programs: &["director_in"] });
     let first = open(&[("conn4", 100)]).expect("a first process");
     first.map("conn4").expect("conn4").put(&tuple(1), &Conn { packets: 9, ..Conn::default() }).expect("room");
     drop(first);
