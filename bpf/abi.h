@@ -270,9 +270,37 @@ struct template {
 	__u32 flags; /* TEMPLATE_* */
 };
 
-#define TEMPLATE_ASSURED (1U << 0) /* a connection of it was established */
+/* A connection of it was established. Set at the first look at the template after that (a new connection, or `reap`);
+ * CONTROL_ASSURED in its counter says so at once. */
+#define TEMPLATE_ASSURED (1U << 0)
+#define CONTROL_ASSURED (1U << 31) /* beside the count in `controls` */
 
 #define CONTROLS 65536
+
+/* --- fragments ---------------------------------------------------------------------------------------------
+ *
+ * `fragments`: LRU_HASH, fragment_key -> fragment. Writer: kernel, for itself: the first fragment of a packet has ports, the
+ * later ones follow it. FRAGMENT_TICKS after the first they are strangers.
+ */
+struct fragment_key {
+	__be32 source[4];
+	__be32 destination[4];
+	__u32 id;
+	__u8 protocol;
+	__u8 family;
+	__u8 zero[2];
+};
+
+struct fragment {
+	__u32 seen; /* tick of the first */
+	__u32 server; /* id */
+	__u16 flags; /* CONN_* of the connection */
+	__u8 out; /* from the server */
+	__u8 zero;
+	__be32 address[4]; /* out: the new source */
+};
+
+#define FRAGMENT_TICKS 7153 /* 30 s, as long as a host keeps them (net.ipv4.ipfrag_time) */
 
 /* --- one-packet services by nat ----------------------------------------------------------------------------
  *
@@ -376,7 +404,7 @@ struct configuration {
  * `directors`: HASH, director_key -> __u32 1: whose tunnels are opened.
  */
 struct real_server {
-	__u32 mss4; /* largest MSS that its SYN and SYN-ACK may offer; 0: as they are */
+	__u32 mss4; /* largest MSS that its SYN-ACKs may offer; 0: as they are */
 	__u32 mss6;
 	__u32 flags; /* REAL_* */
 	__u32 zero;

@@ -133,44 +133,53 @@ INLINE __u64 stand(const struct service *service, __u64 word)
 	return GENERATION(word) == (service->generation & 0xffffff) ? word : service->start;
 }
 
-INLINE __u32 choose_rr(const struct service *service, struct scan *s, __u64 at)
+/* Into `found` who is next after `at`. (A loop's context has to be on the function's own stack: hence the copies.) */
+GLOBAL int choose_rr(struct scan *found, __u64 at)
 {
-	s->start = NEXT(at) < s->count ? NEXT(at) : 0;
-	scan(s, s->count);
+	if (!found || found->count > SERVERS_PER_SERVICE)
+		return 0;
+	struct scan s = *found;
+	s.start = NEXT(at) < s.count ? NEXT(at) : 0;
+	scan(&s, s.count);
+	*found = s;
 	return 0;
 }
 
 /* The next server whose weight reaches the level, to the end of the list; then a level lower, from the head; after
- * the lowest the highest. Levels that nobody reaches are skipped in one step. */
-INLINE __u32 choose_wrr(const struct service *service, struct scan *s, __u64 at)
+ * the lowest the highest. */
+INLINE void walk_levels(struct scan *s, __u64 at, __u32 step, __u32 top)
 {
-	__u32 step = service->step, top = service->top;
 	s->level = LEVEL(at);
-	if (!step || !top)
-		return 0;
 	if (s->level) {
 		s->start = NEXT(at) < s->count ? NEXT(at) : s->count;
 		scan(s, s->count - s->start);
 		if (s->id)
-			return s->level;
+			return;
 	}
 	s->level = s->level > step ? s->level - step : top;
 	s->start = 0;
 	scan(s, s->count);
-	if (s->id)
-		return s->level;
-	/* Nobody reaches this level: `highest` is what can be reached. Levels come down from here, then from the top. */
-	__u32 reach = s->highest;
-	if (!reach)
-		return 0;
-	__u32 down = (s->level - reach + step - 1) / step * step;
+	if (s->id || !s->highest)
+		return;
+	/* Nobody reaches this level; `highest` is what can be reached. Levels come down from here, then from the top: those
+	 * in between are skipped in one step. */
+	__u32 down = (s->level - s->highest + step - 1) / step * step;
 	if (down >= s->level) {
 		s->level = top;
-		down = top > reach ? (top - reach + step - 1) / step * step : 0;
+		down = top > s->highest ? (top - s->highest + step - 1) / step * step : 0;
 	}
 	s->level = s->level > down ? s->level - down : 1;
 	scan(s, s->count);
-	return s->level;
+}
+
+GLOBAL int choose_wrr(struct scan *found, __u64 at, __u32 step, __u32 top)
+{
+	if (!found || !step || !top || found->count > SERVERS_PER_SERVICE)
+		return 0;
+	struct scan s = *found;
+	walk_levels(&s, at, step, top);
+	*found = s;
+	return 0;
 }
 
 struct probe {
@@ -236,13 +245,18 @@ GLOBAL __u32 choose(const struct service *service, const struct packet *p)
 	struct service_state *state = bpf_map_lookup_elem(&service_state, &id);
 	if (!state)
 		return 0;
+#pragma clang loop unroll(disable)
 	for (int i = 0; i < TRIES; i++) {
 		__u64 word = *(volatile __u64 *)&state->position;
 		__u64 at = stand(service, word);
-		__u32 level = scheduler == SCHEDULER_RR ? choose_rr(service, &s, at) : choose_wrr(service, &s, at);
+		s.id = 0;
+		if (scheduler == SCHEDULER_RR)
+			choose_rr(&s, at);
+		else
+			choose_wrr(&s, at, service->step, service->top);
 		if (!s.id)
 			return 0;
-		__u64 next = (__u64)(service->generation & 0xffffff) << 40 | (__u64)(level & 0xffffff) << 16 | (s.index + 1);
+		__u64 next = (__u64)(service->generation & 0xffffff) << 40 | (__u64)(s.level & 0xffffff) << 16 | (s.index + 1);
 		if (__sync_val_compare_and_swap(&state->position, word, next) == word)
 			break;
 	}

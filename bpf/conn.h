@@ -127,6 +127,21 @@ INLINE void count_out(__u32 server, __u32 bytes)
 	s->bytes_out += bytes;
 }
 
+/* --- counters of templates ----------------------------------------------------------------------------- */
+
+INLINE __u32 *control_of(__u32 control)
+{
+	return bpf_map_lookup_elem(&controls, &control);
+}
+
+/* A connection of the template was established. */
+INLINE void assure(__u32 control)
+{
+	__u32 *counter = control_of(control);
+	if (counter && !(*counter & CONTROL_ASSURED))
+		__sync_fetch_and_or(counter, CONTROL_ASSURED);
+}
+
 /* --- life ---------------------------------------------------------------------------------------------- */
 
 /* The word with flags (low half) and port. */
@@ -166,6 +181,10 @@ INLINE void step(struct conn *conn, const struct configuration *config, const st
 		if (state != conn->state)
 			conn->state = state;
 		timeout = config->tcp[state & 15];
+		if (conn->control && state == TCP_ESTABLISHED)
+			assure(conn->control);
+	} else if (conn->control && out) {
+		assure(conn->control);
 	}
 	if (conn->timeout != timeout)
 		conn->timeout = timeout;
@@ -200,7 +219,7 @@ GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
 	if (server && load) {
 		unbind(server, load, !!(word & CONN_INACTIVE));
 		if ((word & CONN_METHOD) == METHOD_NAT) {
-			union tuple back;
+			union tuple back = {};
 			back_key(&back, family, t, server, word >> 16);
 			if (family == FAMILY_V4)
 				bpf_map_delete_elem(&back4, &back.v4);
@@ -209,7 +228,7 @@ GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
 		}
 	}
 	if (control) {
-		__u32 *counter = bpf_map_lookup_elem(&controls, &control);
+		__u32 *counter = control_of(control);
 		if (counter)
 			__sync_fetch_and_add(counter, -1);
 	}
@@ -276,7 +295,7 @@ GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 	__be16 port = 0;
 	if (!back_find(family, back, address, &port))
 		return 1;
-	union tuple t;
+	union tuple t = {};
 	if (family == FAMILY_V4)
 		tuple(&t, family, back->v4.protocol, &back->v4.destination, address, back->v4.destination_port, port);
 	else
@@ -293,12 +312,18 @@ GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 }
 
 /* Puts a new connection in, with the packet that opened it taken into account. `p` is the client's packet. */
-INLINE enum made make(const struct packet *p, const union tuple *t, struct conn *conn, const struct server *server,
-		      struct load *load, __u32 now)
+GLOBAL int make(const struct packet *p, const union tuple *t, const struct conn *conn)
 {
+	if (!p || !t || !conn)
+		return MADE_FULL;
 	__u8 family = p->family;
+	__u32 now = conn->created;
+	const struct server *server = server_of(conn->server);
+	struct load *load = load_of(conn->server);
+	if (!server || !load)
+		return MADE_FULL;
 	int nat = (conn->flags & CONN_METHOD) == METHOD_NAT;
-	union tuple back;
+	union tuple back = {};
 	if (nat) {
 		back_key(&back, family, t, server, conn->port);
 		long failed = back_put(family, &back, p);

@@ -17,8 +17,13 @@
 #include "rewrite.h"
 #include "verdict.h"
 
+#include "flows.h"
+#include "fragments.h"
 #include "icmp.h"
+#include "persist.h"
+#include "quoted.h"
 #include "serve.h"
+#include "real.h"
 #include "reap.h"
 
 #include "layouts.h"
@@ -36,23 +41,36 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	int step = STEP_PASS;
 	plan.now = now_tick();
+	plan.mark = skb->mark;
 	plan.verdict = TC_ACT_OK;
 	switch (parse(skb, &p)) {
 	case PARSED_BAD:
 		count(COUNTER_MALFORMED);
 		return TC_ACT_OK;
 	case PARSED_FLOW:
-		step = known(&p, &plan);
+		step = STEP_FRESH;
+		if (config->flags & CONFIG_FLOWS)
+			step = flow_through(skb, &p, &plan);
 		if (step == STEP_FRESH)
-			step = fresh(&p, &plan, skb->mark);
+			step = known(&p, &plan);
+		if (step == STEP_FRESH)
+			step = fresh(&p, &plan);
+		if (p.kind & PACKET_FIRST && (step == STEP_IN || step == STEP_OUT))
+			fragment_note(&p, &plan, step);
+		break;
+	case PARSED_LATER:
+		step = fragment_known(&p, &plan);
+		break;
+	case PARSED_ERROR:
+		step = quoted_error(skb, &p, &plan);
 		break;
 	default:
 		return TC_ACT_OK;
 	}
 	if (step == STEP_IN)
-		step = send_in(skb, &p, &plan, 0);
+		step = send_in(skb, &p, &plan);
 	else if (step == STEP_OUT)
-		step = send_out(skb, &p, &plan, 0);
+		step = send_out(skb, &p, &plan);
 	switch (step) {
 	case STEP_PASS:
 		return plan.verdict;
@@ -65,8 +83,39 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 	case STEP_TTL:
 		count(COUNTER_TTL);
 		return answer(skb, &p, &plan, step);
+	case STEP_REQUOTE:
+		return finish(skb, &p, &plan, STEP_TOO_BIG) ? TC_ACT_SHOT : requote(skb, &p);
 	}
 	return TC_ACT_SHOT;
+}
+
+/* What leaves this host. Its own errors about packets that it got rewritten quote them as they are now: they are put right. And
+ * replies of servers on this very host get the virtual address. */
+SECTION("classifier") int director_out(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct plan plan = {};
+	const struct configuration *config = config_now();
+	if (!config || config->flags & CONFIG_BACKUP_ONLY)
+		return TC_ACT_OK;
+	plan.now = now_tick();
+	int step = STEP_PASS;
+	switch (parse(skb, &p)) {
+	case PARSED_FLOW:
+		if (config->flags & CONFIG_LOCAL)
+			step = known(&p, &plan);
+		break;
+	case PARSED_ERROR:
+		step = quoted_error(skb, &p, &plan);
+		break;
+	}
+	if (step != STEP_OUT)
+		return TC_ACT_OK;
+	struct ends to;
+	ends_of(&to, &p);
+	__builtin_memcpy(to.source, plan.address, 16);
+	to.source_port = plan.port;
+	return translate(skb, &p, &to, 0) ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
 const char licence[] SECTION("license") = "Dual MIT/GPL";

@@ -57,6 +57,12 @@ const struct layout layout_table[] SECTION("layouts") = {
 	WHOLE(template), FIELD(template, last), FIELD(template, timeout), FIELD(template, server),
 	FIELD(template, control), FIELD(template, flags),
 
+	WHOLE(fragment_key), FIELD(fragment_key, source), FIELD(fragment_key, destination), FIELD(fragment_key, id),
+	FIELD(fragment_key, protocol), FIELD(fragment_key, family), FIELD(fragment_key, zero),
+
+	WHOLE(fragment), FIELD(fragment, seen), FIELD(fragment, server), FIELD(fragment, flags), FIELD(fragment, out),
+	FIELD(fragment, zero), FIELD(fragment, address),
+
 	WHOLE(answer_key), FIELD(answer_key, address), FIELD(answer_key, port), FIELD(answer_key, protocol),
 	FIELD(answer_key, family),
 

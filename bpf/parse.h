@@ -61,6 +61,7 @@ struct tcp_head {
 
 #define TCP_SUM 16 /* offset of the checksum */
 #define UDP_SUM 6
+#define ICMP_SUM 2
 
 /* RFC 768 */
 struct udp_head {
@@ -101,6 +102,7 @@ struct packet {
 
 #define PACKET_FIRST (1U << 0) /* the first fragment of several */
 #define PACKET_WHOLE (1U << 1) /* must not be fragmented (DF, or IPv6) */
+#define PACKET_LATER (1U << 2) /* a later fragment: there is no transport header */
 
 enum parsed {
 	PARSED_OTHER, /* nothing that we look at */
@@ -204,8 +206,10 @@ INLINE enum parsed parse4(struct __sk_buff *skb, struct packet *p)
 	__u16 fragment = be16(ip.fragment);
 	p->id = ip.id;
 	p->kind = fragment & 0x4000 ? PACKET_WHOLE : 0;
-	if (fragment & 0x1fff)
+	if (fragment & 0x1fff) {
+		p->kind |= PACKET_LATER;
 		return PARSED_LATER;
+	}
 	if (fragment & 0x2000)
 		p->kind |= PACKET_FIRST;
 	return parse_l4(skb, p, p->l3 + length);
@@ -252,6 +256,7 @@ INLINE enum parsed parse6(struct __sk_buff *skb, struct packet *p)
 			if (be16(head.fragment) & 0xfff8) {
 				p->protocol = head.next;
 				p->l4 = at + 8;
+				p->kind |= PACKET_LATER;
 				return PARSED_LATER;
 			}
 			if (be16(head.fragment) & 1)

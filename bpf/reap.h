@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "kernel.h"
 #include "maps.h"
+#include "persist.h"
 
 struct reap {
 	struct __sk_buff *skb;
@@ -19,6 +20,7 @@ struct reap {
 static long reap_one(__u32 turn, struct reap *r)
 {
 	union tuple t = {};
+	struct template_key key;
 	__u32 force = r->what & REAP_FORCE, at = ETHERNET_LEN + sizeof(struct reap_request);
 	switch (r->what & ~REAP_FORCE) {
 	case REAP_CONN4:
@@ -30,6 +32,11 @@ static long reap_one(__u32 turn, struct reap *r)
 		if (bpf_skb_load_bytes(r->skb, at + turn * sizeof(t.v6), &t, sizeof(t.v6)))
 			return 1;
 		r->ended += end(&t, FAMILY_V6, r->now, force);
+		return 0;
+	case REAP_TEMPLATES:
+		if (bpf_skb_load_bytes(r->skb, at + turn * sizeof(key), &key, sizeof(key)))
+			return 1;
+		r->ended += template_reap(&key, r->now, force);
 		return 0;
 	}
 	return 1;

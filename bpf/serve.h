@@ -11,6 +11,7 @@
 #include "kernel.h"
 #include "maps.h"
 #include "parse.h"
+#include "persist.h"
 #include "tcp.h"
 #include "verdict.h"
 
@@ -38,6 +39,22 @@ INLINE enum step go_on(struct conn *conn, const struct configuration *config, co
 	plan->port = conn->port;
 	count_in(conn->server, p->length, 0);
 	return STEP_IN;
+}
+
+/* A server of a one-packet service answers: there is no connection to know it by. */
+INLINE enum step answers_of(const struct packet *p, struct plan *plan)
+{
+	struct answer_key key = {.port = p->source_port, .protocol = p->protocol, .family = p->family};
+	__builtin_memcpy(key.address, p->source, 16);
+	const struct answer *found = bpf_map_lookup_elem(&answers, &key);
+	if (!found)
+		return STEP_FRESH;
+	__builtin_memcpy(plan->address, found->address, 16);
+	plan->port = found->port;
+	plan->server = found->server;
+	plan->flags = METHOD_NAT;
+	count_out(found->server, p->length);
+	return STEP_OUT;
 }
 
 /* A packet of a connection, from either end: STEP_IN, STEP_OUT, STEP_SHOT; else STEP_FRESH. */
@@ -76,7 +93,7 @@ GLOBAL int known(const struct packet *p, struct plan *plan)
 
 	/* A reply? Then the same addresses are the key of the way back. */
 	if (!back_find(family, &t, plan->address, &plan->port))
-		return STEP_FRESH;
+		return config->flags & CONFIG_ANSWERS ? answers_of(p, plan) : STEP_FRESH;
 	tuple(&t, family, p->protocol, p->destination, plan->address, p->destination_port, plan->port);
 	conn = find(family, &t);
 	if (!conn || over(conn, plan->now))
@@ -89,37 +106,39 @@ GLOBAL int known(const struct packet *p, struct plan *plan)
 }
 
 /* The service that a packet is for: by mark, by address and port, by address alone. */
-INLINE const struct service *service_for(const struct configuration *config, const struct packet *p, __u32 mark, int *marked)
+INLINE const struct service *service_for(const struct configuration *config, const struct packet *p, __u32 mark,
+					 enum found *how)
 {
 	struct service_key key = {.family = p->family};
 	const struct service *service;
 	if (mark && config->flags & CONFIG_MARKS) {
 		key.mark = mark;
+		*how = FOUND_MARK;
 		service = bpf_map_lookup_elem(&services, &key);
-		if (service) {
-			*marked = 1;
+		if (service)
 			return service;
-		}
 		key.mark = 0;
 	}
 	__builtin_memcpy(key.address, p->destination, 16);
 	key.protocol = p->protocol;
 	key.port = p->destination_port;
+	*how = FOUND_EXACT;
 	service = bpf_map_lookup_elem(&services, &key);
 	if (service || !(config->flags & CONFIG_PORT_ZERO))
 		return service;
 	key.port = 0;
+	*how = FOUND_PORT_ZERO;
 	return bpf_map_lookup_elem(&services, &key);
 }
 
 /* A packet of no connection: a service may take it, and a server is chosen. */
-GLOBAL int fresh(const struct packet *p, struct plan *plan, __u32 mark)
+GLOBAL int fresh(const struct packet *p, struct plan *plan)
 {
 	const struct configuration *config = config_now();
 	if (!p || !plan || !config)
 		return STEP_PASS;
-	int marked = 0;
-	const struct service *service = service_for(config, p, mark, &marked);
+	enum found how = FOUND_EXACT;
+	const struct service *service = service_for(config, p, plan->mark, &how);
 	if (!service)
 		return STEP_PASS;
 	/* Active FTP's data come from port 20, and have a connection already. */
@@ -134,28 +153,45 @@ GLOBAL int fresh(const struct packet *p, struct plan *plan, __u32 mark)
 		count(COUNTER_DROP_PACKET);
 		return STEP_SHOT;
 	}
-	__u32 id = choose(service, p);
-	const struct server *server = server_of(id);
-	struct load *load = load_of(id);
-	if (!id || !server || !load)
+	struct conn conn = {.last = plan->now, .created = plan->now, .timeout = config->udp};
+	if (service->persistence)
+		conn.server = by_template(service, p, plan, how);
+	else
+		conn.server = choose(service, p);
+	conn.control = plan->control;
+	const struct server *server = server_of(conn.server);
+	if (!conn.server || !server)
 		return STEP_NOBODY;
 
-	struct conn conn = {.last = plan->now, .created = plan->now, .server = id};
-	conn.timeout = config->udp;
 	conn.flags = server->method | CONN_INACTIVE;
 	if (server->method != METHOD_NAT)
 		conn.flags |= CONN_NO_OUTPUT;
 	else if (service->flags & SERVICE_STACK)
 		conn.flags |= CONN_STACK;
-	if (marked)
+	if (how == FOUND_MARK)
 		conn.flags |= CONN_MARKED;
-	conn.port = server->port ? server->port : p->destination_port;
+	/* A template for all ports leaves each as it is. */
+	conn.port = server->port && !(service->persistence && how != FOUND_EXACT) ? server->port : p->destination_port;
+
+	if (service->flags & SERVICE_ONE_PACKET && p->protocol == PROTOCOL_UDP) {
+		plan->server = conn.server;
+		plan->flags = conn.flags;
+		plan->port = conn.port;
+		count_in(conn.server, 0, 1);
+		count_in(conn.server, p->length, 0);
+		return STEP_IN;
+	}
 
 	union tuple t = {};
 	tuple(&t, p->family, p->protocol, p->source, p->destination, p->source_port, p->destination_port);
-	switch (make(p, &t, &conn, server, load, plan->now)) {
+	switch (make(p, &t, &conn)) {
 	case MADE:
-		count_in(id, 0, 1);
+		count_in(conn.server, 0, 1);
+		if (conn.control) {
+			__u32 *counter = control_of(conn.control);
+			if (counter)
+				__sync_fetch_and_add(counter, 1);
+		}
 		break;
 	case MADE_CLASH:
 		count(COUNTER_CLASH);

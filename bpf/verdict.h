@@ -23,10 +23,10 @@ enum step {
 	STEP_SHOT,
 	STEP_IN,      /* to the server */
 	STEP_OUT,     /* a reply, to the client */
-	STEP_FLOW,    /* an explicit flow */
 	STEP_NOBODY,  /* no server: tell the client */
 	STEP_TOO_BIG, /* tell the sender what fits */
 	STEP_TTL,     /* tell the sender */
+	STEP_REQUOTE, /* a new message is to be put around the quote */
 	STEP_FRESH,   /* no connection: to be scheduled, perhaps */
 };
 
@@ -39,6 +39,8 @@ struct plan {
 	__u16 flags;  /* CONN_* */
 	__be32 address[4]; /* out: the virtual address; a flow: the new source */
 	__u32 verdict; /* TC_ACT_*, once it has been sent */
+	__u32 mark;    /* of the packet */
+	__u32 control; /* counts a new connection of a template; else 0 */
 	__u32 zero;
 };
 
@@ -48,7 +50,7 @@ struct way {
 	__u32 mtu;
 };
 
-enum routed { ROUTED, ROUTED_TOO_BIG, ROUTED_NOWHERE };
+enum routed { ROUTED, ROUTED_TOO_BIG, ROUTED_HERE, ROUTED_NOWHERE };
 
 /* The way to `to`, for packets of `length` bytes. */
 INLINE enum routed route(struct __sk_buff *skb, __u8 family, const __be32 *from, const __be32 *to, __u8 tos,
@@ -72,6 +74,9 @@ INLINE enum routed route(struct __sk_buff *skb, __u8 family, const __be32 *from,
 		way->mtu = fib.mtu_result;
 		return ROUTED_TOO_BIG;
 	}
+	/* The kernel says so of addresses that are its own, among others. */
+	if (result == BPF_FIB_LKUP_RET_NOT_FWDED)
+		return ROUTED_HERE;
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return ROUTED_NOWHERE;
 	/* The address is now that of the gateway, where there is one. */
@@ -129,105 +134,112 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct packet *p, const stru
 
 /* --- sending ------------------------------------------------------------------------------------------- */
 
-/* One side of the packet becomes another; a later fragment has no ports. */
-INLINE int translate(struct __sk_buff *skb, const struct packet *p, enum side side, const __be32 *address, __be16 port,
-		     __u8 hops, int later)
-{
-	if (!later && rewrite_l4(skb, p, side, address, port))
-		return -1;
-	return rewrite_l3(skb, p, side, address, hops);
-}
-
 INLINE enum step sent(struct plan *plan, int verdict)
 {
 	plan->verdict = verdict;
 	return STEP_PASS;
 }
 
-/* The client's packet, to the server. */
-GLOBAL int send_in(struct __sk_buff *skb, const struct packet *p, struct plan *plan, int later)
+/* Rewritten and handed to the host's stack. */
+INLINE enum step hand_up(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct ends *to)
 {
-	if (!p || !plan)
+	return translate(skb, p, to, 0) ? STEP_SHOT : sent(plan, TC_ACT_OK);
+}
+
+#define LOOPBACK 1 /* the interface's number in every network namespace */
+
+/* A reply to a client on this very machine: in by lo, where the client's packets came out. */
+INLINE enum step hand_home(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct ends *to)
+{
+	__u8 nobody[12] = {};
+	if (translate(skb, p, to, 0) || bpf_skb_store_bytes(skb, 0, nobody, sizeof(nobody), 0))
 		return STEP_SHOT;
-	const struct server *server = server_of(plan->server);
-	if (!server)
-		return STEP_SHOT;
-	__u8 method = plan->flags & CONN_METHOD;
-	int local = server->flags & SERVER_LOCAL;
-	__be32 to[4];
-	__builtin_memcpy(to, server->address, 16);
-	if (local || (method == METHOD_NAT && plan->flags & CONN_STACK)) {
-		if (method == METHOD_NAT && translate(skb, p, SIDE_DESTINATION, to, plan->port, 0, later))
-			return STEP_SHOT;
-		return sent(plan, TC_ACT_OK);
-	}
+	return sent(plan, bpf_redirect(LOOPBACK, BPF_F_INGRESS));
+}
+
+/* Rewritten and sent on: to the server (nat), to the client, or a flow. `home`: the destination may be here. */
+INLINE enum step send_nat(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct ends *to,
+			  int stack, int home)
+{
+	if (stack)
+		return hand_up(skb, p, plan, to);
 	if (p->ttl <= 1)
 		return STEP_TTL;
-	__u32 more = method == METHOD_TUN ? tunnel_len(server) : 0;
 	struct way way = {};
-	/* A tunnel begins here, and not where the client is. */
-	const __be32 *from = method == METHOD_TUN ? server->source : p->source;
-	switch (route(skb, server->family, from, to, p->tos, p->segment + more, &way)) {
+	switch (route(skb, p->family, to->source, to->destination, p->tos, p->segment, &way)) {
 	case ROUTED:
 		break;
 	case ROUTED_TOO_BIG:
-		if (method == METHOD_NAT && !(p->kind & PACKET_WHOLE)) {
-			/* The stack will cut it up (RFC 791 §2.3). */
-			if (translate(skb, p, SIDE_DESTINATION, to, plan->port, 0, later))
-				return STEP_SHOT;
-			return sent(plan, TC_ACT_OK);
-		}
+		/* Where it is allowed the stack cuts it up (RFC 791 §2.3). */
+		if (!(p->kind & PACKET_WHOLE))
+			return hand_up(skb, p, plan, to);
+		plan->mtu = way.mtu;
+		return STEP_TOO_BIG;
+	case ROUTED_HERE:
+		if (home)
+			return hand_home(skb, p, plan, to);
+		/* fall through */
+	default:
+		count(COUNTER_NO_ROUTE);
+		return STEP_SHOT;
+	}
+	return translate(skb, p, to, 1) ? STEP_SHOT : sent(plan, leave(&way));
+}
+
+/* The client's packet to the server as it is (dr), or in a tunnel. */
+INLINE enum step send_as_is(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct server *server)
+{
+	int tunnel = (plan->flags & CONN_METHOD) == METHOD_TUN;
+	__u32 more = tunnel ? tunnel_len(server) : 0;
+	struct way way = {};
+	if (server->flags & SERVER_LOCAL)
+		return sent(plan, TC_ACT_OK);
+	if (p->ttl <= 1)
+		return STEP_TTL;
+	/* A tunnel begins here, and not where the client is. */
+	switch (route(skb, server->family, tunnel ? server->source : p->source, server->address, p->tos,
+		      p->segment + more, &way)) {
+	case ROUTED:
+		break;
+	case ROUTED_TOO_BIG:
 		plan->mtu = way.mtu - more;
 		return STEP_TOO_BIG;
 	default:
 		count(COUNTER_NO_ROUTE);
 		return STEP_SHOT;
 	}
-	if (method == METHOD_NAT) {
-		if (translate(skb, p, SIDE_DESTINATION, to, plan->port, 1, later))
-			return STEP_SHOT;
-	} else {
-		if (rewrite_hops(skb, p))
-			return STEP_SHOT;
-		if (method == METHOD_TUN && encapsulate(skb, p, server, p->ttl - 1))
-			return STEP_SHOT;
-	}
+	if (rewrite_hops(skb, p) || (tunnel && encapsulate(skb, p, server, p->ttl - 1)))
+		return STEP_SHOT;
 	return sent(plan, leave(&way));
 }
 
-/* The server's packet, to the client, from the virtual address. */
-GLOBAL int send_out(struct __sk_buff *skb, const struct packet *p, struct plan *plan, int later)
+/* The client's packet, to the server. */
+GLOBAL int send_in(struct __sk_buff *skb, const struct packet *p, struct plan *plan)
 {
 	if (!p || !plan)
 		return STEP_SHOT;
-	__be32 from[4];
-	__builtin_memcpy(from, plan->address, 16);
-	if (plan->flags & CONN_STACK) {
-		if (translate(skb, p, SIDE_SOURCE, from, plan->port, 0, later))
-			return STEP_SHOT;
-		return sent(plan, TC_ACT_OK);
-	}
-	if (p->ttl <= 1)
-		return STEP_TTL;
-	struct way way = {};
-	switch (route(skb, p->family, from, p->destination, p->tos, p->segment, &way)) {
-	case ROUTED:
-		break;
-	case ROUTED_TOO_BIG:
-		if (!(p->kind & PACKET_WHOLE)) {
-			if (translate(skb, p, SIDE_SOURCE, from, plan->port, 0, later))
-				return STEP_SHOT;
-			return sent(plan, TC_ACT_OK);
-		}
-		plan->mtu = way.mtu;
-		return STEP_TOO_BIG;
-	default:
-		count(COUNTER_NO_ROUTE);
+	const struct server *server = server_of(plan->server);
+	if (!server)
 		return STEP_SHOT;
-	}
-	if (translate(skb, p, SIDE_SOURCE, from, plan->port, 1, later))
+	if ((plan->flags & CONN_METHOD) != METHOD_NAT)
+		return send_as_is(skb, p, plan, server);
+	struct ends to;
+	ends_of(&to, p);
+	__builtin_memcpy(to.destination, server->address, 16);
+	to.destination_port = plan->port;
+	return send_nat(skb, p, plan, &to, server->flags & SERVER_LOCAL || plan->flags & CONN_STACK, 0);
+}
+
+/* The server's packet, to the client, from the virtual address. */
+GLOBAL int send_out(struct __sk_buff *skb, const struct packet *p, struct plan *plan)
+{
+	if (!p || !plan)
 		return STEP_SHOT;
-	return sent(plan, leave(&way));
+	struct ends to;
+	ends_of(&to, p);
+	__builtin_memcpy(to.source, plan->address, 16);
+	to.source_port = plan->port;
+	return send_nat(skb, p, plan, &to, plan->flags & CONN_STACK, 1);
 }
 
 #endif

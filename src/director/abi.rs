@@ -206,6 +206,26 @@ shared! {
         16 => flags: u32,
     }
 
+    /// Key of `fragments`, which is the kernel's alone.
+    FragmentKey "fragment_key": 40 {
+        0 => source: Address,
+        16 => destination: Address,
+        32 => id: u32,
+        36 => protocol: u8,
+        37 => family: u8,
+        38 => zero: [u8; 2],
+    }
+
+    /// Value of `fragments`.
+    Fragment "fragment": 28 {
+        0 => seen: u32,
+        4 => server: u32,
+        8 => flags: u16,
+        10 => out: u8,
+        11 => zero: u8,
+        12 => address: Address,
+    }
+
     /// Key of `answers`: a nat server of a one-packet service.
     AnswerKey "answer_key": 20 {
         0 => address: Address,
@@ -357,8 +377,10 @@ pub const TCP_LAST_ACK: u8 = 8;
 pub const TCP_LISTEN: u8 = 9;
 pub const TCP_SYNACK: u8 = 10;
 
-/// A connection of the template was established.
+/// A connection of the template was established; set at the first look at it after that.
 pub const TEMPLATE_ASSURED: u32 = 1 << 0;
+/// The same, at once, beside the count in `controls`.
+pub const CONTROL_ASSURED: u32 = 1 << 31;
 
 /// Entries of `controls`.
 pub const CONTROLS: u32 = 65536;

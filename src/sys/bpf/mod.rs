@@ -372,8 +372,10 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<BTreeMap<String, Map>, Fault> {
     let names: Vec<String> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
     for name in names.into_iter().filter(|name| !name.starts_with('.')) {
         let fault = |error: io::Error| Fault::Call { what: format!("map {name}"), error };
-        use aya::maps::Map::{Array, HashMap, PerCpuArray};
-        let Some(Array(data) | HashMap(data) | PerCpuArray(data)) = ebpf.map(&name) else { continue };
+        use aya::maps::Map::{Array, HashMap, LruHashMap, PerCpuArray};
+        let Some(Array(data) | HashMap(data) | LruHashMap(data) | PerCpuArray(data)) = ebpf.map(&name) else {
+            continue;
+        };
         let fd = data.fd().as_fd().try_clone_to_owned().map_err(fault)?;
         maps.insert(name.clone(), Map::new(fd, &name, cpus).map_err(fault)?);
     }

@@ -2,9 +2,11 @@
 //!
 //! All of it needs root and a kernel that takes the object; elsewhere it is skipped, with the reason.
 
+mod errors;
 mod forward;
 mod maps;
 mod object;
+mod persist;
 mod schedule;
 mod states;
 mod wire;
@@ -15,6 +17,9 @@ use std::borrow::Cow;
 use reeve::sys::bpf::{Fault, Load, Loaded, OBJECT};
 
 use crate::farm::skip;
+
+/// All of them.
+pub const PROGRAMS: &[&str] = &["director_in", "director_out", "real_in", "real_out", "reap"];
 
 /// The object under test: the committed one, or, when REEVE_BPF_OBJECT names a file, that (see `./check`).
 pub fn object() -> Cow<'static, [u8]> {

@@ -6,7 +6,7 @@ use super::load;
 
 #[test]
 fn the_kernel_takes_every_program() {
-    load(&["director_in", "reap"], &[]);
+    load(super::PROGRAMS, &[]);
 }
 
 #[test]

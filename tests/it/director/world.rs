@@ -8,7 +8,7 @@ use reeve::director::abi::{
 };
 use reeve::sys::bpf::{Loaded, Packet, Ran};
 
-use super::{load, wire};
+use super::{PROGRAMS, load, wire};
 
 pub const OK: u32 = 0;
 pub const SHOT: u32 = 2;
@@ -38,7 +38,7 @@ impl World {
     }
 
     pub fn sized(sizes: &[(&str, u32)]) -> Option<Self> {
-        let loaded = load(&["director_in", "reap"], sizes)?;
+        let loaded = load(PROGRAMS, sizes)?;
         own_network();
         run("ip link set lo up");
         for (name, v4, v6) in
@@ -232,7 +232,7 @@ fn index(name: &str) -> u32 {
     text.split(':').next().and_then(|number| number.parse().ok()).expect("the interface's number")
 }
 
-fn run(line: &str) {
+pub fn run(line: &str) {
     let mut words = line.split(' ');
     let output = Command::new(words.next().expect("a command")).args(words).output().expect("a command");
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
