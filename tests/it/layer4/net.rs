@@ -234,10 +234,6 @@ impl Running {
         out
     }
 
-    pub fn stderr(&self) -> String {
-        self.process.as_ref().map(Process::stderr).unwrap_or_default()
-    }
-
     /// As the kernel would when it runs out of memory.
     pub fn kill(&mut self) {
         if let Some(process) = &mut self.process {
