@@ -33,6 +33,16 @@ pub fn proxy_header(data: &[u8]) {
     reeve::wire::proxy_header::fuzz::header(data);
 }
 
+/// A byte that says in pieces of what length they come, and bytes of an RTSP connection, or one message's head.
+pub fn rtsp_message(data: &[u8]) {
+    reeve::wire::rtsp::fuzz::messages(data);
+}
+
+/// The value of a Transport field, and a description behind its first line.
+pub fn sdp_transport(data: &[u8]) {
+    reeve::wire::rtsp::fuzz::transport(data);
+}
+
 /// A rule file.
 pub fn rules(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -96,6 +106,10 @@ pub fn routing(data: &[u8]) {
         let Some(section) = table.section(kind, host) else { continue };
         let mut scratch = String::new();
         let Ok(path) = route::path::normalise(path, section.policy(), &mut scratch) else { continue };
+        // As `wire` lets them through.
+        if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)) {
+            continue;
+        }
         let head = Head {
             method,
             host,
@@ -123,7 +137,7 @@ pub fn routing(data: &[u8]) {
                 }
                 Action::Redirect { to, .. } => {
                     // Nothing of a request may end the line or begin another host.
-                    let location = route::location(to, rule, &head);
+                    let location = route::location(to, rule, &head).unwrap_or_default();
                     assert!(location.iter().all(|byte| *byte > b' ' && *byte != 0x7f) || !plain(query), "{location:?}");
                 }
                 Action::Answer { .. } | Action::Deny | Action::Drop => {}

@@ -49,6 +49,16 @@ fn proxy_header() {
 }
 
 #[test]
+fn rtsp_message() {
+    replay("rtsp_message", targets::rtsp_message);
+}
+
+#[test]
+fn sdp_transport() {
+    replay("sdp_transport", targets::sdp_transport);
+}
+
+#[test]
 fn rules() {
     replay("rules", targets::rules);
 }

@@ -245,7 +245,7 @@ fn outcome(ground: &Ground<'_>, rule: &Rule, head: &Head<'_>, roll: u32) -> Outc
             None => Outcome::NotInMap { rule: winner(config, rule, head) },
         },
         Action::Redirect { code, to } => {
-            let location = String::from_utf8_lossy(&route::location(to, rule, head)).into_owned();
+            let location = String::from_utf8_lossy(&route::location(to, rule, head).unwrap_or_default()).into_owned();
             Outcome::Redirect { rule: winner(config, rule, head), code: *code, location }
         }
         Action::Answer { code, text } => Outcome::Answer {
@@ -351,6 +351,8 @@ fn template(template: &Template) -> String {
         TemplatePart::Text(text) => text.to_string(),
         TemplatePart::Group(number) => Key::Group(*number).to_string(),
         TemplatePart::Capture(name) => format!("{{{name}}}"),
+        TemplatePart::Host => "{host}".to_owned(),
+        TemplatePart::Path => "{path}".to_owned(),
     };
     template.parts.iter().map(part).collect()
 }

@@ -14,10 +14,14 @@ pub struct Bounded<'v, V> {
 impl<'v, V: View> Bounded<'v, V> {
     /// `factor`: at least 1.
     pub fn new(view: &'v V, factor: f64) -> Bounded<'v, V> {
-        let usable = || (0..view.len()).filter(|&server| view.usable(server));
         // With the one that is to be placed.
-        let all = usable().map(|server| u64::from(view.load(server))).sum::<u64>() + 1;
-        let weights: u64 = usable().map(|server| u64::from(view.weight(server))).sum();
+        let (mut all, mut weights) = (1, 0_u64);
+        for server in 0..view.len() {
+            let weight = view.weight(server);
+            if let Some(load) = view.available(server).filter(|_| weight > 0) {
+                (all, weights) = (all + u64::from(load), weights + u64::from(weight));
+            }
+        }
         Bounded { view, each: factor * all as f64 / weights.max(1) as f64 }
     }
 }
@@ -36,8 +40,12 @@ impl<V: View> View for Bounded<'_, V> {
         self.view.seed(server)
     }
     fn open(&self, server: usize) -> bool {
-        let most = (self.each * f64::from(self.view.weight(server))).ceil();
-        f64::from(self.view.load(server)) < most && self.view.open(server)
+        self.available(server).is_some()
+    }
+    fn available(&self, server: usize) -> Option<u32> {
+        // A whole number is below a bound where it is below the next whole number above.
+        let most = self.each * f64::from(self.view.weight(server));
+        self.view.available(server).filter(|&load| f64::from(load) < most)
     }
     fn delay(&self, server: usize) -> u64 {
         self.view.delay(server)

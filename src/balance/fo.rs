@@ -1,19 +1,21 @@
 //! Failover: the heaviest, as long as it is up; the first of several. (IPVS `fo`.)
 
-use super::View;
+use super::{Share, View};
 
-pub fn pick(view: &impl View) -> Option<usize> {
-    heaviest(view, |_| true)
-}
+/// Positions of servers, the heaviest first.
+#[derive(Debug)]
+pub struct Order(Box<[u32]>);
 
-/// The first of the heaviest for which `takes` holds.
-pub(super) fn heaviest(view: &impl View, takes: impl Fn(usize) -> bool) -> Option<usize> {
-    let mut best: Option<(usize, u32)> = None;
-    for server in (0..view.len()).filter(|&server| view.usable(server) && takes(server)) {
-        let weight = view.weight(server);
-        if best.is_none_or(|(_, most)| weight > most) {
-            best = Some((server, weight));
-        }
+impl Order {
+    pub fn new(shares: &[Share]) -> Order {
+        let mut order: Box<[u32]> = (0..shares.len() as u32).collect();
+        // Stable: of one weight, the first of the list stays the first.
+        order.sort_by_key(|&server| std::cmp::Reverse(shares[server as usize].weight));
+        Order(order)
     }
-    best.map(|(server, _)| server)
+
+    /// The first of the heaviest that is usable and for which `takes` holds.
+    pub(super) fn first(&self, view: &impl View, takes: impl Fn(usize) -> bool) -> Option<usize> {
+        self.0.iter().map(|&server| server as usize).find(|&server| view.usable(server) && takes(server))
+    }
 }

@@ -31,18 +31,20 @@ pub fn pick(view: &impl View, start: usize, ticket: u64, by: By) -> Option<usize
 }
 
 fn least(view: &impl View, servers: impl Iterator<Item = usize>, by: By) -> Option<usize> {
-    let mut best: Option<(usize, u64, u64)> = None;
-    for server in servers.filter(|&server| view.usable(server)) {
-        let load = u64::from(view.load(server));
-        let (load, weight) = match by {
-            By::Load => (load, 1),
-            By::LoadForWeight => (load, u64::from(view.weight(server))),
-            By::NextForWeight => (load + 1, u64::from(view.weight(server))),
-        };
-        // load / weight < least / its weight, without dividing. Strict: the earlier keeps a tie.
-        if best.is_none_or(|(_, least, of)| load * of < least * weight) {
-            best = Some((server, load, weight));
+    let next = u64::from(by == By::NextForWeight);
+    // More than any load for any weight. Folded, because a chain of two ranges is two plain loops then.
+    let (mut best, mut least, mut of) = (None, u64::MAX, 1);
+    servers.for_each(|server| {
+        let Some(load) = view.available(server) else { return };
+        let weight = u64::from(view.weight(server));
+        if weight == 0 {
+            return;
         }
-    }
-    best.map(|(server, ..)| server)
+        let (load, weight) = (u64::from(load) + next, if by == By::Load { 1 } else { weight });
+        // load / weight < least / its weight, without dividing. Strict: the earlier keeps a tie.
+        if load * of < least.saturating_mul(weight) {
+            (best, least, of) = (Some(server), load, weight);
+        }
+    });
+    best
 }

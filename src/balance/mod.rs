@@ -53,8 +53,14 @@ pub trait View {
         self.len() == 0
     }
 
+    #[inline(always)]
     fn usable(&self, server: usize) -> bool {
         self.weight(server) > 0 && self.open(server)
+    }
+
+    /// The load of a server that is open.
+    fn available(&self, server: usize) -> Option<u32> {
+        self.open(server).then(|| self.load(server))
     }
 }
 
@@ -77,8 +83,9 @@ pub enum Balancer {
     Wlc(wrr::Order),
     Sed,
     Nq,
-    Fo,
-    Ovf,
+    /// The heaviest first, by position; of one weight, the earlier.
+    Fo(fo::Order),
+    Ovf(fo::Order),
     First,
     Random(random::Wheel),
     Twos(random::Wheel),
@@ -110,8 +117,8 @@ impl Balancer {
             Scheduler::Wlc => Balancer::Wlc(wrr::Order::new(shares)),
             Scheduler::Sed => Balancer::Sed,
             Scheduler::Nq => Balancer::Nq,
-            Scheduler::Fo => Balancer::Fo,
-            Scheduler::Ovf => Balancer::Ovf,
+            Scheduler::Fo => Balancer::Fo(fo::Order::new(shares)),
+            Scheduler::Ovf => Balancer::Ovf(fo::Order::new(shares)),
             Scheduler::First => Balancer::First,
             Scheduler::Random => Balancer::Random(random::Wheel::new(shares)),
             Scheduler::Twos => Balancer::Twos(random::Wheel::new(shares)),
@@ -150,8 +157,8 @@ impl Balancer {
             (Balancer::Wlc(order), None) => least::pick(view, order.at(ticket)?, ticket, least::By::LoadForWeight),
             (Balancer::Sed, None) => sed::pick(view, ticket),
             (Balancer::Nq, None) => nq::pick(view, ticket),
-            (Balancer::Fo, None) => fo::pick(view),
-            (Balancer::Ovf, None) => ovf::pick(view),
+            (Balancer::Fo(order), None) => order.first(view, |_| true),
+            (Balancer::Ovf(order), None) => ovf::pick(order, view),
             (Balancer::First, None) => first::pick(view),
             (Balancer::Random(wheel), None) => wheel.pick(view, mix(ticket)),
             (Balancer::Twos(wheel), None) => twos::pick(wheel, view, mix(ticket)),

@@ -106,6 +106,7 @@ fn listener(listen: Listen, rules: usize, base: &Path) -> Listener {
             client_ca: tls.client_ca.map(|file| file.below(base)),
             ..tls
         }),
+        media: listen.media,
         built: listen.built,
         place: listen.place,
     }

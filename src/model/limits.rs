@@ -90,6 +90,22 @@ impl Limits {
     pub const FIELD_OVERHEAD: usize = 1024 * 32;
     /// Streams that were reset before they were looked at; more end the connection.
     pub const PENDING_RESETS: usize = 100;
+    /// The body of an RTSP message: a description or parameters, kept whole until it is passed on. Large descriptions have 10 KiB.
+    pub const MEDIA_BODY: usize = 64 << 10;
+    /// RTSP requests of one client that wait for their answers; beyond, no more are read. Players ask one at a time.
+    pub const MEDIA_PENDING: usize = 32;
+    /// Servers that one RTSP connection is at; players are at one, probes at a few.
+    pub const MEDIA_SERVERS: usize = 8;
+    /// Sessions of one RTSP connection, and presentations asked about: video walls have 64 on one.
+    pub const MEDIA_SESSIONS_EACH: usize = 128;
+    /// Streams of one session that are relayed: sound, pictures and captions of a few angles.
+    pub const MEDIA_STREAMS: usize = 16;
+    /// RTSP sessions of the process; some hundred bytes each, and far more than its ports or descriptors serve.
+    pub const MEDIA_SESSIONS: usize = 100_000;
+    /// Paths whose publisher is known, and presentations a client was told of.
+    pub const MEDIA_PATHS: usize = 65_536;
+    /// GET halves of RTSP tunnels that wait for their POST, or have it.
+    pub const MEDIA_TUNNELS: usize = 16_384;
 }
 
 impl Default for Limits {

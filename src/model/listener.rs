@@ -25,6 +25,8 @@ pub struct Listener {
     pub accept_proxy: Option<AcceptProxy>,
     /// `None`: it speaks in clear.
     pub tls: Option<ListenerTls>,
+    /// Of RTSP: how media comes to clients.
+    pub media: Media,
     /// False when the listener needs a part that is not built yet: it is then not opened at all.
     pub built: bool,
     pub place: Place,
@@ -44,6 +46,43 @@ pub enum HeaderMode {
     Required,
     /// A connection without one is the peer's own.
     Optional,
+}
+
+/// How the media of RTSP sessions comes to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    pub carrier: Carrier,
+    /// The first and the last UDP port that is used for media.
+    pub ports: (u16, u16),
+    /// Whether URLs that name a server are made to name this listener in what clients get.
+    pub rewrite_urls: bool,
+    /// User agents whose names begin so are relayed where others are redirected, for they do not follow.
+    pub redirect_except: Vec<Arc<str>>,
+}
+
+/// Who carries media between a server and a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// We do, from a port of ours to a port of ours.
+    Relay,
+    /// Nobody, by UDP: it comes on the client's connection.
+    Refuse,
+    /// The client is sent to the server.
+    Redirect,
+    /// The servers, from their own addresses.
+    Direct,
+}
+
+impl Default for Media {
+    fn default() -> Media {
+        Media {
+            carrier: Carrier::Relay,
+            // Below what the kernel gives to others (32768 up), and where media has always been.
+            ports: (16_384, 32_767),
+            rewrite_urls: false,
+            redirect_except: vec!["go2rtc".into()],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

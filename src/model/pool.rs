@@ -136,6 +136,10 @@ pub struct Most {
     pub connections: Option<u32>,
     /// Requests in flight.
     pub requests: Option<u32>,
+    /// RTSP sessions; of a server alone.
+    pub sessions: Option<u32>,
+    /// What the descriptions of its RTSP sessions name together, in kbit/s; of a server alone.
+    pub kilobits: Option<u32>,
 }
 
 impl Most {

@@ -262,6 +262,9 @@ pub enum TemplatePart {
     Group(u8),
     /// `{name}` or `${name}`.
     Capture(Arc<str>),
+    /// `{host}` and `{path}` of the request, where no path of the rule captures that name.
+    Host,
+    Path,
 }
 
 /// An indented line below a rule.
@@ -436,7 +439,17 @@ pub struct Facts {
     pub no_tls: bool,
     pub listener: Option<Arc<str>>,
     pub body: Option<Arc<str>>,
-    pub certificate: Option<Arc<str>>,
+    pub certificate: Option<CertificateFacts>,
+}
+
+/// What the client's certificate of an `expect` line says; what is not told is empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CertificateFacts {
+    pub subject: Arc<str>,
+    pub issuer: Arc<str>,
+    pub names: Vec<Arc<str>>,
+    /// In lower-case hex, without colons.
+    pub fingerprint: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

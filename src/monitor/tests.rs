@@ -319,7 +319,7 @@ fn the_view_is_that_of_the_farm() {
         name: name.into(),
         address: Address::Ip("127.0.0.1:9001".parse().unwrap()),
         weight,
-        most: Most { connections: None, requests: Some(9) },
+        most: Most { requests: Some(9), ..Most::default() },
         backup: false,
         place: place.clone(),
     };
@@ -334,6 +334,7 @@ fn the_view_is_that_of_the_farm() {
             forwarded: false,
             accept_proxy: None,
             tls: None,
+            media: Default::default(),
             built: true,
             place: place.clone(),
         }],

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -69,6 +70,14 @@ impl Stream {
 
     pub fn is_plain(&self) -> bool {
         matches!(self, Stream::Plain(_))
+    }
+
+    /// Our end of it.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Stream::Plain(tcp) => tcp.local_addr(),
+            Stream::Tls(session) => session.borrow().tcp().local_addr(),
+        }
     }
 
     /// Makes the end of this connection a reset.

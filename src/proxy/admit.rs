@@ -21,9 +21,7 @@ pub fn admit(
     refined: &Refined,
     head: &route::Head<'_>,
 ) -> Result<(), Failure> {
-    for rate in &refined.rates {
-        take(worker, rate, rule, head)?;
-    }
+    take_rates(worker, refined, rule, head)?;
     if let Some(most) = refined.body {
         plan.most_body = most;
         if matches!(plan.body, Framing::Length(length) if length > most) {
@@ -41,6 +39,14 @@ pub fn admit(
         }
     }
     Ok(())
+}
+
+/// Takes what the rule's rates have for one request.
+///
+/// # Errors
+/// When there is nothing left of one.
+pub fn take_rates(worker: &Worker, refined: &Refined, rule: &Rule, head: &route::Head<'_>) -> Result<(), Failure> {
+    refined.rates.iter().try_for_each(|rate| take(worker, rate, rule, head))
 }
 
 fn take(worker: &Worker, rate: &Rate, rule: &Rule, head: &route::Head<'_>) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
 use super::worker::{Entered, Worker};
-use super::{announced, http1, http2, opaque};
+use super::{announced, http1, http2, opaque, rtsp};
 use crate::model::listener::Protocol;
 use crate::net::buffers::SMALL;
 use crate::net::flood::PREFACE;
@@ -46,6 +46,9 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut tcp: TcpStream) 
     if matches!(protocol, Protocol::Tcp | Protocol::TlsPassthrough) {
         return Box::pin(opaque::serve(worker, connection, stream)).await;
     }
+    if protocol == Protocol::Rtsp {
+        return Box::pin(rtsp::serve(worker, connection, stream)).await;
+    }
     if let Some(tls) = connection.tls.get() {
         // RFC 9113 §3.2: whoever has chosen HTTP/2 speaks it, and nobody else does.
         return match tls.alpn.as_deref() {
@@ -69,7 +72,7 @@ pub async fn serve(worker: Rc<Worker>, connection: Entered, mut tcp: TcpStream) 
 }
 
 /// `None`: nothing came before the client had to have said something.
-async fn first_bytes(worker: &Rc<Worker>, connection: &Entered, stream: &mut Stream) -> Option<Buffer> {
+pub async fn first_bytes(worker: &Rc<Worker>, connection: &Entered, stream: &mut Stream) -> Option<Buffer> {
     let limit = worker.view().snapshot.config.timeouts.client_keep_alive;
     let (mut reader, _) = stream.split();
     let read = connection.timer.wait(limit, reader.fill(&worker.buffers, SMALL as u64)).await;

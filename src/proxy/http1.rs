@@ -13,6 +13,7 @@ use super::guard::caught;
 use super::outcome::After;
 use super::plan::{self, Ahead, Plan, Step};
 use super::registry::Connection;
+use super::rtsp;
 use super::serve;
 use super::view::View;
 use super::worker::{Entered, Worker};
@@ -37,14 +38,25 @@ struct Talk<'s> {
     connection: &'s Connection,
     /// Read and not used up.
     input: Option<Buffer>,
+    /// It is half of an RTSP tunnel from here on.
+    half: Option<rtsp::Half>,
 }
 
 /// Serves a connection until its end. `input` is what has been read of it already.
 pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream, input: Option<Buffer>) {
     let (reader, writer) = stream.split();
-    let mut client = Talk { reader, writer, timer: &connection.timer, connection: &connection, input };
+    let mut client = Talk { reader, writer, timer: &connection.timer, connection: &connection, input, half: None };
     while arrival(&worker, &mut client).await {
         match Box::pin(one_request(&worker, &mut client)).await {
+            After::Keep if client.half.is_some() => {
+                let (half, input) = (client.half.take(), client.input.take());
+                drop(client);
+                if let Some(half) = half {
+                    let input = input.unwrap_or_else(|| worker.buffers.small());
+                    Box::pin(rtsp::serve_half(worker, connection, stream, half, input)).await;
+                }
+                return;
+            }
             // While draining too: the next answer says that it is the last.
             After::Keep => worker.set_idle(&connection),
             After::Close if client.input.is_none() && client.reader.is_quiet() => break,
@@ -113,7 +125,12 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
             None => return After::Gone,
         },
     };
-    let Talk { reader, writer, timer, connection, input } = client;
+    if let Step::Tunnel(half) = plan.step {
+        client.input.iter_mut().for_each(|input| input.consume(plan.head_bytes));
+        client.half = Some(half);
+        return After::Keep;
+    }
+    let Talk { reader, writer, timer, connection, input, .. } = client;
     let mut request = Client {
         from: FromClient::Http1(reader),
         to: ToClient::Http1(writer),

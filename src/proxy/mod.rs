@@ -37,6 +37,7 @@ mod relay;
 mod reply;
 mod request;
 mod retry;
+mod rtsp;
 mod run;
 mod serve;
 mod tuned;

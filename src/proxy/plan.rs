@@ -16,6 +16,7 @@ use super::bound::{self, Bound};
 use super::failure::{Failure, FailureKind};
 use super::forward::{self, Incoming};
 use super::registry::Connection;
+use super::rtsp;
 use super::tuned::Tuned;
 use super::view::{ListenerView, View};
 use super::worker::Worker;
@@ -48,7 +49,7 @@ pub struct Plan {
     /// Among the requests that its rule has under way, where those are limited.
     pub place: Option<crowd::Place>,
     /// What rules read of it besides what the log has anyway, for the log.
-    pub matched: Option<Box<str>>,
+    pub matched: Option<String>,
     pub seen: Seen,
 }
 
@@ -87,6 +88,8 @@ pub enum Step {
     Answer(Answer),
     /// `OPTIONS` that may go no further.
     Options,
+    /// One of the connections of an RTSP tunnel: HTTP is over.
+    Tunnel(rtsp::Half),
     Drop,
     Fail(Failure),
 }
@@ -150,6 +153,14 @@ pub fn plan(
         if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
     };
     let seen = seen(&head, at);
+    // Looked at closely only where the head may be one of those.
+    let accept = seen.accept.len() == rtsp::TUNNELLED.len() && head.method == "GET";
+    if (accept || head.method == "POST" && head.body == rtsp::POST_BODY)
+        && let Some(half) = rtsp::half(&head)
+    {
+        let head_bytes = head.raw.len();
+        return Some(Plan { step: Step::Tunnel(half), head_bytes, ..failed(view, Failure::client_gone()) });
+    }
     Some(of_head(worker, listener, view, connection, &mut head, seen, ahead))
 }
 
@@ -272,7 +283,7 @@ fn decide(
     if let Some(reads) = table.reads()
         && worker.keeps_matched()
     {
-        plan.matched = Some(matched::values(reads, &routed).into());
+        plan.matched = Some(matched::values(reads, &routed));
     }
     let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();
@@ -316,10 +327,12 @@ fn act<'a>(worker: &Worker, plan: &Plan, view: &'a View, rule: &route::Rule, inc
             Some(pool) => forward_to(worker, plan, view, pool, Some(rule), incoming),
             None => Step::Fail(Failure::new(FailureKind::NoRoute, "the map has no entry for this request")),
         },
-        route::Action::Redirect { code, to } => {
-            let location = route::location(to, rule, &incoming.routed);
-            Step::Answer(Answer { status: *code, location: Some(location), ..Answer::default() })
-        }
+        route::Action::Redirect { code, to } => match route::location(to, rule, &incoming.routed) {
+            Some(location) => Step::Answer(Answer { status: *code, location: Some(location), ..Answer::default() }),
+            None => {
+                Step::Fail(Failure::new(FailureKind::Path, "a redirect to the client's host, which it did not name"))
+            }
+        },
         route::Action::Answer { code, text } => {
             Step::Answer(Answer { status: *code, text: text.clone(), ..Answer::default() })
         }

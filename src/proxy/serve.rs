@@ -48,8 +48,9 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
             Box::pin(send_reply(worker, client, plan, reply, &progress)).await
         }
         Step::Said(said) => Box::pin(pass_on(worker, client, plan, said, &progress)).await,
-        // What is behind a gate has none of its own. Whoever read the head has planned anew what needed its body.
-        Step::Gated(_) | Step::NeedBody(_) | Step::Drop => Outcome::of(After::Reset),
+        // What is behind a gate has none of its own. Whoever read the head has planned anew what needed its
+        // body, and gone another way with a tunnel.
+        Step::Gated(_) | Step::NeedBody(_) | Step::Tunnel(_) | Step::Drop => Outcome::of(After::Reset),
         Step::Fail(failure) => {
             Outcome::failed(Failure { kind: failure.kind, detail: std::mem::take(&mut failure.detail) })
         }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::tuned::TunedPools;
 use crate::model::affinity::By;
-use crate::model::listener::{AcceptProxy, Protocol};
+use crate::model::listener::{AcceptProxy, Media, Protocol};
 use crate::model::pool::Pool;
 use crate::model::rule::Key;
 use crate::state::Snapshot;
@@ -51,6 +51,8 @@ pub struct ListenerView {
     trusted: Vec<IpNet>,
     /// What its clients are offered; `None`: it speaks in clear.
     pub tls: Option<ServerSlot>,
+    /// Of RTSP: how media comes to clients.
+    pub media: Media,
 }
 
 impl View {
@@ -78,6 +80,7 @@ impl View {
                 forwarded: listener.forwarded,
                 trusted: listener.trusted.clone(),
                 tls,
+                media: listener.media.clone(),
             });
             addresses.extend(listener.addresses.iter().map(|address| (*address, id.0)));
         }
@@ -150,6 +153,7 @@ impl ListenerView {
             forwarded: false,
             trusted: Vec::new(),
             tls: None,
+            media: Media::default(),
         }
     }
 

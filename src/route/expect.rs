@@ -84,7 +84,12 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
     }
     let (sni, listener) = (facts.sni.as_deref().map(str::to_ascii_lowercase), facts.listener.as_deref());
     let alpn: Vec<_> = facts.alpn.iter().map(|name| name.as_bytes()).collect();
-    let certificate = facts.certificate.as_deref().map(Certificate::of_subject);
+    let certificate = facts.certificate.as_ref().map(|shown| Certificate {
+        issuer: shown.issuer.as_ref().into(),
+        names: shown.names.iter().map(|name| name.as_ref().into()).collect(),
+        fingerprint: shown.fingerprint.as_ref().into(),
+        ..Certificate::of_subject(&shown.subject)
+    });
     let content = facts.body.as_deref().map(Content::new);
     let head = Head {
         method: &expect.method,
@@ -112,7 +117,7 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
             None => What::NoRoute,
         },
         Action::Redirect { code, to } => {
-            let target = String::from_utf8_lossy(&location(to, rule, &head)).into_owned();
+            let target = String::from_utf8_lossy(&location(to, rule, &head).unwrap_or_default()).into_owned();
             What::Code { code: *code, target: Some(target) }
         }
         Action::Answer { code, .. } => What::Code { code: *code, target: None },

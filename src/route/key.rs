@@ -114,9 +114,12 @@ pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, o
             }
             TemplatePart::Group(number) => rule.group(*number, head),
             TemplatePart::Capture(name) => rule.capture(name, head),
+            TemplatePart::Path => Some(head.path),
+            TemplatePart::Host => Some(head.host),
         };
         let value = value.unwrap_or_default();
-        if !encode {
+        // A host has been parsed as one.
+        if !encode || *part == TemplatePart::Host {
             out.extend_from_slice(value.as_bytes());
             continue;
         }
@@ -128,15 +131,19 @@ pub fn expand(template: &Template, rule: &Rule, head: &Head<'_>, encode: bool, o
     }
 }
 
-/// The Location of a redirect by `rule`: the query goes along unless the target has one of its own.
-pub fn location(to: &Template, rule: &Rule, head: &Head<'_>) -> Vec<u8> {
+/// The Location of a redirect by `rule`: the query goes along unless the target has one of its own. `None`: it is to
+/// the client's host, and an HTTP/1.0 client did not name one.
+pub fn location(to: &Template, rule: &Rule, head: &Head<'_>) -> Option<Vec<u8>> {
+    if head.host.is_empty() && to.parts.contains(&TemplatePart::Host) {
+        return None;
+    }
     let mut location = Vec::new();
     expand(to, rule, head, true, &mut location);
     if !head.query.is_empty() && !location.contains(&b'?') {
         location.push(b'?');
         location.extend_from_slice(head.query.as_bytes());
     }
-    location
+    Some(location)
 }
 
 impl Rule {

@@ -130,6 +130,8 @@ impl Refined {
                 }
                 TemplatePart::Group(number) => rule.group(*number, head),
                 TemplatePart::Capture(name) => rule.capture(name, head),
+                TemplatePart::Path => Some(head.path),
+                TemplatePart::Host => Some(head.host),
             };
             let also = if query.is_some() { IN_QUERY } else { IN_PATH };
             path::encode(value.unwrap_or_default().as_bytes(), also, &mut |byte| text.push(byte));

@@ -16,6 +16,7 @@ use super::crowd::Crowds;
 use super::director;
 use super::gate::Gate;
 use super::generations::Generations;
+use super::media::Media;
 use super::names::Names;
 use super::passwords::Passwords;
 use super::pool::LivePool;
@@ -60,6 +61,7 @@ pub struct Farm {
     short_of_memory: AtomicBool,
     /// Where clients were.
     affinities: Affinities,
+    media: Media,
     generation: watch::Sender<u64>,
     /// The generation that another process has come to before this one.
     follows: AtomicU64,
@@ -103,6 +105,7 @@ impl Farm {
             crowds: Crowds::default(),
             short_of_memory: AtomicBool::new(false),
             affinities: Affinities::default(),
+            media: Media::default(),
             generation: watch::Sender::new(0),
             follows: AtomicU64::new(0),
             started: Instant::now(),
@@ -333,6 +336,11 @@ impl Farm {
     /// Where clients were.
     pub fn affinities(&self) -> &Affinities {
         &self.affinities
+    }
+
+    /// RTSP sessions, and what belongs to them.
+    pub fn media(&self) -> &Media {
+        &self.media
     }
 
     /// The secrets by which cookies are made and read, the one in use first.

@@ -29,8 +29,8 @@ use super::pace::Pace;
 pub struct Gate {
     waiting: Waiting,
     /// Where the pool has a bound: what is in it.
-    requests: Count,
-    connections: Count,
+    requests: OwnLine<Count>,
+    connections: OwnLine<Count>,
     line: Mutex<Line>,
     budget: Budget,
     hedges: Budget,
@@ -42,9 +42,12 @@ pub struct Gate {
 #[repr(align(64))]
 struct Waiting(AtomicUsize);
 
-/// On a cache line of its own: every core writes it.
+/// Something that every core writes, on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
+pub(super) struct OwnLine<T>(pub T);
+
+#[derive(Debug, Default)]
 pub(super) struct Count(AtomicU32);
 
 impl Count {
@@ -65,6 +68,7 @@ impl Count {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
+    #[inline(always)]
     pub(super) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
@@ -112,12 +116,12 @@ impl Gate {
 
     /// Requests in flight, where the pool bounds them.
     pub(super) fn requests(&self) -> &Count {
-        &self.requests
+        &self.requests.0
     }
 
     /// Connections in use, where the pool bounds them.
     pub(super) fn connections(&self) -> &Count {
-        &self.connections
+        &self.connections.0
     }
 
     /// Gets in line; `None` where `most` wait already.
@@ -343,19 +347,19 @@ mod tests {
         let inside = AtomicU32::new(0);
         let serve = || {
             for _ in 0..3_000 {
-                if gate.is_waited_at() || !gate.requests.enter(PLACES) {
+                if gate.is_waited_at() || !gate.requests().enter(PLACES) {
                     wait(&gate);
                 }
                 assert!(inside.fetch_add(1, Ordering::SeqCst) < PLACES);
                 inside.fetch_sub(1, Ordering::SeqCst);
-                gate.requests.leave();
+                gate.requests().leave();
                 if gate.is_waited_at() {
                     gate.call();
                 }
             }
         };
         std::thread::scope(|scope| (0..6).for_each(|_| drop(scope.spawn(serve))));
-        assert_eq!((gate.waiting(), gate.requests.get()), (0, 0));
+        assert_eq!((gate.waiting(), gate.requests().get()), (0, 0));
     }
 
     struct Unpark(std::thread::Thread);
@@ -373,7 +377,7 @@ mod tests {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             if look {
-                if gate.requests.enter(2) {
+                if gate.requests().enter(2) {
                     return;
                 }
                 waiter.found_none();

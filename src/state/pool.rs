@@ -4,9 +4,6 @@
 //! weight) and their scheduler. It is rebuilt off the request path when one of these changes, so that a
 //! pick takes no lock, no memory, and does not step over dead servers.
 
-use std::cell::Cell;
-use std::net::SocketAddr;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,11 +14,11 @@ use tokio::sync::Notify;
 use super::affinity::LiveAffinity;
 use super::budget::{HEDGES, RETRIES};
 use super::conduct::Came;
-use super::delay::millis;
 use super::gate::Gate;
+use super::lease::Lease;
+use super::plan::{Entry, Plan, Tier};
 use super::secured::ClientSlot;
-use super::server::{Health, LiveServer, Way};
-use crate::balance::{Balancer, Share, View};
+use super::server::{Health, LiveServer};
 use crate::model::pool::{Hedge, HedgeAfter, Most, Pool, Scheduler};
 
 /// The live twin of a configured pool. Made anew by every reload; its servers stay.
@@ -161,7 +158,7 @@ impl LivePool {
 
     /// Counts a request in at the server that its client was at, by its position. A drained server keeps its clients, and
     /// so does one of weight 0; a backup server has them only while it serves others too. `tried` and `barred` as in
-    /// [`LivePool::pick_in_turn`]. Only for pools with affinity.
+    /// [`LivePool::pick_in_turn`].
     ///
     /// # Errors
     /// Why it cannot be had.
@@ -174,7 +171,7 @@ impl LivePool {
         if tried.contains(&server.id()) {
             return Err(Unfit::Tried);
         }
-        if server.is_backup() && !plan.primary.entries.is_empty() {
+        if server.is_backup() && !plan.primary.is_empty() {
             return Err(Unfit::Backup);
         }
         if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
@@ -187,8 +184,7 @@ impl LivePool {
             }
             return Err(Unfit::Full);
         }
-        let cuts = server.cuts();
-        Ok(Lease { server: Arc::clone(server), address, way, cuts, in_pool, seat: Cell::new(None) })
+        Ok(Lease::new(server, address, way, in_pool))
     }
 
     /// Counts a request out of the pool that no server has taken.
@@ -237,7 +233,7 @@ impl LivePool {
         }
         let mut chosen = self.choose(key, tried, barred);
         match &mut chosen {
-            Ok(lease) => lease.in_pool = true,
+            Ok(lease) => lease.set_in_pool(),
             Err(_) => self.leave_unserved(),
         }
         chosen
@@ -255,8 +251,12 @@ impl LivePool {
 
     /// Whether another connection to a server may be taken into use now.
     pub fn may_connect(&self, server: &LiveServer) -> bool {
-        let most = self.config.most.in_use(self.config.protocol);
-        most.is_none_or(|most| self.gate.connections().get() < most) && server.may_connect()
+        self.most_in_use().is_none_or(|most| self.gate.connections().get() < most) && server.may_connect()
+    }
+
+    /// Connections in use at most, where those are bounded apart from requests.
+    pub(super) fn most_in_use(&self) -> Option<u32> {
+        self.config.most.in_use(self.config.protocol)
     }
 
     /// Whether connections in use are bounded apart from requests: [`Lease::take_into_use`] then has to be asked for
@@ -354,12 +354,12 @@ impl LivePool {
             }
         }
         let before = self.plan.load();
-        let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(&before.balancer));
+        let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(before.balancer()));
         let reachable = |server: &Arc<LiveServer>| {
             let up = server.health() == Health::Up;
             Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
         };
-        let reachable = self.affinity.iter().flat_map(|_| self.servers.iter().map(reachable)).collect();
+        let reachable = self.servers.iter().map(reachable).collect();
         let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
         self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();
@@ -371,271 +371,5 @@ impl LivePool {
     /// Whoever else goes by what the pool's servers are, and wants to know when that changes.
     pub(super) fn tell(&self, planned: &Arc<Notify>) {
         let _ = self.planned.set(Arc::clone(planned));
-    }
-}
-
-#[derive(Debug)]
-struct Plan {
-    primary: Tier,
-    backup: Tier,
-    /// Server by server, with affinity: where those are that are up, drained ones too.
-    reachable: Vec<Option<(SocketAddr, Way)>>,
-}
-
-impl Default for Plan {
-    fn default() -> Plan {
-        let nobody = || Tier::new(&Scheduler::Rr, Vec::new(), None);
-        Plan { primary: nobody(), backup: nobody(), reachable: Vec::new() }
-    }
-}
-
-/// Servers that may be chosen, and the scheduler built for just these.
-#[derive(Debug)]
-struct Tier {
-    entries: Vec<Entry>,
-    balancer: Balancer,
-}
-
-#[derive(Debug)]
-struct Entry {
-    server: Arc<LiveServer>,
-    address: SocketAddr,
-    way: Way,
-    /// As it was when the scheduler was built.
-    weight: u32,
-    /// How much of its weight it has, in percent.
-    portion: u32,
-}
-
-impl Entry {
-    /// `None` for a server that takes no new request, or is not of this health.
-    fn of(server: &Arc<LiveServer>, health: Option<Health>) -> Option<Entry> {
-        let (address, weight) = (server.address()?, server.weight());
-        let (way, portion) = (server.way()?, server.portion());
-        let eligible = health.is_none_or(|health| server.health() == health) && weight > 0 && portion > 0;
-        eligible.then(|| Entry { server: Arc::clone(server), address, way, weight, portion })
-    }
-}
-
-impl Entry {
-    fn is_backup(&self) -> bool {
-        self.server.is_backup()
-    }
-}
-
-impl Tier {
-    fn new(scheduler: &Scheduler, mut entries: Vec<Entry>, before: Option<&Balancer>) -> Tier {
-        let mut scheduler = scheduler;
-        if entries.iter().any(|entry| entry.portion != WHOLE) {
-            // Schedulers that know no weights have to, while some server is to get less than the others.
-            let equal = matches!(scheduler, Scheduler::Rr | Scheduler::Lc);
-            scheduler = match scheduler {
-                Scheduler::Rr => &Scheduler::Wrr,
-                Scheduler::Lc => &Scheduler::Wlc,
-                other => other,
-            };
-            // To these a weight is a number of requests, and not only a share.
-            let counts = matches!(
-                scheduler,
-                Scheduler::Ovf | Scheduler::Lblc { .. } | Scheduler::Lblcr { .. } | Scheduler::Content { .. }
-            );
-            for entry in &mut entries {
-                let weight = if equal { 1 } else { entry.weight }.saturating_mul(entry.portion);
-                entry.weight = if counts { weight.div_ceil(WHOLE) } else { weight };
-            }
-        }
-        let shares: Vec<Share> =
-            entries.iter().map(|entry| Share { weight: entry.weight, seed: entry.server.seed() }).collect();
-        Tier { balancer: Balancer::new(scheduler, &shares, before), entries }
-    }
-
-    fn pick(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
-        // Another core may take a server's last place between choosing and entering. Then it shows full,
-        // and the next choice is another one; the bound is for servers that empty and fill all the time.
-        for _ in 0..=self.entries.len() {
-            let Some(entry) = self.choose(ticket, key, tried, barred) else { break };
-            if entry.server.enter() {
-                return Ok(Lease {
-                    server: Arc::clone(&entry.server),
-                    address: entry.address,
-                    way: entry.way,
-                    cuts: entry.server.cuts(),
-                    in_pool: false,
-                    seat: Cell::new(None),
-                });
-            }
-        }
-        Err(if self.has_untried(tried) { NoServer::Full } else { NoServer::Down })
-    }
-
-    fn has_untried(&self, tried: &[u32]) -> bool {
-        self.entries.iter().any(|entry| !tried.contains(&entry.server.id()))
-    }
-
-    fn next(&self, ticket: u64, key: Option<u64>) -> Result<Arc<LiveServer>, NoServer> {
-        let none = if self.has_untried(&[]) { NoServer::Full } else { NoServer::Down };
-        self.choose(ticket, key, &[], &[]).map(|entry| Arc::clone(&entry.server)).ok_or(none)
-    }
-
-    #[inline]
-    fn choose(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Option<&Entry> {
-        let candidates = Candidates { entries: &self.entries, tried, barred, now: Cell::new(0) };
-        self.entries.get(self.balancer.pick(&candidates, ticket, key)?)
-    }
-}
-
-/// A portion of a server that has all of its weight.
-const WHOLE: u32 = 100;
-
-/// A tier as the scheduler sees it for one request.
-struct Candidates<'a> {
-    entries: &'a [Entry],
-    tried: &'a [u32],
-    barred: &'a [u32],
-    /// In milliseconds, where a scheduler has asked for it.
-    now: Cell<u64>,
-}
-
-impl Candidates<'_> {
-    fn millis(&self) -> u64 {
-        if self.now.get() == 0 {
-            // One later does no harm, and is not 0.
-            self.now.set(millis() + 1);
-        }
-        self.now.get()
-    }
-}
-
-impl View for Candidates<'_> {
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-    fn weight(&self, server: usize) -> u32 {
-        self.entries[server].weight
-    }
-    fn load(&self, server: usize) -> u32 {
-        self.entries[server].server.in_flight()
-    }
-    fn seed(&self, server: usize) -> u64 {
-        self.entries[server].server.seed()
-    }
-    fn delay(&self, server: usize) -> u64 {
-        self.entries[server].server.delay(self.millis())
-    }
-    fn now(&self) -> u32 {
-        (self.millis() / 1000) as u32
-    }
-    fn open(&self, server: usize) -> bool {
-        let server = &self.entries[server].server;
-        !server.is_full() && !self.tried.contains(&server.id()) && !self.barred.contains(&server.id())
-    }
-}
-
-/// A chosen server with a request counted in flight; dropping it counts the request out.
-pub struct Lease {
-    server: Arc<LiveServer>,
-    address: SocketAddr,
-    way: Way,
-    cuts: u32,
-    /// It is counted in the pool, too.
-    in_pool: bool,
-    /// A connection that is counted, and not yet handed on.
-    seat: Cell<Option<Box<Seat>>>,
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("server", self.server.identity()).finish_non_exhaustive()
-    }
-}
-
-/// A connection in use, where those are bounded apart from requests; dropping it counts it out.
-#[derive(Debug)]
-pub struct Seat {
-    server: Arc<LiveServer>,
-    in_pool: bool,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.server.give_back(self.in_pool);
-    }
-}
-
-impl Lease {
-    /// Counts a connection into use, for as long as this lease or whoever takes its [`Lease::seat`] lives. False where
-    /// the server or the pool has as many as it may.
-    pub fn take_into_use(&self, pool: &LivePool) -> bool {
-        let seat = self.seat.take();
-        let seat = seat.or_else(|| {
-            let most = pool.config.most.in_use(pool.config.protocol);
-            let connections = self.server.gate().connections();
-            if most.is_some_and(|most| !connections.enter(most)) {
-                return None;
-            }
-            if self.server.take_into_use() {
-                return Some(Box::new(Seat { server: self.server.clone(), in_pool: most.is_some() }));
-            }
-            if most.is_some() {
-                connections.leave();
-                // Who was refused for its sake may wait.
-                self.server.gate().call_all();
-            }
-            None
-        });
-        let some = seat.is_some();
-        self.seat.set(seat);
-        some
-    }
-
-    /// Whether a connection is counted for it that was not handed on.
-    pub fn is_seated(&self) -> bool {
-        let seat = self.seat.take();
-        let seated = seat.is_some();
-        self.seat.set(seat);
-        seated
-    }
-
-    /// The connection that was counted for it.
-    pub fn seat(&self) -> Option<Box<Seat>> {
-        self.seat.take()
-    }
-
-    /// Where the server was when it was chosen.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// How the server was to be spoken to then: a connection made for this lease serves no other way.
-    pub fn way(&self) -> Way {
-        self.way
-    }
-
-    /// Whether the server's connections were to be closed since it was chosen.
-    pub fn is_cut(&self) -> bool {
-        self.server.cuts() != self.cuts
-    }
-
-    /// Whether another request could use a connection that was made for this one.
-    pub fn is_current(&self) -> bool {
-        self.server.way() == Some(self.way)
-    }
-
-    pub fn server(&self) -> &Arc<LiveServer> {
-        &self.server
-    }
-}
-
-impl Deref for Lease {
-    type Target = LiveServer;
-
-    fn deref(&self) -> &LiveServer {
-        &self.server
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.server.leave(self.in_pool);
     }
 }

@@ -13,7 +13,8 @@ use super::changes::{Change, Changes, Evidence};
 use super::conduct::Conduct;
 use super::delay::{Delay, millis};
 use super::ejected::{Bench, Rise};
-use super::gate::{Count, Gate};
+use super::gate::{Count, Gate, OwnLine};
+use super::media::load::Load;
 use super::pool::LivePool;
 use crate::balance;
 use crate::model::check::{Probe, Start};
@@ -53,6 +54,14 @@ pub struct ProbeReport {
     pub detail: String,
 }
 
+/// What requests write and schedulers read of every server of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Hot {
+    /// Requests in flight.
+    pub in_flight: Count,
+    pub delay: Delay,
+}
+
 #[derive(Debug)]
 pub struct LiveServer {
     id: u32,
@@ -60,10 +69,9 @@ pub struct LiveServer {
     pool_name: Arc<str>,
     identity: Arc<str>,
     seed: u64,
-    in_flight: Count,
+    hot: Arc<OwnLine<Hot>>,
     /// Connections in use, where they are bounded apart from requests.
-    in_use: Count,
-    delay: Delay,
+    in_use: OwnLine<Count>,
     /// Its pool's.
     gate: Arc<Gate>,
     /// `NO_LIMIT` where none is configured.
@@ -79,6 +87,7 @@ pub struct LiveServer {
     /// How often its connections were to be closed at once.
     cuts: AtomicU32,
     conduct: Conduct,
+    media: Load,
     slow: Mutex<Slow>,
 }
 
@@ -129,9 +138,8 @@ impl LiveServer {
             pool_name: Arc::clone(&pool.name),
             seed: balance::hash_bytes(identity.as_bytes()),
             identity,
-            in_flight: Count::default(),
-            in_use: Count::default(),
-            delay: Delay::default(),
+            hot: Arc::default(),
+            in_use: OwnLine::default(),
             gate,
             limit: AtomicU32::new(NO_LIMIT),
             most_in_use: AtomicU32::new(NO_LIMIT),
@@ -142,6 +150,7 @@ impl LiveServer {
             way: AtomicU32::new(0),
             cuts: AtomicU32::new(0),
             conduct: Conduct::default(),
+            media: Load::default(),
             slow: Mutex::new(Slow {
                 configured: server.address.clone(),
                 address,
@@ -168,6 +177,7 @@ impl LiveServer {
         let checked = !checks.is_empty();
         self.limit.store(server.most.in_flight(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.most_in_use.store(server.most.in_use(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        self.media.configure(server.most.sessions, server.most.kilobits);
         self.weight.store(server.weight, Ordering::Relaxed);
         self.backup.store(server.backup, Ordering::Relaxed);
         let mut slow = self.slow();
@@ -245,7 +255,12 @@ impl LiveServer {
 
     /// Requests in flight, over all cores.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.get()
+        self.hot.0.in_flight.get()
+    }
+
+    /// RTSP sessions at it, and what they carry.
+    pub fn media(&self) -> &Load {
+        &self.media
     }
 
     /// Requests in flight at most.
@@ -298,23 +313,19 @@ impl LiveServer {
         self.backup.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.in_flight() >= self.limit.load(Ordering::Relaxed)
-    }
-
     /// Counts a request in, unless that would pass the limit.
     pub(super) fn enter(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
         if limit == NO_LIMIT {
-            self.in_flight.add();
+            self.hot.0.in_flight.add();
             return true;
         }
-        self.in_flight.enter(limit)
+        self.hot.0.in_flight.enter(limit)
     }
 
     /// Counts a request out, of the pool too where it was counted `in_pool`, and calls whoever waits for its place.
     pub(super) fn leave(&self, in_pool: bool) {
-        self.in_flight.leave();
+        self.hot.0.in_flight.leave();
         if in_pool {
             self.gate.requests().leave();
         }
@@ -323,16 +334,16 @@ impl LiveServer {
 
     /// Counts a connection in, unless that would pass the server's bound.
     pub(super) fn take_into_use(&self) -> bool {
-        self.in_use.enter(self.most_in_use.load(Ordering::Relaxed))
+        self.in_use.0.enter(self.most_in_use.load(Ordering::Relaxed))
     }
 
     pub(super) fn may_connect(&self) -> bool {
-        self.in_use.get() < self.most_in_use.load(Ordering::Relaxed)
+        self.in_use.0.get() < self.most_in_use.load(Ordering::Relaxed)
     }
 
     /// Counts it out again, of the pool too where it was counted `in_pool`.
     pub(super) fn give_back(&self, in_pool: bool) {
-        self.in_use.leave();
+        self.in_use.0.leave();
         if in_pool {
             self.gate.connections().leave();
         }
@@ -348,12 +359,12 @@ impl LiveServer {
 
     /// An answer has begun, so long after its request was sent. For pools that choose by it.
     pub fn answered(&self, took: Duration) {
-        self.delay.add(took, millis());
+        self.hot.0.delay.add(took, millis());
     }
 
-    /// How long its answers took lately, in sixteenths of a microsecond; 0: not known.
-    pub(super) fn delay(&self, now: u64) -> u64 {
-        self.delay.get(now)
+    /// What its schedulers compare, for their plans to read without the rest of it.
+    pub(super) fn hot(&self) -> &Arc<OwnLine<Hot>> {
+        &self.hot
     }
 
     /// The way into its pool.

@@ -55,6 +55,7 @@ impl Folder {
             forwarded: false,
             accept_proxy: None,
             tls: Some(tls),
+            media: Default::default(),
             built: true,
             place,
         };

@@ -6,4 +6,5 @@ pub mod field;
 pub mod http1;
 pub mod http2;
 pub mod proxy_header;
+pub mod rtsp;
 pub mod server_hello;

@@ -40,6 +40,7 @@ mod idle;
 mod import;
 mod import_peers;
 mod layer4;
+mod media;
 mod mirror;
 mod opaque;
 mod overload;

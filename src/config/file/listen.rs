@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::super::node::{Entry, Node};
 use super::walk::{Fields, Walk};
 use super::{Named, Taken, table_place, tls};
-use crate::model::listener::{AcceptProxy, HeaderMode, Protocol};
+use crate::model::listener::{AcceptProxy, Carrier, HeaderMode, Media, Protocol};
 use crate::model::tls::ListenerTls;
 use crate::model::{Fault, Place};
 
@@ -23,6 +23,7 @@ pub struct Listen {
     pub forwarded: bool,
     pub accept_proxy: Option<AcceptProxy>,
     pub tls: Option<ListenerTls>,
+    pub media: Media,
     pub built: bool,
     pub place: Place,
 }
@@ -42,6 +43,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         forwarded: false,
         accept_proxy: None,
         tls: None,
+        media: Media::default(),
         built: true,
         place: table_place(walk, entry),
     };
@@ -50,10 +52,6 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
     }
     if let Some(entry) = fields.get("protocol") {
         listen.protocol = protocol(walk, &entry.node);
-        if listen.protocol == Protocol::Rtsp {
-            listen.built = false;
-            walk.not_built(&entry.node.origin, format_args!("listen.{name}: protocol \"{}\"", listen.protocol.word()));
-        }
     }
     if let Some(entry) = fields.get("rules") {
         listen.rules = Some(names(walk, &entry.node, "a rule file"));
@@ -81,15 +79,54 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
     if let Some(entry) = fields.get("accept-proxy-protocol") {
         listen.accept_proxy = accept_proxy(walk, &entry.node, &format!("[listen.{name}] accept-proxy-protocol"));
     }
-    if let Some(entry) = fields.get("media") {
-        walk.word(&entry.node, "media", &["relay", "offload", "refuse", "redirect", "direct"]);
-        if listen.protocol != Protocol::Rtsp {
-            let message = format!("\"media\" means nothing to protocol \"{}\"", listen.protocol.word());
-            walk.push(Fault::warning("R0125", walk.place(&entry.key_origin), message));
-        }
-    }
+    listen.media = media(&mut fields, name, listen.protocol);
     fields.finish();
     Some(listen)
+}
+
+/// What is said of RTSP's media. Of the listeners that are not for RTSP, those of HTTP take its tunnels.
+fn media(fields: &mut Fields<'_, '_, '_>, name: &str, protocol: Protocol) -> Media {
+    let (walk, mut media) = (fields.walk, Media::default());
+    for key in ["media", "media-ports", "rewrite-urls", "redirect-except"] {
+        let Some(entry) = fields.get(key) else { continue };
+        if !matches!(protocol, Protocol::Rtsp | Protocol::Http) || protocol == Protocol::Http && key == "media-ports" {
+            let message = format!("\"{key}\" means nothing to protocol \"{}\"", protocol.word());
+            walk.push(Fault::warning("R0125", walk.place(&entry.key_origin), message));
+        }
+        let node = &entry.node;
+        match key {
+            "media" => match walk.word(node, key, &["relay", "offload", "refuse", "redirect", "direct"]) {
+                Some("refuse") => media.carrier = Carrier::Refuse,
+                Some("redirect") => media.carrier = Carrier::Redirect,
+                Some("direct") => media.carrier = Carrier::Direct,
+                Some("offload") => {
+                    walk.not_built(&node.origin, format_args!("listen.{name}: media \"offload\" (it is relayed)"));
+                }
+                _ => {}
+            },
+            "media-ports" => media.ports = ports(walk, node).unwrap_or(media.ports),
+            "rewrite-urls" => media.rewrite_urls = walk.boolean(node, key).unwrap_or_default(),
+            _ => {
+                let agents = walk.list(node).into_iter().filter_map(|node| walk.text(node, key));
+                media.redirect_except = agents.map(Arc::from).collect();
+            }
+        }
+    }
+    media
+}
+
+/// `16384-32767`: at least one pair of ports.
+fn ports(walk: &Walk<'_>, node: &Node) -> Option<(u16, u16)> {
+    let text = walk.text(node, "media-ports")?;
+    let port = |text: &str| text.trim().parse::<u16>().ok();
+    let range = text.split_once('-').and_then(|(first, last)| Some((port(first)?, port(last)?)));
+    // An even port and the one behind it.
+    let range = range.filter(|(first, last)| *first > 0 && first.next_multiple_of(2) < *last);
+    if range.is_none() {
+        let fault = walk.error("R0110", node, format!("\"{text}\" is no range of ports with an even one and the next"));
+        walk.push(fault.help("for example media-ports = \"16384-32767\": a stream takes two to four of them"));
+    }
+    range
 }
 
 fn accept_proxy(walk: &Walk<'_>, node: &Node, title: &str) -> Option<AcceptProxy> {

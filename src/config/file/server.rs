@@ -103,7 +103,11 @@ fn table<'n>(walk: &Walk<'_>, node: &'n Node, pool: &str) -> (Option<Server>, Op
     let address = address_node.and_then(|node| walk.server_address(node, "address"));
     let weight = fields.get("weight").map(|entry| walk.integer(&entry.node, "weight", 0, HEAVIEST));
     let weight = weight.map_or(1, |weight| weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1));
-    let most = most(&mut fields, "or set weight = 0 to take no new client");
+    let no_client = "or set weight = 0 to take no new client";
+    let most = most(&mut fields, no_client);
+    let sessions = limit(&mut fields, "max-sessions", no_client);
+    let kilobits = limit(&mut fields, "max-kilobits", no_client);
+    let most = Most { sessions, kilobits, ..most };
     let backup = fields.get("backup").and_then(|entry| walk.boolean(&entry.node, "backup")).unwrap_or(false);
     fields.finish();
     let server = address.filter(|_| whole).map(|address| Server {
@@ -119,7 +123,8 @@ fn table<'n>(walk: &Walk<'_>, node: &'n Node, pool: &str) -> (Option<Server>, Op
 
 /// `max-connections` and `max-requests`; `instead` is what else zero may have meant.
 pub fn most(fields: &mut Fields<'_, '_, '_>, instead: &str) -> Most {
-    Most { connections: limit(fields, "max-connections", instead), requests: limit(fields, "max-requests", instead) }
+    let (connections, requests) = (limit(fields, "max-connections", instead), limit(fields, "max-requests", instead));
+    Most { connections, requests, ..Most::default() }
 }
 
 fn limit(fields: &mut Fields<'_, '_, '_>, key: &'static str, instead: &str) -> Option<u32> {

@@ -217,10 +217,16 @@ fn redirect(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: &mut Scope<'_
         let fault = Fault::error("R0242", cursor.place(token), "a URL has no blanks, and only ASCII");
         return Err(Box::new(fault.did_you_mean(encoded)));
     }
-    // What a client sent must not become the host: `//$1`, `https://{site}/`, or `$1` alone.
+    // What a client sent must not become the host: `//$1`, `https://{site}/`, or `$1` alone. Its own host may: nobody can
+    // have another one's browser ask for that.
     let to = template(token, cursor, draft, scope);
     let open = match to.parts.as_slice() {
-        [TemplatePart::Text(_)] => false,
+        [TemplatePart::Text(_)] | [TemplatePart::Path, ..] => false,
+        [TemplatePart::Text(_), TemplatePart::Host, rest @ ..] => match rest.first() {
+            None | Some(TemplatePart::Path) => false,
+            Some(TemplatePart::Text(text)) => !text.starts_with(['/', ':', '?', '#']),
+            Some(_) => true,
+        },
         [TemplatePart::Text(start), ..] => matches!(&**start, "//" | "http://" | "https://"),
         _ => true,
     };

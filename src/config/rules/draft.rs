@@ -102,6 +102,11 @@ impl Draft {
         }
     }
 
+    /// Whether some path pattern captures that name.
+    pub fn captures(&self, name: &str) -> bool {
+        self.captured.iter().any(|(.., captured)| captured.names.iter().any(|known| known == name))
+    }
+
     /// Every hole must be filled by a path pattern of this rule, whichever of its patterns matched.
     fn holes(&mut self, scope: &mut Scope<'_, '_>) {
         for (hole, place) in &self.uses {

@@ -30,7 +30,8 @@ const RTSP_METHODS: [&str; 10] = [
 ];
 const OUTCOMES: [&str; 3] = ["deny", "drop", "no-route"];
 /// Facts with a meaning of their own; any other is a header.
-const FACTS: [&str; 8] = ["roll", "from", "sni", "alpn", "listener", "host", "body", "cert"];
+const FACTS: [&str; 11] =
+    ["roll", "from", "sni", "alpn", "listener", "host", "body", "cert", "cert-issuer", "cert-san", "cert-fingerprint"];
 
 pub(super) fn is_known_method(text: &str) -> bool {
     HTTP_METHODS.contains(&text) || RTSP_METHODS.contains(&text)
@@ -271,7 +272,12 @@ fn fact(
             facts.listener = Some(text.into());
         }
         "body" => facts.body = Some(text.into()),
-        "cert" => facts.certificate = Some(text.into()),
+        "cert" => facts.certificate.get_or_insert_default().subject = text.into(),
+        "cert-issuer" => facts.certificate.get_or_insert_default().issuer = text.into(),
+        "cert-san" => facts.certificate.get_or_insert_default().names.push(text.into()),
+        "cert-fingerprint" => {
+            facts.certificate.get_or_insert_default().fingerprint = text.replace(':', "").to_ascii_lowercase().into();
+        }
         _ if !is_token(name) => {
             let fault = Fault::error("R0264", place, format!("`{name}` is neither a fact nor the name of a header"));
             scope.tell(fault.allowed(FACTS));

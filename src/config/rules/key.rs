@@ -137,11 +137,22 @@ pub(super) fn template(
         }
         match hole {
             Ok(hole) => {
-                parts.push(match &hole {
-                    Hole::Group(number) => TemplatePart::Group(*number),
-                    Hole::Name(name) => TemplatePart::Capture(name.clone()),
-                });
-                draft.uses.push((hole, place));
+                let of_request = |name: &str| match name {
+                    "host" => Some(TemplatePart::Host),
+                    "path" => Some(TemplatePart::Path),
+                    _ => None,
+                };
+                let (part, captured) = match &hole {
+                    Hole::Group(number) => (TemplatePart::Group(*number), true),
+                    Hole::Name(name) => match of_request(name).filter(|_| !draft.captures(name)) {
+                        Some(part) => (part, false),
+                        None => (TemplatePart::Capture(name.clone()), true),
+                    },
+                };
+                parts.push(part);
+                if captured {
+                    draft.uses.push((hole, place));
+                }
             }
             Err(name) => {
                 draft.failed = true;

@@ -7,7 +7,7 @@
 /// longer is cut, and `...` says so; escaping can make six times as much of it.
 const VALUE_MAX: usize = 16 << 10;
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+pub(super) const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Whether a byte may stand as it is in a quoted string of either form: printable ASCII without `"`
 /// and `\`.

@@ -7,8 +7,6 @@
 //! A name that is there with an empty list was looked for and not sent. Cookies are secrets: of each only a hash is kept, which
 //! is enough to say whether it was some value.
 
-use std::fmt::Write;
-
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::escape;
@@ -30,7 +28,9 @@ pub fn values(reads: &Reads, head: &Head<'_>) -> String {
     for name in &reads.cookies {
         key(&mut out, "cookie:", name);
         list(&mut out, head.cookie(name), |value, out| {
-            out.extend_from_slice(format!("\"{}\"", cookie_hash(value)).as_bytes());
+            out.push(b'"');
+            out.extend_from_slice(&hashed(value));
+            out.push(b'"');
         });
     }
     if reads.alpn {
@@ -57,17 +57,23 @@ pub fn values(reads: &Reads, head: &Head<'_>) -> String {
 
 /// `#` and 64 bits in hex: nothing that a cookie could be had from.
 pub fn cookie_hash(value: &[u8]) -> String {
-    let mut text = String::from("#");
-    for byte in digest(&SHA256, value).as_ref().iter().take(8) {
-        let _ = write!(text, "{byte:02x}");
+    hashed(value).map(char::from).iter().collect()
+}
+
+fn hashed(value: &[u8]) -> [u8; 17] {
+    let hash = digest(&SHA256, value);
+    let mut text = [b'#'; 17];
+    for (two, byte) in text[1..].chunks_exact_mut(2).zip(hash.as_ref()) {
+        two.copy_from_slice(&[escape::HEX[usize::from(byte >> 4)], escape::HEX[usize::from(byte & 15)]]);
     }
     text
 }
 
+/// Names are those of fields and cookies: nothing in them has to be escaped (RFC 9110 §5.1, RFC 6265 §4.1.1).
 fn key(out: &mut Vec<u8>, kind: &str, name: &str) {
     out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
     out.extend_from_slice(kind.as_bytes());
-    escape::json(name.as_bytes(), out);
+    out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
 }
 

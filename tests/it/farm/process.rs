@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::watch::{until, until_within};
+use super::watch::until;
 
 pub struct Process {
     child: Child,
@@ -68,12 +68,23 @@ impl Process {
 
     /// Waits for its end; its outputs are complete afterwards.
     pub fn exit(&mut self, deadline: Duration) -> ExitStatus {
-        let what = format!("the end of {}", self.what);
-        let status = until_within(deadline, &what, || self.child.try_wait().expect("a child"));
+        self.ends(deadline).unwrap_or_else(|| panic!("not within {deadline:?}: the end of {}", self.what))
+    }
+
+    /// Its status, if it ends in time; its outputs are complete then.
+    pub fn ends(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        let status = loop {
+            match self.child.try_wait().expect("a child") {
+                Some(status) => break status,
+                None if start.elapsed() >= deadline => return None,
+                None => std::thread::park_timeout(Duration::from_millis(3)),
+            }
+        };
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
-        status
+        Some(status)
     }
 
     /// Resident memory in KiB.
@@ -103,7 +114,7 @@ impl Drop for Process {
         if self.running() {
             self.signal(Signal::CONT);
             self.signal(Signal::TERM);
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             while self.running() && start.elapsed() < Duration::from_millis(500) {
                 std::thread::park_timeout(Duration::from_millis(3));
             }

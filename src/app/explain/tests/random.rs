@@ -118,7 +118,7 @@ fn traffic(config: &Config, table: &Table, kind: Kind, request: &Request, roll: 
             None => done("no-route".to_owned(), None),
         },
         Action::Redirect { code, to } => {
-            let location = route::location(to, rule, &head);
+            let location = route::location(to, rule, &head).unwrap_or_default();
             done(format!("redirect {code} {}", String::from_utf8_lossy(&location)), None)
         }
         Action::Answer { code, .. } => done(format!("answer {code}"), None),

@@ -27,8 +27,6 @@ struct Reader<'a> {
     backends: HashMap<&'a str, Proxy<'a>>,
     /// Pools that were made, by their backends.
     pools: HashMap<&'a str, String>,
-    /// Hosts that some condition names: what a redirect can be written out for.
-    hosts: BTreeSet<String>,
     /// Files of lists, by the names that rules give them.
     lists: HashMap<String, String>,
     /// The conditions of backends, by their names.
@@ -80,7 +78,6 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
         listeners: Names::default(),
         backends: HashMap::new(),
         pools: HashMap::new(),
-        hosts: BTreeSet::new(),
         lists: HashMap::new(),
         acls: HashMap::new(),
     };
@@ -109,7 +106,7 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
                     reader.backends.insert(&section.name, proxy.clone());
                 }
                 proxies.push(proxy);
-                reader.known_hosts(&section.lines);
+                reader.known_lists(&section.lines);
             }
             _ => {}
         }
@@ -132,20 +129,12 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
 }
 
 impl<'a> Reader<'a> {
-    fn known_hosts(&mut self, lines: &[Line]) {
+    fn known_lists(&mut self, lines: &[Line]) {
         for line in lines {
             for (at, _) in line.words.iter().enumerate().filter(|(_, word)| *word == "-f") {
                 let file = line.word(at + 1);
                 self.lists.entry(acl::list_name(file)).or_insert_with(|| file.to_owned());
             }
-            let at = line.words.iter().position(|word| {
-                let word = word.strip_prefix("req.").unwrap_or(word);
-                word.strip_prefix("hdr(").is_some_and(|rest| rest.to_ascii_lowercase().starts_with("host)"))
-            });
-            let Some(at) = at else { continue };
-            let hosts = line.words.iter().skip(at + 1).map(|word| word.to_ascii_lowercase());
-            self.hosts
-                .extend(hosts.take_while(|word| word != "}").filter(|word| word.contains('.') && words::is_host(word)));
         }
     }
 

@@ -182,52 +182,25 @@ impl<'a> Reader<'a> {
                 account.differs(line.item, format!("{word} is left out"));
             }
         }
-        let whole = Test::new("path", words::regex("^(.*)$"));
-        let with = |ways: &Ways, more: &[Test]| -> Ways { ways.iter().map(|way| [more, way].concat()).collect() };
-        if let Some(to) = after("location").filter(|to| !to.contains('%')) {
+        if let Some(to) = after("location").map(of_request).filter(|to| !to.contains('%')) {
             if !to.contains('?') {
                 account.differs_once(
                     line.item,
                     "a redirect here keeps the query of the request; HAProxy's `location` does not",
                 );
             }
-            return used(&format!("redirect {code} {}", words::word(to)), "moved", ways, &[], &[], line.line, rules);
+            return used(&format!("redirect {code} {}", words::word(&to)), "moved", ways, &[], &[], line.line, rules);
         }
-        if let Some(prefix) = after("prefix").filter(|prefix| !prefix.contains('%')) {
-            let to = words::word(&format!("{}$1", prefix.trim_end_matches('/')));
-            return used(&format!("redirect {code} {to}"), "moved", &with(ways, &[whole]), &[], &[], line.line, rules);
+        if let Some(prefix) = after("prefix").map(of_request).filter(|prefix| !prefix.contains('%')) {
+            let to = words::word(&format!("{}{{path}}", prefix.trim_end_matches('/')));
+            return used(&format!("redirect {code} {to}"), "moved", ways, &[], &[], line.line, rules);
         }
         let Some(scheme) = after("scheme").filter(|scheme| matches!(*scheme, "http" | "https")) else {
             account
-                .none(line.item, "a redirect's target is fixed text and what the path captured; such requests get 404");
+                .none(line.item, "a redirect's target is fixed text, the client's host and path and what that captured; such requests get 404");
             return used("answer 404", "moved", ways, &[], &[], line.line, rules);
         };
-        let mut left: Ways = Vec::new();
-        for way in ways {
-            let named: Option<&Test> = way.iter().find(|test| test.word == "host" && !test.negated);
-            let known = |pattern: &String| self.hosts.contains(pattern);
-            let hosts: Vec<&String> = match named {
-                Some(test) => test.patterns.iter().filter(|pattern| known(pattern)).collect(),
-                None => self.hosts.iter().collect(),
-            };
-            for host in &hosts {
-                if !self.site.spend(1) {
-                    break;
-                }
-                let to = words::word(&format!("{scheme}://{host}$1"));
-                let tests = vec![Test::new("host", (*host).clone()), whole.clone()];
-                let way: Vec<Test> = way.iter().filter(|test| Some(*test) != named).cloned().collect();
-                used(&format!("redirect {code} {to}"), "moved", &with(&vec![way], &tests), &[], &[], line.line, rules);
-            }
-            if named.is_none_or(|test| test.patterns.len() > hosts.len()) {
-                left.push(way.clone());
-            }
-        }
-        if !left.is_empty() {
-            let why = "a redirect cannot name the client's host: it is written out for hosts that some condition names, and others get 404";
-            self.site.account.none(line.item, why);
-            used("answer 404", "moved", &left, &[], &[], line.line, rules);
-        }
+        used(&format!("redirect {code} {scheme}://{{host}}{{path}}"), "moved", ways, &[], &[], line.line, rules);
     }
 
     /// `tcp-request connection reject if ...`; whom an `accept` has let in is refused by nothing behind it.
@@ -278,4 +251,11 @@ fn rewrite(action: &str, rest: &[String]) -> Option<(Test, String)> {
         }
     }
     Some((Test::new("path", words::regex(&pattern)), format!("rewrite {}", words::word(&text))))
+}
+
+/// A target with the client's host and path as they are named here; what is left of `%` has no name.
+fn of_request(text: &str) -> String {
+    let host = ["%[req.hdr(host)]", "%[req.hdr(Host)]", "%[hdr(host)]", "%[hdr(Host)]"];
+    let text = host.iter().fold(text.to_owned(), |text, name| text.replace(name, "{host}"));
+    text.replace("%[path]", "{path}")
 }

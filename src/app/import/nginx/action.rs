@@ -453,7 +453,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn answer(&mut self, one: &Directive, mut tests: Vec<Test>, place: &Place<'_, 'a>, rules: &mut Vec<Rule>) {
+    fn answer(&mut self, one: &Directive, tests: Vec<Test>, place: &Place<'_, 'a>, rules: &mut Vec<Rule>) {
         let code = one.arg(0).parse::<u16>().ok();
         let account = &mut self.site.account;
         account.done(one.item);
@@ -466,9 +466,6 @@ impl<'a> Reader<'a> {
         let action = match (code, to) {
             (_, Some(to)) => match variable::fill(to, place.context, regex) {
                 Ok(filled) => {
-                    if filled.captures {
-                        tests.insert(0, Test::new("path", words::regex("^(.*)$")));
-                    }
                     if !filled.query {
                         account.differs_once(
                             one.item,

@@ -27,8 +27,6 @@ struct Reader<'a> {
     listeners: Names,
     /// Of `stream` (true) and `http`.
     upstreams: HashMap<(bool, &'a str), &'a Directive>,
-    /// Hosts that some server names.
-    hosts: Rc<[String]>,
     /// Pools that were made, by where they go, with their timeouts.
     passed: HashMap<String, (String, Vec<(String, String)>)>,
     maps: HashMap<&'a str, &'a Directive>,
@@ -77,7 +75,6 @@ pub fn read(file: &str, text: &str, site: &mut Site) -> Result<(), Box<Fault>> {
         names: Names::default(),
         listeners: Names::default(),
         upstreams: HashMap::new(),
-        hosts: Rc::new([]),
         passed: HashMap::new(),
         maps: HashMap::new(),
         zones: HashMap::new(),

@@ -1,6 +1,6 @@
 //! Servers of `http`: listeners, and the sections of their rules.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::location::{self, Location};
@@ -19,8 +19,6 @@ pub struct Server<'a> {
     pub levels: Levels<'a>,
     pub locations: Vec<Location<'a>>,
     names: Vec<(String, usize)>,
-    /// Whether a redirect takes the client's host.
-    by_host: bool,
 }
 
 /// Servers of one address.
@@ -60,13 +58,8 @@ impl<'a> Reader<'a> {
                 group.proxy |= proxy;
             }
             let locations = location::read(directive.body(), &mut self.site.account);
-            servers.push(Server { directive, levels: own, locations, names, by_host: takes_host(directive.body()) });
+            servers.push(Server { directive, levels: own, locations, names });
         }
-        let named =
-            servers.iter().flat_map(|one: &Server<'_>| &one.names).map(|(name, _)| name.trim_start_matches('.'));
-        let named: BTreeSet<String> = named.map(str::to_ascii_lowercase).collect();
-        let plain = |host: &String| words::is_host(host) && !host.starts_with('*') && host != "_";
-        self.hosts = named.into_iter().filter(plain).collect();
         // Addresses with the same servers are one listener.
         let mut order: Vec<Group> = Vec::new();
         let mut addresses: HashMap<Group, Vec<SocketAddr>> = HashMap::new();
@@ -137,7 +130,7 @@ impl<'a> Reader<'a> {
         if group.proxy {
             table.set("accept-proxy-protocol", "{ from = [\"0.0.0.0/0\", \"::/0\"] }");
         }
-        let context = Context { host: None, server_name: None, tls: group.tls, port };
+        let context = Context { server_name: None, tls: group.tls, port };
         let sections = self.sections(servers, group, default, &context);
         // Listeners whose rules are the same share the file.
         let text = format!("{sections:?}");
@@ -235,23 +228,6 @@ impl<'a> Reader<'a> {
             let first = hosts.iter().find(|host| !host.starts_with('*')).cloned();
             let context = Context { server_name: first, ..context.clone() };
             let is_default = *index == default;
-            if server.by_host {
-                let (exact, wild): (Vec<String>, Vec<String>) =
-                    hosts.into_iter().partition(|host| !host.starts_with('*'));
-                for host in exact {
-                    let own = Context { host: Some(host.clone()), ..context.clone() };
-                    let rules = self.rules_of(server, &[], &own);
-                    sections.push(section(&[host], rules));
-                }
-                if !wild.is_empty() {
-                    let rules = self.rules_of(server, &[], &context);
-                    sections.extend(heads(&wild).iter().map(|head| section(head, rules.clone())));
-                }
-                if is_default {
-                    star = Some(context);
-                }
-                continue;
-            }
             let rules = if hosts.is_empty() && !is_default { Vec::new() } else { self.rules_of(server, &[], &context) };
             let mut heads = heads(&hosts);
             if is_default {
@@ -267,27 +243,13 @@ impl<'a> Reader<'a> {
             sections.extend(heads.iter().map(|head| section(head, rules.clone())));
         }
         if let Some(context) = star {
-            let server = &servers[default];
-            if server.by_host {
-                // Hosts that are known to be served with TLS come here too where no server has their name.
-                for host in self.hosts.clone().iter() {
-                    if self.site.account.full {
-                        break;
-                    }
-                    if claimed.insert(host.clone()) {
-                        let own = Context { host: Some(host.clone()), ..context.clone() };
-                        let rules = self.rules_of(server, &[], &own);
-                        sections.push(section(std::slice::from_ref(host), rules));
-                    }
-                }
-            }
             trailing.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
             let mut rules: Vec<Rule> = Vec::new();
             for (index, test, _) in trailing.into_iter().map(|(_, one)| one).chain(regexes) {
                 let own = self.rules_of(
                     &servers[index],
                     std::slice::from_ref(&test),
-                    &Context { host: None, server_name: None, ..context.clone() },
+                    &Context { server_name: None, ..context.clone() },
                 );
                 let closed = own.last().is_some_and(|rule| rule.tests == [test.clone()]);
                 rules.extend(own);
@@ -300,7 +262,7 @@ impl<'a> Reader<'a> {
                     });
                 }
             }
-            rules.extend(self.rules_of(server, &[], &context));
+            rules.extend(self.rules_of(&servers[default], &[], &context));
             sections.push(section(&["*".to_owned()], rules));
         }
         sections
@@ -354,14 +316,4 @@ fn address(text: &str) -> Option<SocketAddr> {
     }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
     bare.parse().ok().map(|address| SocketAddr::new(address, 80))
-}
-
-/// Whether a redirect in there takes the client's host.
-fn takes_host(body: &[Directive]) -> bool {
-    body.iter().any(|one| {
-        let redirects = matches!(one.name.as_str(), "return" | "rewrite");
-        redirects
-            && one.args.iter().any(|arg| arg.contains("$host") || arg.contains("$http_host") || arg.contains("${host}"))
-            || takes_host(one.body())
-    })
 }

@@ -7,8 +7,6 @@ use crate::app::import::words;
 /// What is known where a rule is made.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// The one host of the section.
-    pub host: Option<String>,
     pub server_name: Option<String>,
     pub tls: bool,
     pub port: u16,
@@ -135,8 +133,6 @@ pub fn is_prefix(pattern: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Filled {
     pub text: String,
-    /// The rule's path has to be captured as `$1`.
-    pub captures: bool,
     /// The query is part of it.
     pub query: bool,
 }
@@ -158,27 +154,18 @@ pub fn fill(text: &str, context: &Context, groups: bool) -> Result<Filled, Strin
         };
         rest = after;
         match name {
-            "host" | "http_host" => match &context.host {
-                Some(host) => filled.text.push_str(host),
-                None => {
-                    return Err(
-                        "a redirect cannot name the client's host here: hosts have to be written out".to_owned()
-                    );
-                }
-            },
+            // With the client's port where nginx takes `$http_host`: it would be wrong for another scheme.
+            "host" | "http_host" => filled.text.push_str("{host}"),
             "server_name" => match &context.server_name {
                 Some(host) => filled.text.push_str(host),
                 None => return Err("the server has no name that could be written out".to_owned()),
             },
             "scheme" => filled.text.push_str(if context.tls { "https" } else { "http" }),
-            "request_uri" if !groups && rest.is_empty() => {
-                filled.text.push_str("$1");
-                (filled.captures, filled.query) = (true, true);
+            "request_uri" if rest.is_empty() => {
+                filled.text.push_str("{path}");
+                filled.query = true;
             }
-            "uri" | "document_uri" if !groups => {
-                filled.text.push_str("$1");
-                filled.captures = true;
-            }
+            "uri" | "document_uri" => filled.text.push_str("{path}"),
             "is_args" if matches!(rest, "$args" | "$query_string") => {
                 filled.query = true;
                 rest = "";

@@ -1,0 +1,182 @@
+//! One of the connections of a conversation: what was read and has not been passed on, and what is to be written.
+//!
+//! Media is passed from the buffer that it was read into; messages are written anew, into a text.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc::Receiver;
+
+use crate::model::Limits;
+use crate::net::buffers::{Buffers, LARGE, SMALL};
+use crate::net::{Buffer, Stream};
+use crate::wire::rtsp::{Framer, Item};
+
+/// Texts that wait to be written; beyond, nothing is read that could add to them.
+const MOST_TEXT: usize = 64 << 10;
+
+#[derive(Debug)]
+pub struct Leg {
+    stream: Stream,
+    source: Source,
+    pub framer: Framer,
+    pub input: Option<Buffer>,
+    /// Bytes at the front of the input that are media on its way.
+    pub run: usize,
+    /// The message at the front of the input has so many bytes.
+    pub whole: usize,
+    text: Vec<u8>,
+    written: usize,
+    /// The last read filled its buffer.
+    flows: bool,
+}
+
+/// Where what is read comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// From the connection itself.
+    Stream,
+    /// From another one: the POST half of a tunnel.
+    Pieces(Receiver<Vec<u8>>),
+}
+
+impl Leg {
+    pub fn new(stream: Stream, source: Source, input: Option<Buffer>) -> Leg {
+        Leg {
+            stream,
+            source,
+            framer: Framer::default(),
+            input,
+            run: 0,
+            whole: 0,
+            text: Vec::new(),
+            written: 0,
+            flows: false,
+        }
+    }
+
+    pub fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
+    pub fn local_address(&self) -> io::Result<std::net::SocketAddr> {
+        self.stream.local_address()
+    }
+
+    /// Reads what there is; 0 is the end.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Rc<Buffers>,
+        limits: &Limits,
+    ) -> Poll<io::Result<usize>> {
+        let most = limits.header_bytes.max(SMALL) + Limits::MEDIA_BODY;
+        let full = || io::Error::from(io::ErrorKind::InvalidData);
+        let (mut reader, _) = self.stream.split();
+        if let Source::Pieces(pieces) = &mut self.source {
+            // Whoever waits for an answer without end says nothing here any more, but for goodbye.
+            while let Poll::Ready(said) = reader.poll_fill(cx, buffers, SMALL as u64, 0) {
+                if said?.is_empty() {
+                    return Poll::Ready(Ok(0));
+                }
+            }
+            let Some(piece) = ready!(pieces.poll_recv(cx)) else { return Poll::Ready(Ok(0)) };
+            let Some(input) = &mut self.input else {
+                self.input = Some(buffers.holding(&piece));
+                return Poll::Ready(Ok(piece.len()));
+            };
+            while input.room() < piece.len() {
+                if !input.grow(most) {
+                    return Poll::Ready(Err(full()));
+                }
+            }
+            input.append(&piece);
+            return Poll::Ready(Ok(piece.len()));
+        }
+        let count = match &mut self.input {
+            None => {
+                let buffer = ready!(reader.poll_fill(cx, buffers, if self.flows { LARGE } else { SMALL } as u64, 0))?;
+                self.flows = buffer.len() >= SMALL;
+                let count = buffer.len();
+                self.input = Some(buffer);
+                count
+            }
+            Some(input) => {
+                if !input.grow(most) {
+                    return Poll::Ready(Err(full()));
+                }
+                ready!(reader.poll_read(cx, input))?
+            }
+        };
+        Poll::Ready(Ok(count))
+    }
+
+    /// What has been read begins with this.
+    pub fn next(&mut self, seen: impl FnMut(u8, &[u8])) -> Item {
+        match &self.input {
+            Some(input) if !input.is_empty() => self.framer.next(input.as_slice(), seen),
+            _ => Item::More,
+        }
+    }
+
+    pub fn unread(&self) -> usize {
+        self.input.as_ref().map_or(0, Buffer::len)
+    }
+
+    /// Lets go of a buffer that holds nothing, or far less than it could.
+    pub fn tidy(&mut self, buffers: &Rc<Buffers>) {
+        match &self.input {
+            Some(input) if input.is_empty() => self.input = None,
+            Some(input) if input.capacity() >= LARGE && input.len() < SMALL / 2 => {
+                self.input = Some(buffers.holding(input.as_slice()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The text that is to be written, to be added to.
+    pub fn text(&mut self) -> &mut Vec<u8> {
+        &mut self.text
+    }
+
+    pub fn has_text(&self) -> bool {
+        self.written < self.text.len()
+    }
+
+    /// Whether more text may be added.
+    pub fn has_room(&self) -> bool {
+        self.text.len() - self.written < MOST_TEXT
+    }
+
+    /// Writes text, as much as is taken. Ready when all of it was.
+    pub fn poll_text(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.text.len() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.text[self.written..]);
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        self.text.clear();
+        self.written = 0;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Writes some of `media`, which another connection holds.
+    pub fn poll_media(&mut self, cx: &mut Context<'_>, media: &[u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, media))?;
+        if !self.stream.is_plain() {
+            // What is not taken now waits in the session, and goes with the next.
+            let _ = Pin::new(&mut self.stream).poll_flush(cx)?;
+        }
+        Poll::Ready(if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) })
+    }
+
+    /// Moves on to the kernel what waits sealed.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stream.is_plain() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
+    }
+}

@@ -1,0 +1,246 @@
+//! One stream by UDP: packets from ports of ours to ports of ours, both ways.
+//!
+//! ```text
+//!   client:cp  <-->  (outside) VIP:n    | this |  own address:m    (inside)  <-->  server:sp      RTP
+//!   client:cp' <-->            VIP:n+1  | task |  own address:m+1            <-->  server:sp'     RTCP
+//! ```
+//!
+//! A client's address is that of its connection and nobody else's; its port is what it said, until its first packet
+//! shows the real one (behind NAT it is another). A server's address and port are learnt the same way: many send from the
+//! address that the route has, and not from the one that they were connected to.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
+use tokio::sync::oneshot;
+
+use super::super::worker::Worker;
+use super::reports::Reports;
+use crate::net::Elapsed;
+use crate::state::media::load::{Carried, Way};
+use crate::state::media::ports::{Ports, Taken};
+use crate::state::media::sessions::Session;
+use crate::sys::socket::udp_bound;
+use crate::wire::rtsp::transport::Pair;
+
+/// Packets of one socket that are passed on before others get their turn.
+const BURST: usize = 64;
+/// How often it is looked whether a silent session has expired.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pairs of ports that are tried where others have some of them.
+const TRIES: usize = 64;
+
+/// The sockets of one stream, before it flows.
+#[derive(Debug)]
+pub struct Sockets {
+    outside: Bound,
+    inside: Bound,
+}
+
+/// A pair of ports at one address.
+#[derive(Debug)]
+struct Bound {
+    sockets: [UdpSocket; 2],
+    taken: Taken,
+}
+
+impl Sockets {
+    /// Ports at the address that the client came to, and at the one from which its server is spoken to. `None` when
+    /// there are none left.
+    pub fn open(ports: &Arc<Ports>, outside: IpAddr, inside: IpAddr) -> Option<Sockets> {
+        Some(Sockets { outside: bind(ports, outside)?, inside: bind(ports, inside)? })
+    }
+
+    /// Where the server is to send: the even port.
+    pub fn upstream_port(&self) -> u16 {
+        self.inside.taken.first()
+    }
+
+    /// Where the client is to send.
+    pub fn client_port(&self) -> u16 {
+        self.outside.taken.first()
+    }
+}
+
+fn bind(ports: &Arc<Ports>, address: IpAddr) -> Option<Bound> {
+    for _ in 0..TRIES.min(ports.count()) {
+        let taken = ports.take()?;
+        let socket = |port| UdpSocket::from_std(udp_bound(SocketAddr::new(address, port))?);
+        match (socket(taken.first()), socket(taken.first() + 1)) {
+            (Ok(rtp), Ok(rtcp)) => return Some(Bound { sockets: [rtp, rtcp], taken }),
+            (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// One end of a stream's RTP or RTCP.
+#[derive(Debug, Default)]
+struct Peer {
+    /// Where to send; `None` while that is not known.
+    at: Cell<Option<SocketAddr>>,
+    /// It has sent something: it stays what it is.
+    latched: Cell<bool>,
+}
+
+/// A stream under way; dropping it ends it.
+#[derive(Debug)]
+pub struct Relay {
+    _stop: oneshot::Sender<()>,
+}
+
+/// Who may send to a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    pub client: IpAddr,
+    pub client_ports: Option<Pair>,
+    /// Where the server is spoken to.
+    pub server: IpAddr,
+    /// Where it says that media comes from.
+    pub source: Option<IpAddr>,
+    pub server_ports: Option<Pair>,
+}
+
+/// Begins to pass on.
+pub fn start(worker: &Rc<Worker>, session: Arc<Session>, sockets: Sockets, ends: Ends) -> Relay {
+    let (stop, stopped) = oneshot::channel();
+    let at = |address: IpAddr, pair: Option<Pair>| {
+        let port = |port: Option<u16>| Peer {
+            at: Cell::new(port.filter(|port| *port > 0).map(|port| SocketAddr::new(address, port))),
+            ..Peer::default()
+        };
+        [port(pair.map(|pair| pair.rtp)), port(pair.and_then(|pair| pair.rtcp))]
+    };
+    let task = Task {
+        worker: worker.clone(),
+        clients: at(ends.client, ends.client_ports),
+        servers: at(ends.source.unwrap_or(ends.server), ends.server_ports),
+        session,
+        sockets,
+        ends,
+        reports: Reports::default(),
+    };
+    tokio::task::spawn_local(task.run(stopped));
+    Relay { _stop: stop }
+}
+
+struct Task {
+    worker: Rc<Worker>,
+    session: Arc<Session>,
+    sockets: Sockets,
+    clients: [Peer; 2],
+    servers: [Peer; 2],
+    ends: Ends,
+    reports: Reports,
+}
+
+impl Task {
+    async fn run(self, stopped: oneshot::Receiver<()>) {
+        let _counted = self.session.stream(Carried::Relayed);
+        let timer = self.worker.wheel.timer();
+        let mut stopped = pin!(stopped);
+        let mut ended = pin!(self.session.ended());
+        loop {
+            if self.session.is_over() || self.session.has_expired(self.worker.unix_seconds()) {
+                return;
+            }
+            let passing = poll_fn(|cx| {
+                // Whoever holds the other end has dropped it.
+                if stopped.as_mut().poll(cx).is_ready() || ended.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                self.pass(cx);
+                Poll::Pending
+            });
+            if timer.wait(LOOK, passing).await != Err(Elapsed) {
+                return;
+            }
+        }
+    }
+
+    /// Passes on what has come, and has the task called when more does.
+    fn pass(&self, cx: &mut Context<'_>) {
+        let mut buffer = self.worker.buffers.large();
+        let room = buffer.spare();
+        for kind in [0, 1] {
+            self.way(cx, room, kind, Way::ToClient);
+            self.way(cx, room, kind, Way::ToServer);
+        }
+    }
+
+    /// One direction of RTP (0) or RTCP (1).
+    fn way(&self, cx: &mut Context<'_>, room: &mut [u8], kind: usize, way: Way) {
+        let (outside, inside) = (&self.sockets.outside.sockets[kind], &self.sockets.inside.sockets[kind]);
+        let (from, to) = match way {
+            Way::ToClient => (inside, outside),
+            Way::ToServer => (outside, inside),
+        };
+        let (mut packets, mut bytes) = (0, 0);
+        for turn in 0..=BURST {
+            if turn == BURST {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let mut read = ReadBuf::new(room);
+            let sender = match from.poll_recv_from(cx, &mut read) {
+                Poll::Ready(Ok(sender)) => SocketAddr::new(sender.ip().to_canonical(), sender.port()),
+                // Somebody's port was closed, as the kernel was told: it may be opened.
+                Poll::Ready(Err(_)) => continue,
+                Poll::Pending => break,
+            };
+            let packet = read.filled();
+            let Some(receiver) = self.admit(way, kind, sender) else { continue };
+            if kind == 1 {
+                self.reports.look(packet, self.session.server.media());
+            }
+            packets += 1;
+            bytes += packet.len() as u64;
+            // What the kernel has no room for is lost, as packets are.
+            let _ = to.try_send_to(packet, receiver);
+        }
+        if packets > 0 {
+            self.session.traffic.add(way, packets, bytes);
+            self.session.server.media().traffic.add(way, packets, bytes);
+            if way == Way::ToServer {
+                self.session.touch(self.worker.unix_seconds());
+            }
+        }
+    }
+
+    /// Where a packet of this sender goes; `None`: nowhere, for it is nobody's, or it is not known yet.
+    fn admit(&self, way: Way, kind: usize, sender: SocketAddr) -> Option<SocketAddr> {
+        let (own, other) = match way {
+            Way::ToServer => (&self.clients[kind], &self.servers[kind]),
+            Way::ToClient => (&self.servers[kind], &self.clients[kind]),
+        };
+        if !own.latched.get() {
+            let known = own.at.get();
+            let may = match way {
+                Way::ToServer => sender.ip() == self.ends.client,
+                // From where it said, whatever the address; or from its address, whatever the port.
+                Way::ToClient => {
+                    let address = self.ends.source.unwrap_or(self.ends.server);
+                    sender.ip() == address || known.is_some_and(|known| known.port() == sender.port())
+                }
+            };
+            if !may {
+                return None;
+            }
+            own.latched.set(true);
+            own.at.set(Some(sender));
+        } else if own.at.get() != Some(sender) {
+            return None;
+        }
+        other.at.get()
+    }
+}

@@ -1,0 +1,41 @@
+//! Media under way: RTSP sessions and whose they are, paths and who publishes them, ports, and tunnels of two halves.
+//!
+//! All of it is asked when a session begins or changes connections, never for a packet, so that a lock each is
+//! cheap enough. Writers: the proxy's RTSP connections; what a connection put in it takes out again.
+
+pub mod load;
+pub mod paths;
+pub mod ports;
+pub mod sessions;
+pub mod tunnels;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use self::paths::Paths;
+use self::ports::Ports;
+use self::sessions::Sessions;
+use self::tunnels::Tunnels;
+
+#[derive(Debug, Default)]
+pub struct Media {
+    pub sessions: Sessions,
+    pub paths: Paths,
+    pub tunnels: Arc<Tunnels>,
+    /// By their first and last port.
+    ports: Mutex<HashMap<(u16, u16), Weak<Ports>>>,
+}
+
+impl Media {
+    /// The ports of a range; listeners that name the same one share them.
+    pub fn ports(&self, range: (u16, u16)) -> Arc<Ports> {
+        let mut known = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ports) = known.get(&range).and_then(Weak::upgrade) {
+            return ports;
+        }
+        known.retain(|_, ports| ports.strong_count() > 0);
+        let ports = Arc::new(Ports::new(range.0, range.1));
+        known.insert(range, Arc::downgrade(&ports));
+        ports
+    }
+}

@@ -1,0 +1,8 @@
+//! Media farms: RTSP servers behind Reeve, and the players and publishers that people use.
+
+mod capture;
+mod net;
+mod players;
+mod space;
+
+mod twelve;

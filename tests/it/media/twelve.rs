@@ -1,0 +1,194 @@
+//! The twelve checks: what players and publishers do to a media farm, and whether each got its pictures.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::capture::{Capture, Counts, UDP};
+use super::net::{Farm, ORIGINS, VIP, Way, pool};
+use super::players::{Played, ffmpeg, gstreamer, publish, width};
+use super::space::Space;
+use crate::farm::among_others;
+use crate::farm::process::Process;
+
+/// How many run at once: they wait most of their time.
+const AT_ONCE: usize = 10;
+const CAMERAS: usize = 8;
+
+type Check<'a> = Box<dyn Fn() -> Played + Send + Sync + 'a>;
+
+/// The first eleven, at `rtsp://HOST`.
+fn checks<'a>(space: &'a Space, host: &str, origins: &'a [Process]) -> Vec<(&'static str, Check<'a>)> {
+    let at = |scheme: &str, path: &str| format!("{scheme}://{host}{path}");
+    let play = |how: &'static [&'static str]| -> Check<'a> {
+        let url = at("rtsp", "/test");
+        Box::new(move || ffmpeg(space, how, &url))
+    };
+    let launch = |how: &'static [&'static str], scheme: &str| -> Check<'a> {
+        let url = at(scheme, "/test");
+        Box::new(move || gstreamer(space, how, &url))
+    };
+    let bring = |transport: &'static str, path: &'static str| -> Check<'a> {
+        let url = at("rtsp", path);
+        Box::new(move || {
+            let took = publish(space, transport, &url)?;
+            recorded(origins, path).map(|()| took)
+        })
+    };
+    vec![
+        ("1 ffmpeg tcp", play(&["-rtsp_transport", "tcp"])),
+        ("2 ffmpeg udp", play(&["-rtsp_transport", "udp"])),
+        ("3 ffmpeg udp, its source filtered", play(&["-rtsp_transport", "udp", "-rtsp_flags", "filter_src"])),
+        ("4 ffmpeg as it comes", play(&[])),
+        ("5 ffmpeg over HTTP", play(&["-rtsp_transport", "http"])),
+        ("6 GStreamer udp", launch(&["protocols=udp"], "rtsp")),
+        ("7 GStreamer as it comes", launch(&[], "rtsp")),
+        ("8 GStreamer tcp", launch(&[], "rtspt")),
+        ("9 GStreamer over HTTP", launch(&[], "rtsph")),
+        ("10 publish tcp", bring("tcp", "/rec")),
+        ("11 publish udp", bring("udp", "/rec2")),
+    ]
+}
+
+/// A publisher does not notice whether anybody hears it: an origin has to have got its pictures, but for the last ones,
+/// which the origin throws away when the publisher takes leave while they wait to be in order.
+fn recorded(origins: &[Process], path: &str) -> Result<(), String> {
+    let line = format!("recorded {path} 20\n");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        if origins.iter().any(|origin| origin.stdout().contains(&line)) {
+            return Ok(());
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let said: Vec<String> = origins.iter().map(Process::stdout).collect();
+    let heard: Vec<&str> = said.iter().flat_map(|all| all.lines()).filter(|line| line.contains(path)).collect();
+    Err(format!("no origin got the pictures: {heard:?}"))
+}
+
+/// What came of the twelve, in order, and what crossed the client's wire meanwhile.
+struct Outcome {
+    checks: Vec<(&'static str, Played)>,
+    counts: Counts,
+}
+
+impl Outcome {
+    fn of(farm: &Farm, host: &str, origins: &[Process]) -> Outcome {
+        let checks = checks(&farm.client, host, origins);
+        let capture = Capture::start(&farm.client);
+        let total = checks.len() + 2 * CAMERAS;
+        let next = AtomicUsize::new(0);
+        let (played, widths) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let start = Instant::now();
+        let work = || loop {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if let Some((_, check)) = checks.get(number) {
+                let outcome = check();
+                played.lock().expect("what was played").push((number, outcome));
+            } else if number < total {
+                let number = number - checks.len();
+                let (transport, camera) = (["tcp", "udp"][number % 2], number / 2);
+                let found = width(&farm.client, transport, &format!("rtsp://{host}/cam{camera}"));
+                widths.lock().expect("widths").push((transport, camera, found));
+            } else {
+                return;
+            }
+        };
+        std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
+        let took = start.elapsed();
+        let mut played = played.into_inner().expect("what was played");
+        played.sort_by_key(|(number, _)| *number);
+        let mut all: Vec<_> = checks.iter().zip(played).map(|((name, _), (_, outcome))| (*name, outcome)).collect();
+        all.push(("12 one address, one origin", same(&widths.into_inner().expect("widths")).map(|()| took)));
+        Outcome { checks: all, counts: capture.end() }
+    }
+
+    /// The numbers of those that failed.
+    fn failed(&self) -> Vec<usize> {
+        (1..).zip(&self.checks).filter(|(_, (_, outcome))| outcome.is_err()).map(|(number, _)| number).collect()
+    }
+
+    fn report(&self) -> String {
+        let mut text = String::new();
+        for (name, outcome) in &self.checks {
+            let _ = match outcome {
+                Ok(took) => writeln!(text, "  {name}: {:.1} s", took.as_secs_f64()),
+                Err(why) => writeln!(text, "  {name}: FAILED: {why}"),
+            };
+        }
+        text
+    }
+
+    /// Media that came to the client by UDP from this address.
+    fn media_from(&self, address: &str) -> u64 {
+        let address: Ipv4Addr = address.parse().expect("an address");
+        self.counts.of(|from, to, protocol| from == address && to.is_private() && protocol == UDP)
+    }
+}
+
+/// Every camera has one width, by either transport, and not all have the same.
+fn same(widths: &[(&'static str, usize, Result<String, String>)]) -> Result<(), String> {
+    let mut of_all = BTreeSet::new();
+    for camera in 0..CAMERAS {
+        let mut of_one = BTreeSet::new();
+        for (transport, _, width) in widths.iter().filter(|(_, number, _)| *number == camera) {
+            of_one.insert(width.as_ref().map_err(|why| format!("/cam{camera} by {transport}: {why}"))?);
+        }
+        if of_one.len() != 1 {
+            return Err(format!("/cam{camera} came in widths {of_one:?}"));
+        }
+        of_all.extend(of_one);
+    }
+    if of_all.len() < 2 { Err(format!("all cameras have width {of_all:?}")) } else { Ok(()) }
+}
+
+/// That the checks can pass: a client that talks to an origin itself passes all but the one that is the farm's.
+#[test]
+fn without_anything_between_eleven_pass() {
+    let _turn = among_others();
+    let Some(farm) = Farm::new("media-straight", Way::Open) else { return };
+    let origins = farm.origins(&[&[]]);
+    let outcome = Outcome::of(&farm, &format!("{}:8554", ORIGINS[0]), &origins);
+    assert_eq!(outcome.failed(), [12], "\n{}", outcome.report());
+    // And that the capture sees media that does not come from the virtual address.
+    assert!(outcome.media_from(ORIGINS[0]) > 100 && outcome.media_from(VIP) == 0, "{:?}", outcome.counts);
+}
+
+/// That they can fail: what a balancer of TCP connections breaks. It takes as long as players are patient, so only with
+/// `./check --long`.
+#[test]
+fn behind_a_balancer_of_connections_most_fail() {
+    if std::env::var_os("CHECK_LONG").is_none() {
+        return;
+    }
+    let _turn = among_others();
+    let Some(farm) = Farm::new("media-tcp", Way::Barred) else { return };
+    let origins = farm.origins(&[&[], &[], &[]]);
+    let listener = format!("[listen.media]\naddress = [\"{VIP}:8554\"]\nprotocol = \"tcp\"\npool = \"media\"\n");
+    let _reeve = farm.reeve(&(listener + &pool("\"rr\"", 3)), "");
+    let outcome = Outcome::of(&farm, &format!("{VIP}:8554"), &origins);
+    let mut failed = outcome.failed();
+    // Its two connections meet at one origin in one of three cases.
+    failed.retain(|number| *number != 5);
+    assert_eq!(failed, [2, 3, 4, 6, 9, 11, 12], "\n{}", outcome.report());
+}
+
+/// What Reeve is for: all of them pass, and nothing of the farm behind shows.
+#[test]
+fn behind_reeve_twelve_pass() {
+    let _turn = among_others();
+    let Some(farm) = Farm::new("media-relay", Way::Barred) else { return };
+    let origins = farm.origins(&[&[], &[], &[]]);
+    let listener = format!("[listen.media]\naddress = [\"{VIP}:8554\"]\nprotocol = \"rtsp\"\nmedia = \"relay\"\n");
+    let rules = "rtsp *\n  all : any  use media by path\n";
+    let _reeve = farm.reeve(&(listener + &pool("\"rr\"", 3)), rules);
+    let outcome = Outcome::of(&farm, &format!("{VIP}:8554"), &origins);
+    assert_eq!(outcome.failed(), [] as [usize; 0], "\n{}", outcome.report());
+    assert!(outcome.media_from(VIP) > 100, "{:?}", outcome.counts);
+    let origins: Vec<Ipv4Addr> = ORIGINS.iter().map(|origin| origin.parse().expect("an address")).collect();
+    let to_origins = outcome.counts.of(|from, to, _| origins.contains(&from) || origins.contains(&to));
+    assert_eq!(to_origins, 0, "{:?}", outcome.counts);
+}
