@@ -6,7 +6,7 @@
 //! ```text
 //!    5  roof       app                          start, reload, drain, upgrade, the command line
 //!                   |
-//!    4  engines    proxy   health   sessions   monitor     never import each other; they meet in state
+//!    4  engines    proxy   director   health   sessions   monitor     never import each other; they meet in state
 //!                   |
 //!    3  plumbing   state   tls   net            what is alive, and the pipes
 //!                   |
@@ -24,6 +24,7 @@ pub mod affinity;
 pub mod app;
 pub mod balance;
 pub mod config;
+pub mod director;
 pub mod health;
 pub mod model;
 pub mod monitor;

@@ -11,43 +11,53 @@ pub fn pick(view: &impl View, ticket: u64) -> Option<usize> {
     let length = view.len();
     let start = below(ticket, length)?;
     if length <= EXACT {
-        let all = || (start..length).chain(0..start);
-        return shortest(view, all);
+        return shortest(view, (start..length).chain(0..start));
     }
     let dice = mix(ticket);
-    let sample = || {
-        let others = (1..SAMPLE).map(move |throw| scale(mix(dice ^ throw), length as u64) as usize);
-        std::iter::once(start).chain(others)
-    };
-    shortest(view, sample).or_else(|| first_usable(view, start))
+    let others = (1..SAMPLE).map(|throw| scale(mix(dice ^ throw), length as u64) as usize);
+    shortest(view, std::iter::once(start).chain(others)).or_else(|| first_usable(view, start))
 }
 
-fn shortest<I: Iterator<Item = usize>>(view: &impl View, servers: impl Fn() -> I) -> Option<usize> {
-    let mut best: Option<(usize, f64, f64)> = None;
-    let mut unknown = false;
-    let (mut sum, mut count) = (0u64, 0u64);
-    let look = |server: usize, delay: u64, best: &mut Option<(usize, f64, f64)>| {
-        // Exact enough: what is compared differs by far more than a float rounds off.
-        let cost = delay.max(1) as f64 * (f64::from(view.load(server)) + 1.0);
-        let weight = f64::from(view.weight(server));
-        if best.is_none_or(|(_, least, of)| cost * of < least * weight) {
-            *best = Some((server, cost, weight));
+/// What is least for its weight, so far.
+#[derive(Clone, Copy)]
+struct Least {
+    server: Option<usize>,
+    cost: f64,
+    weight: f64,
+}
+
+impl Least {
+    const NONE: Least = Least { server: None, cost: f64::INFINITY, weight: 1.0 };
+
+    fn look(&mut self, server: usize, cost: f64, weight: f64) {
+        if cost * self.weight < self.cost * weight {
+            *self = Least { server: Some(server), cost, weight };
         }
-    };
-    for server in servers().filter(|&server| view.usable(server)) {
+    }
+}
+
+fn shortest(view: &impl View, servers: impl Iterator<Item = usize>) -> Option<usize> {
+    // Of the others, whose time is not known, the least loaded is the one to compare.
+    let (mut known, mut unknown) = (Least::NONE, Least::NONE);
+    let (mut sum, mut count) = (0u64, 0u64);
+    servers.for_each(|server| {
+        let (Some(load), weight) = (view.available(server), view.weight(server)) else { return };
+        if weight == 0 {
+            return;
+        }
+        // Exact enough: what is compared differs by far more than a float rounds off.
+        let (load, weight) = (f64::from(load) + 1.0, f64::from(weight));
         match view.delay(server) {
-            0 => unknown = true,
+            0 => unknown.look(server, load, weight),
             delay => {
                 (sum, count) = (sum + delay, count + 1);
-                look(server, delay, &mut best);
+                known.look(server, delay as f64 * load, weight);
             }
         }
+    });
+    if let Some(server) = unknown.server {
+        let average = (sum / count.max(1)).max(1);
+        known.look(server, unknown.cost * average as f64, unknown.weight);
     }
-    if unknown {
-        let average = sum / count.max(1);
-        for server in servers().filter(|&server| view.delay(server) == 0 && view.usable(server)) {
-            look(server, average, &mut best);
-        }
-    }
-    best.map(|(server, ..)| server)
+    known.server
 }

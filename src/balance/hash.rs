@@ -9,53 +9,66 @@ use super::{View, mix};
 
 pub fn pick(view: &impl View, key: u64) -> Option<usize> {
     let key = mix(key);
-    let mut best: Option<(usize, u64, u32)> = None;
+    let mut best = Best::default();
     for server in (0..view.len()).filter(|&server| view.usable(server)) {
-        let (draw, weight) = (draw(key, view.seed(server)), view.weight(server));
-        if best.is_none_or(|(_, most, of)| beats((draw, weight), (most, of))) {
-            best = Some((server, draw, weight));
+        let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
+        if let Some(cost) = best.beaten_by(draw, weight) {
+            best = Best { server: Some(server), cost, weight };
         }
     }
-    best.map(|(server, ..)| server)
+    best.server
 }
 
 /// The best of a key and its next best, where there is one.
 pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> {
     let key = mix(key);
-    let (mut first, mut second) = (None, None);
+    let (mut first, mut second) = (Best::default(), Best::default());
     for server in (0..view.len()).filter(|&server| view.usable(server)) {
-        let new = (server, draw(key, view.seed(server)), view.weight(server));
-        let over = |old: Option<(usize, u64, u32)>| old.is_none_or(|(_, most, of)| beats((new.1, new.2), (most, of)));
-        if over(first) {
-            (first, second) = (Some(new), first);
-        } else if over(second) {
-            second = Some(new);
+        let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
+        if let Some(cost) = second.beaten_by(draw, weight) {
+            second = Best { server: Some(server), cost, weight };
+            if cost * first.weight < first.cost * weight {
+                (first, second) = (second, first);
+            }
         }
     }
-    first.map(|(first, ..)| (first, second.map(|(second, ..)| second)))
+    first.server.map(|server| (server, second.server))
 }
 
-/// What a server draws for a key. Both are well mixed, so one long multiplication, folded, is enough.
-fn draw(key: u64, seed: u64) -> u64 {
-    let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) | 1);
-    product as u64 ^ (product >> 64) as u64
+/// The least cost so far.
+struct Best {
+    server: Option<usize>,
+    /// `-ln` of what it drew.
+    cost: f64,
+    weight: f64,
 }
 
-/// Logarithms are taken only where weights differ and neither draw settles it.
-fn beats((draw, weight): (u64, u32), (most, of): (u64, u32)) -> bool {
-    if weight == of {
-        draw > most
-    } else if weight > of && draw >= most {
-        true
-    } else if weight < of && draw <= most {
-        false
-    } else {
-        cost(draw) * f64::from(of) < cost(most) * f64::from(weight)
+impl Default for Best {
+    fn default() -> Best {
+        Best { server: None, cost: f64::INFINITY, weight: 1.0 }
     }
 }
 
-/// `-ln` of the draw as a number in (0, 1): never 0, never infinite.
-fn cost(draw: u64) -> f64 {
-    let unit = ((draw >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    -unit.ln()
+impl Best {
+    /// What another one costs, where that is less for its weight. `-ln(u)` is never less than `1 - u`, so that nearly all
+    /// are settled without a logarithm.
+    #[inline(always)]
+    fn beaten_by(&self, draw: f64, weight: f64) -> Option<f64> {
+        let most = self.cost * weight;
+        if (1.0 - draw) * self.weight >= most {
+            return None;
+        }
+        let cost = -draw.ln();
+        (cost * self.weight < most).then_some(cost)
+    }
+}
+
+/// What a server draws for a key, in (0, 1): never 0 and never 1. Both are well mixed, so one long multiplication, folded,
+/// is enough.
+#[inline(always)]
+fn draw(key: u64, seed: u64) -> f64 {
+    let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) | 1);
+    let draw = product as u64 ^ (product >> 64) as u64;
+    // The signed conversion is the one that processors have.
+    ((draw >> 12) as i64 as f64 + 0.5) / (1u64 << 52) as f64
 }

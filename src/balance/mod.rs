@@ -53,6 +53,7 @@ pub trait View {
         self.len() == 0
     }
 
+    #[inline(always)]
     fn usable(&self, server: usize) -> bool {
         self.weight(server) > 0 && self.open(server)
     }

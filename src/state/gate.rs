@@ -68,6 +68,7 @@ impl Count {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
+    #[inline(always)]
     pub(super) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }

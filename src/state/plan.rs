@@ -144,7 +144,13 @@ impl Tier {
 
     #[inline]
     fn choose(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Option<&Entry> {
-        let candidates = Candidates { lanes: &self.lanes, tried, barred, now: Cell::new(0) };
+        let candidates = Candidates {
+            lanes: &self.lanes,
+            tried,
+            barred,
+            all: tried.is_empty() && barred.is_empty(),
+            now: Cell::new(0),
+        };
         self.entries.get(self.balancer.pick(&candidates, ticket, key)?)
     }
 }
@@ -152,11 +158,14 @@ impl Tier {
 /// A portion of a server that has all of its weight.
 const WHOLE: u32 = 100;
 
-/// A tier as the scheduler sees it for one request.
+/// A tier as the scheduler sees it for one request. All of it belongs into the schedulers' loops over the lanes: a call for
+/// each of a hundred servers would cost more than what it does.
 struct Candidates<'a> {
     lanes: &'a [Lane],
     tried: &'a [u32],
     barred: &'a [u32],
+    /// None is tried or barred.
+    all: bool,
     /// In milliseconds, where a scheduler has asked for it.
     now: Cell<u64>,
 }
@@ -169,35 +178,45 @@ impl Candidates<'_> {
         }
         self.now.get()
     }
+
+    #[cold]
+    fn leaves_out(&self, id: u32) -> bool {
+        self.tried.contains(&id) || self.barred.contains(&id)
+    }
 }
 
 impl View for Candidates<'_> {
+    #[inline(always)]
     fn len(&self) -> usize {
         self.lanes.len()
     }
+    #[inline(always)]
     fn weight(&self, server: usize) -> u32 {
         self.lanes[server].weight
     }
+    #[inline(always)]
     fn load(&self, server: usize) -> u32 {
         self.lanes[server].hot.0.in_flight.get()
     }
+    #[inline(always)]
     fn seed(&self, server: usize) -> u64 {
         self.lanes[server].seed
     }
+    #[inline]
     fn delay(&self, server: usize) -> u64 {
         self.lanes[server].hot.0.delay.get(self.millis())
     }
     fn now(&self) -> u32 {
         (self.millis() / 1000) as u32
     }
+    #[inline(always)]
     fn open(&self, server: usize) -> bool {
         self.available(server).is_some()
     }
-    #[inline]
+    #[inline(always)]
     fn available(&self, server: usize) -> Option<u32> {
         let lane = &self.lanes[server];
         let load = lane.hot.0.in_flight.get();
-        let free = load < lane.limit && !self.tried.contains(&lane.id) && !self.barred.contains(&lane.id);
-        free.then_some(load)
+        (load < lane.limit && (self.all || !self.leaves_out(lane.id))).then_some(load)
     }
 }

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+ *
+ * Connections: found, made, moved from state to state, ended; and what of them is counted at their servers.
+ *
+ * Counts are exact although nothing is locked: every change of what a connection counts as is one
+ * compare-and-swap of the word with its flags, and who succeeds moves the counters. CONN_DEAD goes in the same
+ * way, so that only one deletes. (An entry that is deleted and given to another connection while a program on another
+ * CPU still holds it could be counted wrong: a window of one packet's run, on an entry that was just over its time.)
+ */
+#ifndef REEVE_CONN_H
+#define REEVE_CONN_H
+
+#include "kernel.h"
+#include "maps.h"
+#include "parse.h"
+#include "tcp.h"
+
+/* Being deleted; never seen from user space. */
+#define CONN_DEAD 0x10
+
+#define PORT_20 be16(20)
+#define PORT_21 be16(21)
+
+INLINE __u32 now_tick(void)
+{
+	return bpf_ktime_get_coarse_ns() >> TICK_SHIFT;
+}
+
+INLINE const struct configuration *config_now(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&configuration, &zero);
+}
+
+INLINE struct server *server_of(__u32 id)
+{
+	return bpf_map_lookup_elem(&servers, &id);
+}
+
+INLINE struct load *load_of(__u32 id)
+{
+	return bpf_map_lookup_elem(&loads, &id);
+}
+
+/* --- keys ---------------------------------------------------------------------------------------------- */
+
+union tuple {
+	struct tuple4 v4;
+	struct tuple6 v6;
+};
+
+INLINE void tuple(union tuple *t, __u8 family, __u8 protocol, const __be32 *source, const __be32 *destination,
+		  __be16 source_port, __be16 destination_port)
+{
+	if (family == FAMILY_V4) {
+		t->v4.source = source[0];
+		t->v4.destination = destination[0];
+		t->v4.source_port = source_port;
+		t->v4.destination_port = destination_port;
+		t->v4.protocol = protocol;
+		t->v4.zero[0] = t->v4.zero[1] = t->v4.zero[2] = 0;
+	} else {
+		__builtin_memcpy(t->v6.source, source, 16);
+		__builtin_memcpy(t->v6.destination, destination, 16);
+		t->v6.source_port = source_port;
+		t->v6.destination_port = destination_port;
+		t->v6.protocol = protocol;
+		t->v6.zero[0] = t->v6.zero[1] = t->v6.zero[2] = 0;
+	}
+}
+
+INLINE struct conn *find(__u8 family, const union tuple *t)
+{
+	struct conn *conn;
+	if (family == FAMILY_V4)
+		conn = bpf_map_lookup_elem(&conn4, &t->v4);
+	else
+		conn = bpf_map_lookup_elem(&conn6, &t->v6);
+	return conn && !(conn->flags & CONN_DEAD) ? conn : 0;
+}
+
+/* Over its time, and so absent. */
+INLINE int over(const struct conn *conn, __u32 now)
+{
+	return (__s32)(now - conn->last) > (__s32)conn->timeout;
+}
+
+/* --- counters of servers ------------------------------------------------------------------------------- */
+
+/* One more, inactive as every connection begins. */
+INLINE void bind(const struct server *server, struct load *load)
+{
+	__u32 total = __sync_fetch_and_add(&load->inactive, 1) + 1 + load->active;
+	if (server->upper && total >= server->upper && !(load->flags & LOAD_OVERLOADED))
+		__sync_fetch_and_or(&load->flags, LOAD_OVERLOADED);
+}
+
+INLINE void unbind(const struct server *server, struct load *load, int inactive)
+{
+	if (inactive)
+		__sync_fetch_and_add(&load->inactive, -1);
+	else
+		__sync_fetch_and_add(&load->active, -1);
+	if (!(load->flags & LOAD_OVERLOADED))
+		return;
+	__u64 total = (__u64)load->active + load->inactive;
+	if (!server->upper || (server->lower ? total < server->lower : total * 4 < (__u64)server->upper * 3))
+		__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
+}
+
+INLINE void count_in(__u32 server, __u32 bytes, int first)
+{
+	struct statistics *s = bpf_map_lookup_elem(&statistics, &server);
+	if (!s)
+		return;
+	s->connections += first;
+	s->packets_in += !first;
+	s->bytes_in += bytes;
+}
+
+INLINE void count_out(__u32 server, __u32 bytes)
+{
+	struct statistics *s = bpf_map_lookup_elem(&statistics, &server);
+	if (!s)
+		return;
+	s->packets_out += 1;
+	s->bytes_out += bytes;
+}
+
+/* --- counters of templates ----------------------------------------------------------------------------- */
+
+INLINE __u32 *control_of(__u32 control)
+{
+	return bpf_map_lookup_elem(&controls, &control);
+}
+
+/* A connection of the template was established. */
+INLINE void assure(__u32 control)
+{
+	__u32 *counter = control_of(control);
+	if (counter && !(*counter & CONTROL_ASSURED))
+		__sync_fetch_and_or(counter, CONTROL_ASSURED);
+}
+
+/* --- life ---------------------------------------------------------------------------------------------- */
+
+/* The word with flags (low half) and port. */
+INLINE __u32 *flags_word(struct conn *conn)
+{
+	return (__u32 *)&conn->flags;
+}
+
+/* Takes a packet of the connection into account. */
+INLINE void step(struct conn *conn, const struct configuration *config, const struct packet *p, int out, __u32 now)
+{
+	__u32 timeout = config->udp, word = *flags_word(conn);
+	if (p->protocol == PROTOCOL_TCP) {
+		enum direction direction = out ? DIRECTION_OUT : DIRECTION_IN;
+		__u32 want = word;
+		if (word & CONN_NO_OUTPUT) {
+			if (out)
+				want &= ~CONN_NO_OUTPUT;
+			else
+				direction = DIRECTION_IN_ONLY;
+		}
+		__u8 state = tcp_step(config->flags & CONFIG_SECURE_TCP, conn->state, direction, tcp_event(p->flags));
+		if (tcp_active(state))
+			want &= ~CONN_INACTIVE;
+		else
+			want |= CONN_INACTIVE;
+		if (want != word && !(word & CONN_DEAD) &&
+		    __sync_val_compare_and_swap(flags_word(conn), word, want) == word &&
+		    (want ^ word) & CONN_INACTIVE) {
+			struct load *load = load_of(conn->server);
+			if (load) {
+				int to_active = want & CONN_INACTIVE ? -1 : 1;
+				__sync_fetch_and_add(&load->active, to_active);
+				__sync_fetch_and_add(&load->inactive, -to_active);
+			}
+		}
+		if (state != conn->state)
+			conn->state = state;
+		timeout = config->tcp[state & 15];
+		if (conn->control && state == TCP_ESTABLISHED)
+			assure(conn->control);
+	} else if (conn->control && out) {
+		assure(conn->control);
+	}
+	if (conn->timeout != timeout)
+		conn->timeout = timeout;
+	if (conn->last != now)
+		conn->last = now;
+	if (!out)
+		__sync_fetch_and_add(&conn->packets, 1);
+}
+
+/* The key of the server's packets, from that of the client's. */
+INLINE void back_key(union tuple *back, __u8 family, const union tuple *t, const struct server *server, __be16 port)
+{
+	if (family == FAMILY_V4)
+		tuple(back, family, t->v4.protocol, server->address, &t->v4.source, port, t->v4.source_port);
+	else
+		tuple(back, family, t->v6.protocol, server->address, t->v6.source, port, t->v6.source_port);
+}
+
+/* Ends a connection, whoever else wants to: 1 for the one who did. `t` is its key. */
+GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
+{
+	if (!t)
+		return 0;
+	struct conn *conn = find(family, t);
+	if (!conn || (!force && !over(conn, now)))
+		return 0;
+	__u32 word = *flags_word(conn), id = conn->server, control = conn->control;
+	if (word & CONN_DEAD || __sync_val_compare_and_swap(flags_word(conn), word, word | CONN_DEAD) != word)
+		return 0;
+	struct server *server = server_of(id);
+	struct load *load = load_of(id);
+	if (server && load) {
+		unbind(server, load, !!(word & CONN_INACTIVE));
+		if ((word & CONN_METHOD) == METHOD_NAT) {
+			union tuple back = {};
+			back_key(&back, family, t, server, word >> 16);
+			if (family == FAMILY_V4)
+				bpf_map_delete_elem(&back4, &back.v4);
+			else
+				bpf_map_delete_elem(&back6, &back.v6);
+		}
+	}
+	if (control) {
+		__u32 *counter = control_of(control);
+		if (counter)
+			__sync_fetch_and_add(counter, -1);
+	}
+	if (family == FAMILY_V4)
+		bpf_map_delete_elem(&conn4, &t->v4);
+	else
+		bpf_map_delete_elem(&conn6, &t->v6);
+	count(COUNTER_DELETED);
+	return 1;
+}
+
+enum made {
+	MADE,
+	MADE_CLASH, /* the server's tuple is another living connection's */
+	MADE_FULL,  /* no room, or another CPU was first */
+};
+
+/* The virtual address and port of a reply; 0 when there is none. */
+INLINE int back_find(__u8 family, const union tuple *t, __be32 *address, __be16 *port)
+{
+	if (family == FAMILY_V4) {
+		struct back4 *back = bpf_map_lookup_elem(&back4, &t->v4);
+		if (!back)
+			return 0;
+		address[0] = back->address;
+		*port = back->port;
+	} else {
+		struct back6 *back = bpf_map_lookup_elem(&back6, &t->v6);
+		if (!back)
+			return 0;
+		__builtin_memcpy(address, back->address, 16);
+		*port = back->port;
+	}
+	return 1;
+}
+
+INLINE long back_put(__u8 family, const union tuple *t, const struct packet *p)
+{
+	if (family == FAMILY_V4) {
+		struct back4 back = {.address = p->destination[0], .port = p->destination_port};
+		return bpf_map_update_elem(&back4, &t->v4, &back, BPF_NOEXIST);
+	}
+	struct back6 back = {.port = p->destination_port};
+	__builtin_memcpy(back.address, p->destination, 16);
+	return bpf_map_update_elem(&back6, &t->v6, &back, BPF_NOEXIST);
+}
+
+INLINE void back_delete(__u8 family, const union tuple *t)
+{
+	if (family == FAMILY_V4)
+		bpf_map_delete_elem(&back4, &t->v4);
+	else
+		bpf_map_delete_elem(&back6, &t->v6);
+}
+
+#define EEXIST 17
+
+/* Somebody has the server's tuple: ends that one if it is over its time or closing; 1 if the tuple is free now. */
+GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
+{
+	if (!back)
+		return 0;
+	__be32 address[4] = {};
+	__be16 port = 0;
+	if (!back_find(family, back, address, &port))
+		return 1;
+	union tuple t = {};
+	if (family == FAMILY_V4)
+		tuple(&t, family, back->v4.protocol, &back->v4.destination, address, back->v4.destination_port, port);
+	else
+		tuple(&t, family, back->v6.protocol, back->v6.destination, address, back->v6.destination_port, port);
+	struct conn *conn = find(family, &t);
+	if (!conn) {
+		/* Left over. */
+		back_delete(family, back);
+		return 1;
+	}
+	__u8 state = conn->state, protocol = family == FAMILY_V4 ? back->v4.protocol : back->v6.protocol;
+	int closing = protocol == PROTOCOL_TCP && (state == TCP_CLOSE || state == TCP_TIME_WAIT);
+	return end(&t, family, now, closing);
+}
+
+/* Puts a new connection in, with the packet that opened it taken into account. `p` is the client's packet. */
+GLOBAL int make(const struct packet *p, const union tuple *t, const struct conn *conn)
+{
+	if (!p || !t || !conn)
+		return MADE_FULL;
+	__u8 family = p->family;
+	__u32 now = conn->created;
+	const struct server *server = server_of(conn->server);
+	struct load *load = load_of(conn->server);
+	if (!server || !load)
+		return MADE_FULL;
+	int nat = (conn->flags & CONN_METHOD) == METHOD_NAT;
+	union tuple back = {};
+	if (nat) {
+		back_key(&back, family, t, server, conn->port);
+		long failed = back_put(family, &back, p);
+		if (failed == -EEXIST) {
+			if (!back_clear(&back, family, now))
+				return MADE_CLASH;
+			failed = back_put(family, &back, p);
+		}
+		if (failed)
+			return MADE_FULL;
+	}
+	long failed;
+	if (family == FAMILY_V4)
+		failed = bpf_map_update_elem(&conn4, &t->v4, conn, BPF_NOEXIST);
+	else
+		failed = bpf_map_update_elem(&conn6, &t->v6, conn, BPF_NOEXIST);
+	if (failed) {
+		if (nat)
+			back_delete(family, &back);
+		return MADE_FULL;
+	}
+	bind(server, load);
+	count(COUNTER_CREATED);
+	return MADE;
+}
+
+#endif
