@@ -163,9 +163,9 @@ fn what_is_not_rtsp_is_told_so() {
 }
 
 #[test]
-fn a_thousand_sessions_come_through_intact() {
+fn sessions_are_counted_and_written_down() {
     let _turn = among_others();
-    const SESSIONS: usize = 1000;
+    const SESSIONS: usize = 60;
     const FRAMES: usize = 30;
     let script = |name| Script { name, frames: FRAMES, ..Script::default() };
     let farm = farm("rtsp-many", &[script("one"), script("two"), script("three")], "", "", ALL);
@@ -196,7 +196,7 @@ fn a_thousand_sessions_come_through_intact() {
         assert!(matches!(client.wire.next(), Item::Frame(1, echo) if echo == b"rtcp"));
         assert_eq!(client.wire.message().status(), 200);
     }
-    assert!(reported.is_some_and(|sessions| sessions > 300.0), "{reported:?}");
+    assert!(reported.is_some_and(|sessions| sessions == 20.0), "{reported:?}");
     drop(clients);
     until("the sessions end with their connections", || {
         (farm.reeve.metric("reeve_media_sessions{pool=\"media\",server=\"one\"}") == Some(0.0)).then_some(())
