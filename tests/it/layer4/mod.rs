@@ -2,5 +2,6 @@
 
 mod changes;
 mod forwarding;
+mod more;
 mod net;
 mod restarts;

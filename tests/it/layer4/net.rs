@@ -168,9 +168,19 @@ impl Net {
         out
     }
 
+    /// Where this one's tables are kept.
+    pub fn pin(&self) -> PathBuf {
+        PathBuf::from(format!("/sys/fs/bpf/{}", self.tag))
+    }
+
+    /// The file that stands for a namespace.
+    pub fn space(&self, role: &str) -> PathBuf {
+        Path::new("/run/netns").join(self.name(role))
+    }
+
     /// The program under test in the director's namespace, with a configuration for it.
     pub fn reeve(&self, config: &str) -> Running {
-        let pin = PathBuf::from(format!("/sys/fs/bpf/{}", self.tag));
+        let pin = self.pin();
         let socket = self.folder.path().join("reeve.sock").display().to_string();
         let text = format!(
             "[process]\nworkers = 1\nsocket = \"{socket}\"\n[state]\npath = \"{state}\"\n\
@@ -232,10 +242,6 @@ impl Running {
         let (code, out, wrong) = self.order(net, &words);
         assert_eq!(code, 0, "{words:?}: {out}{wrong}");
         out
-    }
-
-    pub fn stderr(&self) -> String {
-        self.process.as_ref().map(Process::stderr).unwrap_or_default()
     }
 
     /// As the kernel would when it runs out of memory.
