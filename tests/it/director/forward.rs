@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use reeve::director::abi::{self, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVER_GONE};
 
+use reeve::sys::bpf::Packet;
+
 use super::wire::{self, ACK, ICMP, ICMP6, Ip, L3, RST, SYN, TCP, UDP, frame, tcp, tcp_segment, udp, udp_datagram};
 use super::world::{OK, REDIRECT, SHOT, World, at};
 
@@ -53,6 +55,36 @@ fn nat_goes_there_and_back() {
             assert_eq!((seen.bytes_in, seen.bytes_out), (2 * len, len));
             let counted = if protocol == TCP { (1, 0) } else { (0, 1) };
             assert_eq!(world.load_of(id), counted);
+        }
+    }
+}
+
+#[test]
+fn nat_through_the_stack_and_to_the_host_itself_is_rewritten_only() {
+    let Some(mut world) = World::new() else { return };
+    for Places { client, vip, server } in places() {
+        for local in [false, true] {
+            let vip = SocketAddr::new(vip.ip(), if local { 90 } else { 91 });
+            let server = SocketAddr::new(server.ip(), if local { 8090 } else { 8091 });
+            let id = world.server(server, METHOD_NAT, 1);
+            if local {
+                world.change_server(id, |server| server.flags = abi::SERVER_LOCAL);
+                world.configure(|config| config.flags = abi::CONFIG_LOCAL);
+            }
+            world.service(TCP, vip, SCHEDULER_RR, &[id], |put| {
+                put.value.flags = if local { 0 } else { abi::SERVICE_STACK };
+            });
+            let there = world.show(&tcp(client, vip, SYN));
+            let read = wire::read(&there.data[L3..]);
+            assert_eq!((there.returned, read.to, read.ttl), (OK, server, 64));
+            // What a server on the host answers is seen as it leaves.
+            let program = if local { "director_out" } else { "director_in" };
+            let reply = tcp(server, client, SYN | ACK);
+            let packet = Packet { interface: world.front, ..Packet::new(&reply) };
+            let back = world.loaded.run(program, &packet).expect("a run");
+            let read = wire::read(&back.data[L3..]);
+            assert_eq!((back.returned, read.from, read.ttl), (OK, vip, 64));
+            assert_eq!(world.conn(TCP, client, vip).map(|conn| conn.state), Some(abi::TCP_SYN_RECV));
         }
     }
 }
