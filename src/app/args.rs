@@ -128,6 +128,14 @@ pub enum Command {
                               before all is finished, 2 when nothing has the name.", not_reached!())
     )]
     Drain(DrainArguments),
+    /// Layer 4 by the command line of ipvsadm 1.31; also what this program does when it is called `ipvsadm`.
+    #[command(
+        disable_help_flag = true,
+        after_help = "Examples:\n  reeve ipvsadm -Ln --stats\n  reeve ipvsadm -A -t 203.0.113.10:80 -s wrr\n  reeve ipvsadm -a -t 203.0.113.10:80 -r 10.0.0.1:8080 -m\n  \
+                      reeve ipvsadm --socket /run/reeve/reeve.sock -L\n\nWhich process is asked is said before ipvsadm's own words. Its exit codes and messages are ipvsadm's; \
+                      `reeve ipvsadm -h` has its help, docs/director.md the rest."
+    )]
+    Ipvsadm(IpvsadmArguments),
     /// Take back into service what was drained.
     #[command(after_help = concat!("Example: reeve ready web/web1\n\nExits with 2 when nothing has the name.", not_reached!()))]
     Ready(ReadyArguments),
@@ -143,6 +151,13 @@ pub struct UpgradeArguments {
     pub within: Option<Duration>,
     #[command(flatten)]
     pub client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct IpvsadmArguments {
+    /// What ipvsadm would be told.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+    pub words: Vec<String>,
 }
 
 #[derive(Debug, Args)]

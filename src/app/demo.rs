@@ -3,6 +3,7 @@
 //! Starts origins, writes a configuration and rules for them into a temporary folder and then does
 //! what `reeve run` does with these texts. There is no second way to serve.
 
+mod camera;
 mod certificates;
 mod content;
 mod folder;
@@ -26,6 +27,7 @@ use crate::config;
 /// The ports that are taken when they are free.
 const HTTP: u16 = 8080;
 const HTTPS: u16 = 8443;
+const RTSP: u16 = 8554;
 const METRICS: u16 = 9901;
 
 /// Runs the demonstration until it is told to stop.
@@ -65,7 +67,7 @@ impl Stage {
         let addresses = addresses()?;
         certificates::write(&folder)?;
         folder.write("rules/demo.rules", texts::RULES)?;
-        let text = texts::configuration(&addresses, folder.path(), &origins.servers);
+        let text = texts::configuration(&addresses, folder.path(), &origins);
         let configuration = folder.write("config/reeve.toml", &text)?;
         Ok(Stage { _origins: origins, folder, configuration })
     }
@@ -81,6 +83,7 @@ impl Stage {
 struct Addresses {
     http: SocketAddr,
     https: SocketAddr,
+    rtsp: SocketAddr,
     metrics: SocketAddr,
 }
 
@@ -90,8 +93,13 @@ fn addresses() -> io::Result<Addresses> {
     let hold = |port: u16| {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
     };
-    let (http, https, metrics) = (hold(HTTP)?, hold(HTTPS)?, hold(METRICS)?);
-    Ok(Addresses { http: http.local_addr()?, https: https.local_addr()?, metrics: metrics.local_addr()? })
+    let (http, https, rtsp, metrics) = (hold(HTTP)?, hold(HTTPS)?, hold(RTSP)?, hold(METRICS)?);
+    Ok(Addresses {
+        http: http.local_addr()?,
+        https: https.local_addr()?,
+        rtsp: rtsp.local_addr()?,
+        metrics: metrics.local_addr()?,
+    })
 }
 
 /// What is told about a demonstration that runs.
@@ -116,6 +124,7 @@ impl Sights {
         let value = serde_json::json!({
             "http": http,
             "https": https,
+            "rtsp": rtsp(started),
             "ca": self.authority().to_string_lossy(),
             "metrics": metrics(started),
             "try": tries.collect::<Vec<_>>(),
@@ -142,6 +151,12 @@ impl Sights {
         let authority = self.authority();
         let line = format!("curl --cacert {} {}/api/time", authority.display(), https(started));
         lines.push((line, "the same by https, with a certificate of its own authority"));
+        for camera in origins::CAMERAS {
+            lines.push((
+                format!("ffplay {}/{camera}", rtsp(started)),
+                "a test card that moves, from the server of that camera",
+            ));
+        }
         if let Some(metrics) = metrics(started) {
             lines.push((format!("curl {metrics}/metrics"), "what Reeve counts, for Prometheus"));
         }
@@ -180,6 +195,10 @@ fn https(started: &Started) -> String {
     url(started, texts::SECURE_LISTENER, "https")
 }
 
+fn rtsp(started: &Started) -> String {
+    url(started, texts::MEDIA_LISTENER, "rtsp")
+}
+
 fn url(started: &Started, listener: &str, scheme: &str) -> String {
     let found = started.listeners.iter().find(|(name, _)| **name == *listener);
     found.map(|(_, address)| format!("{scheme}://{address}")).unwrap_or_default()
@@ -198,6 +217,7 @@ mod tests {
             listeners: vec![
                 ("demo".into(), "127.0.0.1:8080".parse().unwrap()),
                 ("demo-tls".into(), "127.0.0.1:8443".parse().unwrap()),
+                ("demo-media".into(), "127.0.0.1:8554".parse().unwrap()),
             ],
             metrics: vec!["127.0.0.1:9901".parse().unwrap()],
             socket: Some("/tmp/x/reeve.sock".into()),
@@ -222,8 +242,8 @@ mod tests {
             config::fault::text(&prepared.load.faults, &prepared.load.sources)
         );
         let config = prepared.load.config.unwrap();
-        assert_eq!((config.listeners.len(), config.pools.len(), config.rule_sets.len()), (2, 4, 1));
-        assert_eq!(config.rule_sets[0].expects.len(), 10);
+        assert_eq!((config.listeners.len(), config.pools.len(), config.rule_sets.len()), (3, 6, 1));
+        assert_eq!(config.rule_sets[0].expects.len(), 12);
         // Each rule has something to try; `TRIES` says which paths a script may rely on.
         assert!(texts::TRIES.len() >= config.rule_sets[0].sections[0].rules.len());
     }
@@ -236,6 +256,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["http"], "http://127.0.0.1:8080");
         assert_eq!(value["https"], "https://127.0.0.1:8443");
+        assert_eq!(value["rtsp"], "rtsp://127.0.0.1:8554");
         assert_eq!(value["ca"], "/tmp/x/authority.pem");
         assert_eq!(value["metrics"], "http://127.0.0.1:9901");
         assert_eq!(value["socket"], "/tmp/x/reeve.sock");
@@ -252,6 +273,7 @@ mod tests {
         for one in &texts::TRIES {
             assert!(text.contains(one.shows) && text.contains(one.path));
         }
+        assert!(text.contains("ffplay rtsp://127.0.0.1:8554/cam2"));
         assert!(
             text.contains("/tmp/x/rules/demo.rules")
                 && text.contains("target/release/reeve servers --socket /tmp/x/reeve.sock")
@@ -269,8 +291,9 @@ mod tests {
     #[test]
     fn taken_ports_are_left_alone() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, HTTP));
-        let Addresses { http, https, metrics } = addresses().unwrap();
-        assert!(http != metrics && http != https && https != metrics);
+        let Addresses { http, https, rtsp, metrics } = addresses().unwrap();
+        let all = std::collections::BTreeSet::from([http, https, rtsp, metrics]);
+        assert_eq!(all.len(), 4);
         // Whoever holds the usual port, this test or another program, keeps it.
         if taken.is_ok() {
             assert_ne!(http.port(), HTTP);

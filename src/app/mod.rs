@@ -9,6 +9,7 @@ mod drain;
 mod explain;
 mod hash_password;
 pub mod import;
+mod ipvsadm;
 mod lists;
 mod output;
 mod overlaps;
@@ -47,6 +48,10 @@ pub const START_FAILED: u8 = 4;
 
 /// Does what the command line says; its answer is the process's.
 pub fn main() -> ExitCode {
+    // Its words are its own: `-h`, `-c` and `-L` mean what they mean there.
+    if let Some(words) = ipvsadm::words(std::env::args_os()) {
+        return ipvsadm::main(&words);
+    }
     let arguments = Arguments::parse();
     log_to_stderr();
     match arguments.command {
@@ -75,6 +80,7 @@ pub fn main() -> ExitCode {
         Some(Command::Reload(arguments)) => {
             reload::reload(&asked(arguments.client), arguments.what == Some(ReloadWhat::Lists))
         }
+        Some(Command::Ipvsadm(arguments)) => ipvsadm::main(&arguments.words),
         Some(Command::Upgrade(arguments)) => upgrading::upgrade(&asked(arguments.client.clone()), &arguments),
     }
 }

@@ -22,7 +22,9 @@ fn show(servers: &Servers, style: Style) -> String {
     if servers.servers.is_empty() {
         return "the configuration has no servers\n".to_owned();
     }
-    let mut table = Table::new(&[
+    // Two columns more where layer 4 has some of them.
+    let with_layer4 = servers.servers.iter().any(|server| server.layer4.is_some());
+    let mut columns = vec![
         ("POOL", Align::Left),
         ("SERVER", Align::Left),
         ("ADDRESS", Align::Left),
@@ -32,9 +34,13 @@ fn show(servers: &Servers, style: Style) -> String {
         ("BUSY", Align::Right),
         ("REQUESTS", Align::Right),
         ("CHECK", Align::Right),
-    ]);
+    ];
+    if with_layer4 {
+        columns.extend([("L4 ACT/INACT", Align::Right), ("L4 CONNS", Align::Right)]);
+    }
+    let mut table = Table::new(&columns);
     for server in &servers.servers {
-        row(&mut table, server);
+        row(&mut table, server, with_layer4);
     }
     let mut out = table.render(style);
     if !servers.silent_workers.is_empty() {
@@ -54,7 +60,7 @@ fn change(table: &mut Table, change: &ChangeReport) {
     }
 }
 
-fn row(table: &mut Table, server: &ServerReport) {
+fn row(table: &mut Table, server: &ServerReport, with_layer4: bool) {
     let colour = match server.state {
         ServerState::Up => Colour::Good,
         ServerState::Draining => Colour::Warn,
@@ -66,7 +72,7 @@ fn row(table: &mut Table, server: &ServerReport) {
         None => server.in_flight.to_string(),
     };
     let plain = |text: String| (text, Colour::Plain);
-    table.row([
+    let mut cells = vec![
         plain(server.pool.clone()),
         plain(server.server.clone()),
         plain(server.address.clone()),
@@ -79,7 +85,13 @@ fn row(table: &mut Table, server: &ServerReport) {
         plain(busy),
         plain(server.requests.to_string()),
         plain(server.probe.as_ref().map_or("-".to_owned(), |probe| short(probe.took))),
-    ]);
+    ];
+    if with_layer4 {
+        let flows = server.layer4.map(|it| format!("{}/{}", it.active, it.inactive));
+        let begun = server.layer4.map(|it| it.connections.to_string());
+        cells.extend([flows, begun].map(|cell| plain(cell.unwrap_or_else(|| "-".to_owned()))));
+    }
+    table.row(cells);
     if (server.state == ServerState::Down || server.drained) && !server.reason.is_empty() {
         table.below(&server.reason);
     }
@@ -122,6 +134,7 @@ mod tests {
                 ago: Duration::from_millis(800),
             }),
             requests: 120_500,
+            layer4: None,
             changes: Vec::new(),
         }
     }

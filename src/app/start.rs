@@ -24,7 +24,7 @@ use super::running::listeners::Listeners;
 use super::running::orders::{REGEXES_COMPILED, obey, tell};
 use super::running::{Ready, Running, StartError, lists, memory};
 use super::upgrade::{Before, Heir, Leaving, Origin, Settling, leave};
-use super::{START_FAILED, output};
+use super::{START_FAILED, output, state_folder};
 use crate::config;
 use crate::model::config::Config;
 use crate::monitor::{self, ControlSocket, Source};
@@ -35,7 +35,7 @@ use crate::state::commands::{Commands, Workers};
 use crate::state::counters::Counters;
 use crate::state::orders::{self, Order, Orders, Texts};
 use crate::sys::notify;
-use crate::{health, sessions, sys, tls};
+use crate::{director, health, sessions, state, sys, tls};
 
 /// How a run differs from the next.
 pub struct RunOptions {
@@ -140,7 +140,7 @@ fn start(ready: Ready, options: RunOptions) -> Result<(), StartError> {
         socket: control.as_ref().map(|control| control.path().to_owned()),
     };
     running.control.send_replace(control);
-    say(&started, count);
+    say(&started, count, config.director.is_some());
     (options.ready)(&started);
     warm_up(&running.farm)?;
     let ends = Ends { threads, ended: ends, signals, stop_after: options.stop_after };
@@ -261,11 +261,11 @@ fn open_control(config: &Config) -> Option<ControlSocket> {
     }
 }
 
-fn say(started: &Started, workers: usize) {
+fn say(started: &Started, workers: usize, layer4: bool) {
     for (name, address) in &started.listeners {
         tracing::info!(listener = %name, %address, "listening");
     }
-    if started.listeners.is_empty() {
+    if started.listeners.is_empty() && !layer4 {
         tracing::warn!("no listener is open: nothing is served");
     }
     for address in &started.metrics {
@@ -292,7 +292,15 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
     let (stop, stopped) = watch::channel(false);
     let (no_more_orders, last_order) = watch::channel(false);
     let (orders, queue) = mpsc::channel(orders::QUEUE);
-    let source = Source::new(farm.clone(), tallies.clone(), workers.clone(), orders.clone());
+    let (director, director_commands) = mpsc::channel(state::director::QUEUE);
+    farm.set_director(director.clone());
+    let source = Source::new(farm.clone(), tallies.clone(), workers.clone(), orders.clone(), director);
+    let director = spawn_director(director::Start {
+        farm: farm.clone(),
+        folder: state_folder::path(&running.started_with),
+        commands: director_commands,
+        stop: stopped.clone(),
+    });
     let health = tokio::spawn(health::run(farm.clone(), stopped.clone()));
     let memory = tokio::spawn(memory::watch(farm.clone(), stopped.clone()));
     let conduct = tokio::spawn(health::watch_conduct(farm.clone(), stopped.clone()));
@@ -382,12 +390,34 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
         }
     };
     // All end at once; what they were doing matters no more.
-    let all = async { tokio::join!(health, conduct, memory, certificates, lists, monitor, clients, sessions) };
+    let director = join_director(director);
+    let all =
+        async { tokio::join!(health, conduct, memory, certificates, lists, monitor, clients, sessions, director) };
     let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     if let Some(running) = &mut running {
         running.control.send_replace(None);
     }
     (running, lost)
+}
+
+/// The director's thread: it reads and writes the kernel's tables, which may take a while.
+fn spawn_director(start: director::Start) -> Option<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name("director".to_owned()).spawn(move || {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(director::run(start)),
+            Err(error) => tracing::error!(%error, "director: its thread cannot be started: layer 4 is not served"),
+        }
+    });
+    thread
+        .inspect_err(|error| tracing::error!(%error, "director: its thread cannot be started: layer 4 is not served"))
+        .ok()
+}
+
+async fn join_director(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // A panic is in the log already.
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
 }
 
 /// Waits for the workers to end; what they counted.

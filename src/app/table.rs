@@ -71,7 +71,7 @@ impl Table {
     }
 
     /// One cell a column.
-    pub fn row<const N: usize>(&mut self, cells: [(String, Colour); N]) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = (String, Colour)>) {
         self.lines.push(Line::Row(cells.into_iter().map(|(text, colour)| (clean(&text), colour)).collect()));
     }
 

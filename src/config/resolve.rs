@@ -12,8 +12,9 @@ use super::source::{Seen, Sources};
 use super::{fault, read, reason, rules};
 use crate::model::check::Check;
 use crate::model::config::{Log, LogTarget};
+use crate::model::director::{self, Director, Method, ServiceKey};
 use crate::model::listener::{Listener, Protocol};
-use crate::model::pool::Pool;
+use crate::model::pool::{Address, Pool};
 use crate::model::rule::{Kind, RuleSet, Term, Test};
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Place};
@@ -48,6 +49,9 @@ pub fn resolve(
     let mut room = Room { base, rules, disk, sources, faults };
     duplicate_addresses(&file, room.faults);
     let pools = pools(&file, base, room.faults);
+    if let Some(director) = &file.director {
+        layer4(director, &file.listeners, &pools, room.faults);
+    }
     let names: Vec<Arc<str>> = file.pools.iter().map(|pool| pool.name.clone()).collect();
     for wanted in file.listeners.iter().filter_map(|listen| listen.pool.as_ref()).chain(&file.mentioned) {
         if !names.contains(&wanted.name) {
@@ -80,6 +84,7 @@ pub fn resolve(
         process,
         log: log(file.log, base),
         monitor: file.monitor,
+        director: file.director,
         errors: room.pages(file.errors),
         state_path: file.state_path.map(|path| base.join(&*path)),
         base: if base.as_os_str().is_empty() { PathBuf::from(".") } else { base.to_owned() },
@@ -188,6 +193,48 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
     let pools: Vec<Pool> = file.pools.iter().map(pool).collect();
     unlike(&pools, faults);
     pools
+}
+
+/// What services of layer 4 say of pools, and of addresses that are listened on.
+fn layer4(director: &Director, listeners: &[Listen], pools: &[Pool], faults: &mut Vec<Fault>) {
+    for service in &director.services {
+        let named = format!("[director.service.{}]", service.name);
+        if let ServiceKey::Address { protocol: director::Protocol::Tcp, address } = service.key
+            && let Some(taken) = listeners.iter().flat_map(|listen| &listen.addresses).find(|it| it.address == address)
+        {
+            let message = format!("{address} is a service of layer 4, which takes the connections of this listener");
+            let fault = Fault::error("R0121", taken.place.clone(), message).also(service.place.clone(), "the service");
+            faults.push(fault.help("give one of them another address or port"));
+        }
+        let Some(pool) = pools.iter().find(|pool| pool.name == service.pool) else { continue };
+        for (name, _) in &service.methods {
+            if !pool.servers.iter().any(|server| server.name == *name) {
+                let names = pool.servers.iter().map(|server| &*server.name);
+                let message = format!("{named} methods: there is no server \"{name}\" in pool \"{}\"", pool.name);
+                let fault = Fault::error("R0120", service.place.clone(), message).allowed(names.clone());
+                faults.push(match closest(name, names) {
+                    Some(near) => fault.did_you_mean(near),
+                    None => fault,
+                });
+            }
+        }
+        for server in &pool.servers {
+            let port = match &server.address {
+                Address::Ip(address) => address.port(),
+                Address::Name { port, .. } => *port,
+            };
+            // As in IPVS, silently there: the packet stays as it is.
+            if service.method_of(&server.name) != Method::Nat && service.key.port() != 0 && port != service.key.port() {
+                let message = format!(
+                    "{named} sends packets as they are: server \"{}\" gets them at port {}, not at its own, {port}",
+                    server.name,
+                    service.key.port()
+                );
+                let fault = Fault::warning("R0125", service.place.clone(), message);
+                faults.push(fault.help("method \"nat\" changes the port"));
+            }
+        }
+    }
 }
 
 /// Pools of one group know a client by the same, or they would never agree on one.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Limits, Timeouts, listener::Listener, pool::Pool, rule::RuleSet};
+use super::{Limits, Timeouts, director::Director, listener::Listener, pool::Pool, rule::RuleSet};
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
@@ -20,6 +20,8 @@ pub struct Config {
     pub process: Process,
     pub log: Log,
     pub monitor: Monitor,
+    /// `[director]`: layer 4; `None`: off.
+    pub director: Option<Director>,
     /// `[errors]`: status to the page that answers it, read at load.
     pub errors: BTreeMap<u16, Arc<[u8]>>,
     /// `[state] path`.

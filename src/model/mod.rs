@@ -6,6 +6,7 @@
 pub mod affinity;
 pub mod check;
 pub mod config;
+pub mod director;
 pub mod fault;
 pub mod limits;
 pub mod listener;

@@ -16,11 +16,13 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::exposition;
+use super::layer4;
 use super::process::Process;
 use super::report::{Connections, Problem, Servers, Status, Wanted};
 use super::view::View;
 use crate::state::Farm;
 use crate::state::commands::Workers;
+use crate::state::director;
 use crate::state::orders::{EntriesFault, Order, Orders, Question, Texts};
 use crate::state::tallies::Tallies;
 use crate::wire::http1::is_token;
@@ -30,6 +32,9 @@ pub const CONNECTIONS_SHOWN: usize = 100;
 
 /// The most that it tells: each takes about 500 bytes of the answer.
 pub const CONNECTIONS_CEILING: usize = 20_000;
+
+/// The most flows of layer 4 that are told: each takes about 250 bytes.
+pub const FLOWS_CEILING: usize = 200_000;
 
 /// How long a new process may take to read and compile its texts: a hundred thousand rules take seconds.
 pub const UPGRADE_WITHIN: Duration = Duration::from_secs(60);
@@ -50,11 +55,18 @@ pub struct Source {
     pub view: Box<dyn Fn() -> View + Send + Sync>,
     pub workers: Arc<Workers>,
     pub orders: Orders,
+    pub director: director::Commands,
 }
 
 impl Source {
-    pub fn new(farm: Arc<Farm>, tallies: Arc<Tallies>, workers: Arc<Workers>, orders: Orders) -> Source {
-        Source { view: Box::new(move || View::of(&farm, &tallies)), workers, orders }
+    pub fn new(
+        farm: Arc<Farm>,
+        tallies: Arc<Tallies>,
+        workers: Arc<Workers>,
+        orders: Orders,
+        director: director::Commands,
+    ) -> Source {
+        Source { view: Box::new(move || View::of(&farm, &tallies)), workers, orders, director }
     }
 }
 
@@ -64,7 +76,7 @@ pub const BODY: usize = 16 << 20;
 /// Whether a request has a body that is looked at.
 pub fn has_body(door: Door, request: &http::request::Parts) -> bool {
     let orders = request.method == Method::POST || request.method == Method::DELETE;
-    orders && matches!(Page::find(door, request.uri.path()), Some(Page::List(_)))
+    orders && matches!(Page::find(door, request.uri.path()), Some(Page::List(_) | Page::DirectorChanges))
 }
 
 /// What is answered to a body that is longer.
@@ -118,11 +130,11 @@ pub async fn answer(source: &Source, door: Door, request: &http::Request<Bytes>)
             json(StatusCode::OK, &Status::of(&(source.view)(), &answers, source.workers.count()))
         }
         Page::Servers => {
-            let answers = source.workers.counters().await;
+            let (answers, table) = tokio::join!(source.workers.counters(), layer4::table(&source.director));
             match only(query, "long") {
                 Ok(long) => {
                     let wanted = Wanted { long: long.is_some_and(|long| long == "yes"), ..Wanted::default() };
-                    json(StatusCode::OK, &Servers::of(&(source.view)(), &answers, wanted))
+                    json(StatusCode::OK, &Servers::of(&(source.view)(), &answers, table.as_ref().ok(), wanted))
                 }
                 Err(text) => problem(StatusCode::BAD_REQUEST, text),
             }
@@ -139,10 +151,26 @@ pub async fn answer(source: &Source, door: Door, request: &http::Request<Bytes>)
             Ok(question) => explain(source, question).await,
             Err(text) => problem(StatusCode::BAD_REQUEST, text),
         },
-        Page::Connections => match limit(query) {
+        Page::Director => json(StatusCode::OK, &layer4::table(&source.director).await),
+        Page::DirectorFlows => match limit(query, FLOWS_CEILING) {
+            Ok(limit) => json(StatusCode::OK, &layer4::flows(&source.director, limit).await),
+            Err(text) => problem(StatusCode::BAD_REQUEST, text),
+        },
+        Page::DirectorChanges => match serde_json::from_slice(request.body()) {
+            Ok(changes) => match layer4::change(&source.director, changes).await {
+                Some(results) => json(StatusCode::OK, &results),
+                None => ending(),
+            },
+            Err(error) => problem(StatusCode::BAD_REQUEST, format!("the body is no list of changes: {error}")),
+        },
+        Page::Connections => match limit(query, CONNECTIONS_CEILING) {
             Ok(limit) => {
-                let (shown, counters) = tokio::join!(source.workers.connections(limit), source.workers.counters());
-                json(StatusCode::OK, &Connections::of(shown, &counters))
+                let (shown, counters, flows) = tokio::join!(
+                    source.workers.connections(limit),
+                    source.workers.counters(),
+                    layer4::flows(&source.director, limit)
+                );
+                json(StatusCode::OK, &Connections::of(shown, &counters, flows.ok()))
             }
             Err(text) => problem(StatusCode::BAD_REQUEST, text),
         },
@@ -163,12 +191,15 @@ enum Page {
     Drain,
     Ready,
     Upgrade,
+    Director,
+    DirectorFlows,
+    DirectorChanges,
 }
 
 impl Page {
     /// Whether it changes something.
     fn is_order(&self) -> bool {
-        matches!(self, Page::Reload | Page::Drain | Page::Ready | Page::Upgrade)
+        matches!(self, Page::Reload | Page::Drain | Page::Ready | Page::Upgrade | Page::DirectorChanges)
     }
 
     fn methods(&self) -> &'static [Method] {
@@ -196,6 +227,9 @@ impl Page {
             (Door::Control, "/api/v1/drain") => Some(Page::Drain),
             (Door::Control, "/api/v1/ready") => Some(Page::Ready),
             (Door::Control, "/api/v1/upgrade") => Some(Page::Upgrade),
+            (Door::Control, "/api/v1/director") => Some(Page::Director),
+            (Door::Control, "/api/v1/director/flows") => Some(Page::DirectorFlows),
+            (Door::Control, "/api/v1/director/changes") => Some(Page::DirectorChanges),
             _ => None,
         }
     }
@@ -211,9 +245,9 @@ async fn servers_of(source: &Source, path: &str) -> Response<Full<Bytes>> {
         (Ok(pool), Ok(server)) => (pool, server),
         (Err(text), _) | (_, Err(text)) => return problem(StatusCode::BAD_REQUEST, text),
     };
-    let answers = source.workers.counters().await;
+    let (answers, table) = tokio::join!(source.workers.counters(), layer4::table(&source.director));
     let wanted = Wanted { pool: Some(&pool), server: server.as_deref(), long: true };
-    let servers = Servers::of(&(source.view)(), &answers, wanted);
+    let servers = Servers::of(&(source.view)(), &answers, table.as_ref().ok(), wanted);
     if servers.servers.is_empty() {
         return problem(
             StatusCode::NOT_FOUND,
@@ -230,15 +264,16 @@ fn not_here(door: Door, path: &str) -> String {
     match door {
         Door::Control => format!(
             "there is no {path} here; there are /api/v1/status, /api/v1/servers, /api/v1/connections, /api/v1/explain, /api/v1/lists, \
-             /api/v1/lists/NAME and /metrics, and by POST /api/v1/reload, /api/v1/drain, /api/v1/ready and /api/v1/upgrade"
+             /api/v1/lists/NAME, /api/v1/director, /api/v1/director/flows and /metrics, and by POST /api/v1/reload, /api/v1/drain, /api/v1/ready, \
+             /api/v1/upgrade and /api/v1/director/changes"
         ),
         Door::Metrics => format!("there is no {path} here; there is only /metrics"),
     }
 }
 
 async fn metrics(source: &Source) -> Response<Full<Bytes>> {
-    let answers = source.workers.counters().await;
-    match exposition::page(&(source.view)(), &answers, &Process::now()) {
+    let (answers, table) = tokio::join!(source.workers.counters(), layer4::table(&source.director));
+    match exposition::page(&(source.view)(), &answers, &Process::now(), &table) {
         Ok(page) => with_type(StatusCode::OK, exposition::CONTENT_TYPE, page.into()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, format!("the page could not be written: {error}")),
     }
@@ -428,16 +463,16 @@ fn unescaped(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| format!("{text} is not UTF-8"))
 }
 
-/// `limit=N` of a query.
-fn limit(query: Option<&str>) -> Result<usize, String> {
+/// `limit=N` of a query, up to `most`.
+fn limit(query: Option<&str>, most: usize) -> Result<usize, String> {
     let mut limit = CONNECTIONS_SHOWN;
     for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let Some(value) = part.strip_prefix("limit=") else {
             return Err(format!("{part} is not known here; there is only limit=NUMBER"));
         };
         limit = match value.parse() {
-            Ok(limit @ 1..=CONNECTIONS_CEILING) => limit,
-            _ => return Err(format!("limit={value} must be a number from 1 to {CONNECTIONS_CEILING}")),
+            Ok(limit) if (1..=most).contains(&limit) => limit,
+            _ => return Err(format!("limit={value} must be a number from 1 to {most}")),
         };
     }
     Ok(limit)

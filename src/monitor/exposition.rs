@@ -11,11 +11,14 @@ use prometheus::TextEncoder;
 use prometheus::proto::MetricType;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram as ProtoHistogram, LabelPair, Metric, MetricFamily};
 
+mod director;
+
 use super::process::Process;
 use super::view::{ServerState, View};
 use crate::state::affinity::learnt::Finding;
 use crate::state::commands::Answers;
 use crate::state::counters::{Counters, NONE, OTHER_CODE};
+use crate::state::director::{Table, Unavailable};
 use crate::state::histogram::Histogram;
 
 /// The media type of `page`.
@@ -25,7 +28,12 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 const RULES_SHOWN_AT_ZERO: usize = 2000;
 
 /// The whole page.
-pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Result<String, prometheus::Error> {
+pub fn page(
+    view: &View,
+    answers: &Answers<Counters>,
+    process: &Process,
+    table: &Result<Table, Unavailable>,
+) -> Result<String, prometheus::Error> {
     let names = Names::of(view);
     let mut families = Families::default();
     requests(&mut families, &names, &answers.merged);
@@ -35,6 +43,7 @@ pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Resu
     affinities(&mut families, view);
     tickets(&mut families, view);
     rules(&mut families, &answers.merged);
+    director::director(&mut families, table);
     ourselves(&mut families, view, answers, process);
     TextEncoder::new().encode_to_string(&families.finish())
 }

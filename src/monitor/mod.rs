@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod exposition;
+mod layer4;
 pub mod process;
 pub mod report;
 pub mod run;

@@ -14,6 +14,7 @@ use crate::state::Change;
 use crate::state::commands::Answers;
 use crate::state::connections::{ConnectionInfo, seconds};
 use crate::state::counters::{Counters, OTHER_CODE, ServerLabels};
+use crate::state::director::{Flows, Table};
 
 /// `/api/v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,9 +154,21 @@ pub struct ServerReport {
     pub probe: Option<ProbeReport>,
     /// Answered since the start.
     pub requests: u64,
+    /// What it has of layer 4, in all services of its pool; none where no service has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer4: Option<Layer4>,
     /// What became of it lately, the newest last; only where it is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<ChangeReport>,
+}
+
+/// A server's flows of layer 4.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer4 {
+    pub active: u64,
+    pub inactive: u64,
+    /// Begun since the tables were made.
+    pub connections: u64,
 }
 
 /// One change of what is thought of a server.
@@ -204,6 +217,9 @@ pub struct Connections {
     /// Open connections, shown or not.
     pub total: u64,
     pub silent_workers: Vec<usize>,
+    /// Flows of layer 4; none where there is no director.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Flows>,
 }
 
 /// Any answer that is not 200.
@@ -295,7 +311,8 @@ impl Status {
 }
 
 impl Servers {
-    pub fn of(view: &View, answers: &Answers<Counters>, wanted: Wanted<'_>) -> Servers {
+    pub fn of(view: &View, answers: &Answers<Counters>, director: Option<&Table>, wanted: Wanted<'_>) -> Servers {
+        let layer4 = layer4(director);
         let mut requests: HashMap<ServerLabels, u64> = HashMap::new();
         for (labels, counted) in answers.merged.requests() {
             *requests.entry(ServerLabels { pool: labels.pool, server: labels.server }).or_default() += counted.count();
@@ -334,6 +351,7 @@ impl Servers {
                 ago: probe.ago,
             }),
             requests: requests.get(&ServerLabels { pool: pool.number, server: server.number }).copied().unwrap_or(0),
+            layer4: layer4.get(&(&*pool.name, &*server.name)).copied(),
             changes: if wanted.long { server.changes.iter().map(change).collect() } else { Vec::new() },
         });
         Servers { servers: servers.collect(), silent_workers: answers.silent.clone() }
@@ -341,9 +359,26 @@ impl Servers {
 }
 
 impl Connections {
-    pub fn of(shown: Answers<Vec<ConnectionInfo>>, counters: &Answers<Counters>) -> Connections {
-        Connections { connections: shown.merged, total: open(&counters.merged).open, silent_workers: shown.silent }
+    pub fn of(shown: Answers<Vec<ConnectionInfo>>, counters: &Answers<Counters>, flows: Option<Flows>) -> Connections {
+        let (connections, silent_workers) = (shown.merged, shown.silent);
+        Connections { connections, total: open(&counters.merged).open, silent_workers, flows }
     }
+}
+
+/// By pool and server.
+fn layer4(director: Option<&Table>) -> HashMap<(&str, &str), Layer4> {
+    let mut all: HashMap<(&str, &str), Layer4> = HashMap::new();
+    for service in director.iter().flat_map(|table| &table.services) {
+        for server in &service.servers {
+            if let (Some(pool), Some(name)) = (&service.pool, &server.name) {
+                let sum = all.entry((pool, name)).or_default();
+                sum.active += u64::from(server.active);
+                sum.inactive += u64::from(server.inactive);
+                sum.connections += server.counted.connections;
+            }
+        }
+    }
+    all
 }
 
 fn open(counters: &Counters) -> Gauges {

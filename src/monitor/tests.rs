@@ -268,7 +268,9 @@ impl Served {
                 }
                 let (orders, queue) = mpsc::channel(1);
                 tokio::spawn(obey(queue));
-                let source = Source { view: Box::new(view), workers: Arc::new(workers), orders };
+                // Nobody listens: there is no director.
+                let (director, _) = mpsc::channel(1);
+                let source = Source { view: Box::new(view), workers: Arc::new(workers), orders, director };
                 let metrics = watch::Sender::new(vec![(listener.local_addr().unwrap(), Arc::new(listener))]);
                 let control = watch::Sender::new(Some(Arc::new(control)));
                 run(source, control.subscribe(), metrics.subscribe(), stopped).await;

@@ -32,7 +32,7 @@ pub fn answered(worker: &Worker, outcome: &Outcome) {
         },
         None if outcome.status >= 500 => Came::Bad,
         None if outcome.status == 0 => return,
-        None => Came::Good(outcome.first_byte.unwrap_or_default()),
+        None => Came::Good(outcome.answered.unwrap_or_default()),
     };
     tell(worker, pool, server, came);
 }

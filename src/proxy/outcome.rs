@@ -24,6 +24,8 @@ pub struct Outcome {
     pub affinity: Option<AffinityResult>,
     /// From the first byte of the request.
     pub first_byte: Option<Duration>,
+    /// How long the server took to answer, from when it had the request; known where the pool goes by it.
+    pub answered: Option<Duration>,
     pub body_in: u64,
     pub body_out: u64,
     pub failure: Option<Failure>,
@@ -46,6 +48,7 @@ impl Outcome {
             connect: Duration::ZERO,
             affinity: None,
             first_byte: None,
+            answered: None,
             body_in: 0,
             body_out: 0,
             failure: None,
@@ -96,6 +99,8 @@ pub struct Progress {
     /// The server has sent something.
     pub heard: Cell<bool>,
     pub first_byte: Cell<Option<Duration>>,
+    /// As [`Outcome::answered`].
+    pub answered: Cell<Option<Duration>>,
     pub body_in: Cell<u64>,
     pub body_out: Cell<u64>,
     /// Heads sent to the client.
@@ -122,6 +127,7 @@ impl Progress {
             sent_at: Cell::new(None),
             heard: Cell::new(false),
             first_byte: Cell::new(None),
+            answered: Cell::new(None),
             body_in: Cell::new(0),
             body_out: Cell::new(0),
             heads_out: Cell::new(0),

@@ -169,6 +169,7 @@ pub async fn tunnel(
 fn conclude(outcome: &mut Outcome, progress: &Progress, result: Result<After, Failure>) {
     outcome.status = progress.status.get();
     outcome.first_byte = progress.first_byte.get();
+    outcome.answered = progress.answered.get();
     outcome.body_in = progress.body_in.get();
     outcome.body_out = progress.body_out.get();
     match result {
@@ -240,7 +241,7 @@ impl Exchange<'_> {
                 self.head = self.head - before + address.len();
                 self.forward.head.splice(at..at + before, address);
             }
-            let asked = self.pool.goes_by_delay().then(Instant::now);
+            let asked = self.pool.times_answers().then(Instant::now);
             let attempted = match (&mut upstream, self.hedge_after()) {
                 (_, Some(after)) => {
                     let (runner, attempted) = Box::pin(self.race(client, lease, upstream, after)).await;
@@ -263,9 +264,15 @@ impl Exchange<'_> {
                 (Upstream::Http2(place), None) => Box::pin(self.attempt_stream(client, place)).await,
             };
             if let Some(asked) = asked {
-                // One that does not answer is as slow as we have been patient.
+                // One that does not answer is as slow as we have been patient. What the client takes to send is its own.
                 let answered = self.progress.first_byte.get().map(|after| self.progress.started + after);
-                lease.answered(answered.unwrap_or_else(Instant::now).saturating_duration_since(asked));
+                let answered = answered.filter(|at| *at >= asked).unwrap_or_else(Instant::now);
+                let sent = self.progress.sent_at.get().map_or(asked, |sent| sent.max(asked));
+                let took = answered.saturating_duration_since(sent);
+                self.progress.answered.set(Some(took));
+                if self.pool.goes_by_delay() {
+                    lease.answered(took);
+                }
             }
             match attempted {
                 Ok(Received::Done { keep_alive, reusable, uploaded }) => {

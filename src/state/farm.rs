@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Cache};
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::affinity::Affinities;
 use super::crowd::Crowds;
+use super::director;
 use super::gate::Gate;
 use super::generations::Generations;
 use super::media::Media;
@@ -48,6 +49,10 @@ pub struct Farm {
     generations: Generations,
     /// Some server has answered badly too often.
     alarm: Notify,
+    /// What some pool's servers are has changed.
+    planned: Arc<Notify>,
+    /// To the director's loop.
+    director: OnceLock<director::Commands>,
     /// What rules have taken lately, and have under way.
     rates: Rates,
     passwords: Passwords,
@@ -93,6 +98,8 @@ impl Farm {
             manners: AtomicU32::new(0),
             generations: Generations::default(),
             alarm: Notify::new(),
+            planned: Arc::default(),
+            director: OnceLock::new(),
             rates: Rates::default(),
             passwords: Passwords::default(),
             crowds: Crowds::default(),
@@ -195,7 +202,10 @@ impl Farm {
         let servers = config.servers.iter().map(live_server).collect();
         let manner = self.manners.fetch_add(1, Ordering::Relaxed);
         let affinity = self.affinities.of(config);
-        LivePool::new(self.pool_names.id(&config.name), config.clone(), servers, tls, affinity, before, manner, gate)
+        let number = self.pool_names.id(&config.name);
+        let pool = LivePool::new(number, config.clone(), servers, tls, affinity, before, manner, gate);
+        pool.tell(&self.planned);
+        pool
     }
 
     /// The one way into all the pools of a name: those who wait, and who is in, outlive a reload.
@@ -279,6 +289,21 @@ impl Farm {
     /// Told when some server has answered badly too often in a row.
     pub fn alarm(&self) -> &Notify {
         &self.alarm
+    }
+
+    /// Told when what some pool's servers are has changed: health, weight, drain, address. One listens.
+    pub fn planned(&self) -> &Notify {
+        &self.planned
+    }
+
+    /// Where commands to the director go, explicit flows among them; `None` before the process has one.
+    pub fn director(&self) -> Option<&director::Commands> {
+        self.director.get()
+    }
+
+    /// To be called once.
+    pub fn set_director(&self, commands: director::Commands) {
+        let _ = self.director.set(commands);
     }
 
     /// The processes before this one.

@@ -15,6 +15,7 @@ pub mod counted;
 pub mod counters;
 pub mod crowd;
 mod delay;
+pub mod director;
 pub mod ejected;
 pub mod farm;
 pub mod gate;

@@ -5,10 +5,11 @@
 //! pick takes no lock, no memory, and does not step over dead servers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::affinity::LiveAffinity;
 use super::budget::{HEDGES, RETRIES};
@@ -41,6 +42,8 @@ pub struct LivePool {
     position: Position,
     /// Too few servers are up: all are used.
     panics: AtomicBool,
+    /// Told of each new plan.
+    planned: OnceLock<Arc<Notify>>,
 }
 
 /// How many picks were made: the scheduler's position. All cores write it, so it has its own cache line.
@@ -97,6 +100,7 @@ impl LivePool {
             planning: Mutex::new(()),
             position: Position(AtomicU64::new(position)),
             panics: AtomicBool::new(false),
+            planned: OnceLock::new(),
             config,
             servers,
             tls,
@@ -235,6 +239,11 @@ impl LivePool {
         chosen
     }
 
+    /// Whether it matters how long its servers take to answer.
+    pub fn times_answers(&self) -> bool {
+        self.goes_by_delay() || self.config.outlier.as_ref().is_some_and(|outlier| outlier.slower_than.is_some())
+    }
+
     /// Whether it chooses by how long answers take: [`LiveServer::answered`] is then to be told.
     pub fn goes_by_delay(&self) -> bool {
         self.config.scheduler == Scheduler::Ewma
@@ -359,5 +368,13 @@ impl LivePool {
         let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));
         self.plan.store(Arc::new(Plan { primary, backup, reachable }));
         self.gate.call_all();
+        if let Some(planned) = self.planned.get() {
+            planned.notify_one();
+        }
+    }
+
+    /// Whoever else goes by what the pool's servers are, and wants to know when that changes.
+    pub(super) fn tell(&self, planned: &Arc<Notify>) {
+        let _ = self.planned.set(Arc::clone(planned));
     }
 }

@@ -3,7 +3,9 @@
 pub mod bpf;
 pub mod descriptors;
 pub mod files;
+pub mod interfaces;
 pub mod memory;
+pub mod names;
 pub mod notify;
 pub mod process;
 pub mod secrets;

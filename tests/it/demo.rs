@@ -1,20 +1,22 @@
 //! The demonstration: one command, no files, everything that it names answers.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 
 use crate::farm::authority::believing;
-use crate::farm::process::Process;
+use crate::farm::process::{Process, run};
 use crate::farm::reeve::command;
-use crate::farm::{Client, among_others, until};
+use crate::farm::{Client, among_others, skip, until};
 
 #[test]
 fn everything_the_demonstration_names_answers() {
     let _turn = among_others();
-    let mut demo = Process::start(command().args(["demo", "--json", "--for", "5s"]));
+    let mut demo = Process::start(command().args(["demo", "--json", "--for", "8s"]));
     let line = until("the first line", || {
         assert!(demo.running(), "it ended: {}{}", demo.stdout(), demo.stderr());
         demo.stdout().split_once('\n').map(|(line, _)| line.to_owned())
@@ -31,10 +33,29 @@ fn everything_the_demonstration_names_answers() {
         let status = status_of(url, &client);
         assert!((200..400).contains(&status), "{url}: {status}");
     }
+    let rtsp = said["rtsp"].as_str().unwrap_or_else(|| panic!("no media: {line}"));
+    for (camera, transport) in [("cam1", "tcp"), ("cam2", "udp")] {
+        shows(&format!("{rtsp}/{camera}"), transport);
+    }
     let metrics = said["metrics"].as_str().unwrap_or_else(|| panic!("no metrics: {line}"));
     assert_eq!(status_of(&format!("{}/metrics", metrics.trim_end_matches("/metrics")), &client), 200);
     assert_eq!(demo.exit(Duration::from_secs(20)).code(), Some(0));
     assert_eq!(demo.stdout().lines().next(), Some(line.as_str()));
+}
+
+/// Plays some pictures, none of them broken, of which each differs from the one before.
+fn shows(url: &str, transport: &str) {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-nostdin", "-v", "warning", "-xerror", "-rtsp_transport", transport, "-i", url]);
+    ffmpeg.args(["-an", "-frames:v", "5", "-f", "framemd5", "-"]);
+    if !Command::new("ffmpeg").arg("-version").output().is_ok_and(|output| output.status.success()) {
+        return skip("no ffmpeg");
+    }
+    let (code, out, wrong) = run(&mut ffmpeg, Duration::from_secs(20));
+    assert_eq!((code, wrong.as_str()), (0, ""), "{url} by {transport}");
+    let pictures: BTreeSet<&str> =
+        out.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit(", ").next()).collect();
+    assert_eq!(pictures.len(), 5, "{url} by {transport}: {out}");
 }
 
 fn status_of(url: &str, config: &Arc<ClientConfig>) -> u16 {

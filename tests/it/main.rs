@@ -39,6 +39,7 @@ mod http2_servers;
 mod idle;
 mod import;
 mod import_peers;
+mod layer4;
 mod media;
 mod mirror;
 mod opaque;

@@ -3,8 +3,9 @@
   rtsp_origin.py --address 10.77.2.11 --name one --size 160x120 [--port 8554] [--timeout 20] [--audio]
                  [--digest USER:PASSWORD | --basic USER:PASSWORD] [--tls CERTIFICATE KEY]
 
-/test and /cam0 to /cam7 are shared by their viewers, /vod makes a stream for each, /jpeg is the second codec, /rec and
-/rec2 take what is published. Clients may use UDP, TCP and HTTP tunnels. Each event is a line: `ready NAME`, `METHOD PATH`,
+/test, /cam0 to /cam7 and, with other pictures, /vod make a stream for each viewer, /jpeg is the second codec, /rec and
+/rec2 take what is published. No stream is shared: this library now and then aborts when one viewer of a shared stream
+leaves while another comes (gst_rtsp_media_get_rates). Clients may use UDP, TCP and HTTP tunnels. Each event is a line: `ready NAME`, `METHOD PATH`,
 `open ADDRESS`, `closed ADDRESS`, `recorded PATH N` after each ten pictures published there, N from each publisher's first.
 """
 
@@ -75,10 +76,9 @@ def count(path, media):
     media.get_element().get_by_name("count").connect("handoff", one)
 
 
-def factory(asked, launch, shared, record=None):
+def factory(asked, launch, record=None):
     made = GstRtspServer.RTSPMediaFactory.new()
     made.set_launch(launch)
-    made.set_shared(shared)
     made.set_protocols(Lower.UDP | Lower.TCP | Lower.UDP_MCAST)
     if record:
         made.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
@@ -129,11 +129,11 @@ def main():
     server.set_service(asked.port)
     mounts = server.get_mount_points()
     for path in ["test", *(f"cam{n}" for n in range(8))]:
-        mounts.add_factory(f"/{path}", factory(asked, video(asked, "ball", H264), shared=True))
-    mounts.add_factory("/vod", factory(asked, video(asked, "smpte", H264), shared=False))
-    mounts.add_factory("/jpeg", factory(asked, video(asked, "ball", JPEG), shared=True))
+        mounts.add_factory(f"/{path}", factory(asked, video(asked, "ball", H264)))
+    mounts.add_factory("/vod", factory(asked, video(asked, "smpte", H264)))
+    mounts.add_factory("/jpeg", factory(asked, video(asked, "ball", JPEG)))
     for path in ("/rec", "/rec2"):
-        mounts.add_factory(path, factory(asked, RECORDED, shared=False, record=path))
+        mounts.add_factory(path, factory(asked, RECORDED, record=path))
     auth = authority(asked)
     if auth:
         server.set_auth(auth)

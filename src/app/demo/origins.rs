@@ -1,4 +1,4 @@
-//! The servers behind the demonstration: small HTTP origins that say who they are.
+//! The servers behind the demonstration: small HTTP origins that say who they are, and cameras.
 //!
 //! All of them run on one thread with a runtime of its own, so that Reeve's workers are not shared
 //! with what they measure. Each pool serves different content, so that the answer shows where a
@@ -17,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
+use super::camera::{self, Camera};
 use super::content;
 
 /// What a server of a pool answers with.
@@ -46,9 +47,13 @@ const SERVERS: [(&str, &str, Content); 7] = [
     ("beta", "beta1", Content::Json),
 ];
 
+/// Each is a pool of its own, and a path.
+pub const CAMERAS: [&str; 2] = ["cam1", "cam2"];
+
 /// The running origins; they stop when this is dropped.
 pub struct Origins {
     pub servers: Vec<Origin>,
+    pub cameras: Vec<Camera>,
     stop: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,11 +64,18 @@ impl Origins {
         let mut servers = Vec::with_capacity(SERVERS.len());
         let mut listeners = Vec::with_capacity(SERVERS.len());
         for (pool, name, content) in SERVERS {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            listener.set_nonblocking(true)?;
-            let origin = Origin { pool, name, content, address: listener.local_addr()? };
+            let (listener, address) = bound()?;
+            let origin = Origin { pool, name, content, address };
             servers.push(origin);
             listeners.push((origin, listener));
+        }
+        let mut cameras = Vec::with_capacity(CAMERAS.len());
+        let mut stands = Vec::with_capacity(CAMERAS.len());
+        for (number, name) in (1..).zip(CAMERAS) {
+            let (listener, address) = bound()?;
+            let camera = Camera { number, name, address };
+            cameras.push(camera);
+            stands.push((camera, listener));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(());
@@ -72,12 +84,15 @@ impl Origins {
                 for (origin, listener) in listeners {
                     tokio::spawn(serve(origin, listener));
                 }
+                for (camera, listener) in stands {
+                    tokio::spawn(film(camera, listener));
+                }
                 // Ends when the other end is dropped; the runtime takes its tasks with it.
                 let mut stopped = stopped;
                 while stopped.changed().await.is_ok() {}
             });
         })?;
-        Ok(Origins { servers, stop: Some(stop), thread: Some(thread) })
+        Ok(Origins { servers, cameras, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -91,11 +106,26 @@ impl Drop for Origins {
     }
 }
 
+fn bound() -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+async fn film(camera: Camera, listener: TcpListener) {
+    if let Some(listener) = adopted(camera.name, listener) {
+        camera::serve(camera, listener).await;
+    }
+}
+
+fn adopted(origin: &str, listener: TcpListener) -> Option<tokio::net::TcpListener> {
+    let adopted = tokio::net::TcpListener::from_std(listener);
+    adopted.inspect_err(|error| tracing::error!(origin, %error, "an origin of the demonstration ends")).ok()
+}
+
 async fn serve(origin: Origin, listener: TcpListener) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(origin = origin.name, %error, "an origin of the demonstration ends"),
-    };
+    let Some(listener) = adopted(origin.name, listener) else { return };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -7,17 +7,19 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::Addresses;
-use super::origins::Origin;
+use super::camera::Camera;
+use super::origins::{Origin, Origins};
 
-/// The listener in clear, and the one by TLS.
+/// The listener in clear, the one by TLS, and the one for media.
 pub const LISTENER: &str = "demo";
 pub const SECURE_LISTENER: &str = "demo-tls";
+pub const MEDIA_LISTENER: &str = "demo-media";
 
 /// `config/reeve.toml`. The folder is the base, where relative paths start.
-pub fn configuration(addresses: &Addresses, folder: &Path, origins: &[Origin]) -> String {
-    let Addresses { http, https, metrics } = addresses;
+pub fn configuration(addresses: &Addresses, folder: &Path, Origins { servers, cameras, .. }: &Origins) -> String {
+    let Addresses { http, https, rtsp, metrics } = addresses;
     let mut text = format!(
-        r#"# The configuration of `reeve demo`: two listeners, four pools of small servers on this machine.
+        r#"# The configuration of `reeve demo`: three listeners, pools of small servers on this machine.
 
 [listen.{LISTENER}]
 address  = ["{http}"]
@@ -30,6 +32,12 @@ protocol = "http"
 rules    = ["rules/demo.rules"]
 tls      = {{ certificates = "certs" }}  # made for this run
 
+[listen.{MEDIA_LISTENER}]
+address  = ["{rtsp}"]
+protocol = "rtsp"
+media    = "relay"                      # what goes by UDP passes through Reeve too
+rules    = ["rules/demo.rules"]
+
 [pool.web]
 scheduler = "wrr"                       # in turn, in proportion to the weights
 check     = {{ http = "/health", expect-status = "200-299", interval = "1s", timeout = "500ms", rise = 2, fall = 2 }}
@@ -38,8 +46,8 @@ servers   = [
   {{ name = "web2", address = "{web2}" }},
 ]
 "#,
-        web1 = address(origins, "web1"),
-        web2 = address(origins, "web2"),
+        web1 = address(servers, "web1"),
+        web2 = address(servers, "web2"),
     );
     for (pool, scheduler, why) in [
         ("images", r#"{ hash = "path" }"#, "a picture always comes from the same server"),
@@ -48,10 +56,17 @@ servers   = [
     ] {
         let _ = write!(text, "\n[pool.{pool}]\nscheduler = {scheduler:<28}# {why}\n");
         text.push_str("check     = { tcp = true, interval = \"1s\", timeout = \"500ms\" }\nservers   = [\n");
-        for origin in origins.iter().filter(|origin| origin.pool == pool) {
+        for origin in servers.iter().filter(|origin| origin.pool == pool) {
             let _ = writeln!(text, "  {{ name = \"{}\", address = \"{}\" }},", origin.name, origin.address);
         }
         text.push_str("]\n");
+    }
+    for Camera { name, address, .. } in cameras {
+        let _ = write!(
+            text,
+            "\n[pool.{name}]\ncheck     = {{ rtsp = \"OPTIONS\", interval = \"1s\", timeout = \"500ms\" }}\n\
+             servers   = [{{ name = \"{name}\", address = \"{address}\" }}]\n"
+        );
     }
     let _ = write!(
         text,
@@ -90,6 +105,10 @@ http *
   private : path /private/**                       deny
   rest    : any                                    use web
 
+rtsp *
+  cam1    : path /cam1/**                          use cam1
+  cam2    : path /cam2/**                          use cam2
+
 # Tests, run at every start and by `reeve check`: roll fixes the dice of a percentage.
 expect GET  http://demo.example/                                    -> web
 expect GET  http://demo.example/img/fox.svg                         -> images by /img/fox.svg
@@ -101,6 +120,8 @@ expect GET  http://demo.example/p/42                                -> 301 /prod
 expect GET  http://demo.example/teapot                              -> 418
 expect GET  http://demo.example/private/keys                        -> deny
 expect GET  http://demo.example/  user-agent:BadBot/1.0             -> 403
+expect DESCRIBE rtsp://demo.example/cam1                            -> cam1
+expect SETUP    rtsp://demo.example/cam2/track1                     -> cam2
 "#;
 
 /// One thing to try: what to add to `curl`, the path, and what is to be seen.

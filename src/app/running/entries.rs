@@ -16,6 +16,10 @@ use crate::state::orders::{EntriesEdited, EntriesFault, ListInForce, Texts};
 
 /// The lists and maps of a configuration, or the one of that name with its entries.
 pub fn in_force(config: &Config, name: Option<&str>) -> Result<Vec<ListInForce>, String> {
+    known(config, name, name.is_some())
+}
+
+fn known(config: &Config, name: Option<&str>, entries: bool) -> Result<Vec<ListInForce>, String> {
     let mut all: Vec<ListInForce> = Vec::new();
     for set in &config.rule_sets {
         let lists = set.lists.iter().map(|list| {
@@ -29,7 +33,7 @@ pub fn in_force(config: &Config, name: Option<&str>) -> Result<Vec<ListInForce>,
         for (own, file, kind, count, shown) in lists.chain(maps) {
             let known = all.iter().any(|known| known.name == **own && known.file == **file);
             if !known && name.is_none_or(|name| *name == **own) {
-                let entries = if name.is_some() { shown() } else { Vec::new() };
+                let entries = if entries { shown() } else { Vec::new() };
                 let (name, file, kind) = (own.to_string(), file.to_string(), kind.to_owned());
                 all.push(ListInForce { name, kind, file, count, entries });
             }
@@ -38,7 +42,7 @@ pub fn in_force(config: &Config, name: Option<&str>) -> Result<Vec<ListInForce>,
     match name {
         Some(name) if all.is_empty() => {
             let names: Vec<String> =
-                in_force(config, None).unwrap_or_default().into_iter().map(|list| list.name).collect();
+                known(config, None, false).unwrap_or_default().into_iter().map(|list| list.name).collect();
             Err(match &*names {
                 [] => format!("there is no list or map {name}: the rules declare none"),
                 names => format!("there is no list or map {name}; there are: {}", names.join(", ")),
@@ -60,7 +64,7 @@ impl Running {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<EntriesEdited, EntriesFault> {
         let config = self.config();
-        let found = in_force(&config, Some(name)).map_err(EntriesFault::Unknown)?;
+        let found = known(&config, Some(name), false).map_err(EntriesFault::Unknown)?;
         let [list] = &*found else {
             let files: Vec<&str> = found.iter().map(|list| &*list.file).collect();
             let text = format!("{name} is declared by several rule sets, with other files: {}", files.join(", "));
@@ -79,15 +83,17 @@ impl Running {
         if changed {
             let reloaded = self.reload(Texts::Lists, stop).await;
             if !reloaded.done {
-                let back = tokio::task::spawn_blocking(move || replace(&path, before.as_bytes())).await;
+                let back = tokio::task::spawn_blocking(move || put_back(&path, &before, &edited.text)).await;
                 let mut text = reloaded.error.unwrap_or(reloaded.faults_text);
-                if !matches!(back, Ok(Ok(()))) {
-                    text += "\nand the file could not be put back to what it was";
+                match back {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) => text += "\nand somebody else has written the file meanwhile: it stays as that is",
+                    _ => text += "\nand the file could not be put back to what it was",
                 }
                 return Err(EntriesFault::Refused(text));
             }
         }
-        let count = in_force(&self.config(), Some(name)).ok().and_then(|found| Some(found.first()?.count));
+        let count = known(&self.config(), Some(name), false).ok().and_then(|found| Some(found.first()?.count));
         Ok(EntriesEdited {
             name: name.to_owned(),
             file: list.file.clone(),
@@ -119,6 +125,14 @@ fn change(path: &Path, is_map: bool, edit: &Edit) -> Result<io::Result<Changed>,
         return Ok(Err(error));
     }
     Ok(Ok(Changed { path, before, edited }))
+}
+
+/// Undoes an edit, unless the file is another one by now.
+fn put_back(path: &Path, before: &str, written: &str) -> io::Result<bool> {
+    if std::fs::read_to_string(path)? != written {
+        return Ok(false);
+    }
+    replace(path, before.as_bytes()).map(|()| true)
 }
 
 /// Puts another text in the place of a file, so that whoever reads it sees the one or the other, also after a crash.

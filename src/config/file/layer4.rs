@@ -1,39 +1,8 @@
-//! `[director]` and `[failover]`: layer 4 and who holds its addresses. Not built yet, but checked.
+//! `[failover]`: who holds the addresses of layer 4. Not built yet, but checked.
 
 use super::super::node::Entry;
-use super::listen::place_of;
-use super::unbuilt::{boolean, duration, integer, text, word};
+use super::unbuilt::{boolean, duration, integer, text};
 use super::walk::{Fields, Walk};
-use super::{Named, named};
-
-const SCHEDULERS: [&str; 15] =
-    ["rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "dh", "mh", "lblc", "lblcr", "fo", "ovf", "twos", "p2c"];
-
-pub fn director(walk: &Walk<'_>, entry: &Entry, mentioned: &mut Vec<Named>) {
-    let Some(mut fields) = Fields::of(walk, &entry.node, "[director]") else { return };
-    texts(&mut fields, "interfaces");
-    for entry in named(walk, fields.get("service"), "director.service") {
-        service(walk, entry, mentioned);
-    }
-    fields.finish();
-    walk.not_built(&entry.node.origin, "[director]");
-}
-
-fn service(walk: &Walk<'_>, entry: &Entry, mentioned: &mut Vec<Named>) {
-    let Some(mut fields) = Fields::of(walk, &entry.node, format!("[director.service.{}]", entry.key)) else { return };
-    if let Some(entry) = fields.require("address", "for example address = \"203.0.113.10:53\"") {
-        walk.listen_address(&entry.node, "address");
-    }
-    word(&mut fields, "protocol", &["tcp", "udp", "sctp"]);
-    word(&mut fields, "scheduler", &SCHEDULERS);
-    boolean(&mut fields, "one-packet");
-    word(&mut fields, "method", &["nat", "dr", "tun"]);
-    duration(&mut fields, "persistence");
-    if let Some(entry) = fields.require("pool", "its servers are those of a pool") {
-        mentioned.extend(walk.text(&entry.node, "pool").map(|text| place_of(walk, &entry.node, text)));
-    }
-    fields.finish();
-}
 
 pub fn failover(walk: &Walk<'_>, entry: &Entry) {
     let Some(mut fields) = Fields::of(walk, &entry.node, "[failover]") else { return };
@@ -68,12 +37,4 @@ pub fn failover(walk: &Walk<'_>, entry: &Entry) {
     }
     fields.finish();
     walk.not_built(&entry.node.origin, "[failover]");
-}
-
-fn texts(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
-    if let Some(entry) = fields.get(key) {
-        for node in fields.walk.list(&entry.node) {
-            fields.walk.text(node, key);
-        }
-    }
 }

@@ -7,6 +7,7 @@
 mod address;
 mod affinity;
 mod check;
+mod director;
 mod layer4;
 mod listen;
 mod outlier;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use super::node::{Entry, Node, Origin, Value};
 use super::source::Sources;
 use crate::model::config::{Log, Monitor, Process};
+use crate::model::director::Director;
 use crate::model::{Fault, Limits, Place, Timeouts};
 
 pub use check::NamedCheck;
@@ -67,7 +69,8 @@ pub struct File {
     pub monitor_taken: Vec<Taken>,
     pub errors: Vec<Page>,
     pub state_path: Option<Arc<str>>,
-    /// Pools that parts name which are not built yet.
+    pub director: Option<Director>,
+    /// Pools that services of layer 4 name.
     pub mentioned: Vec<Named>,
     /// Whether something besides listeners is there to run.
     pub other_work: bool,
@@ -117,7 +120,7 @@ fn root_table(walk: &Walk<'_>, root: &Node) -> File {
     }
     if let Some(entry) = fields.get("director") {
         file.other_work = true;
-        layer4::director(walk, entry, &mut file.mentioned);
+        file.director = director::read(walk, entry, &mut file.mentioned);
     }
     if let Some(entry) = fields.get("failover") {
         file.other_work = true;

@@ -8,12 +8,6 @@ pub fn text(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
     }
 }
 
-pub fn word(fields: &mut Fields<'_, '_, '_>, key: &'static str, allowed: &[&'static str]) {
-    if let Some(entry) = fields.get(key) {
-        fields.walk.word(&entry.node, key, allowed);
-    }
-}
-
 pub fn boolean(fields: &mut Fields<'_, '_, '_>, key: &'static str) {
     if let Some(entry) = fields.get(key) {
         fields.walk.boolean(&entry.node, key);

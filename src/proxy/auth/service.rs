@@ -1,6 +1,6 @@
 //! `auth forward`: a service is asked, by a GET with the request's fields, whether it may pass.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 
 use super::Verdict;
 use crate::model::Limits;
@@ -27,8 +28,6 @@ const ANSWER: usize = 64 << 10;
 /// Idle connections kept to one service by one worker, and for how long.
 const MOST_IDLE: usize = 16;
 const KEPT: Duration = Duration::from_secs(30);
-/// Names looked up at once by one worker: each look-up has a thread.
-const LOOKUPS: usize = 16;
 
 /// What a service is asked.
 #[derive(Debug)]
@@ -45,8 +44,12 @@ type Idle = (Stream, Instant);
 pub struct Services {
     /// By authority.
     idle: RefCell<HashMap<Arc<str>, Vec<Idle>>>,
-    lookups: Cell<usize>,
+    /// Look-ups of names that are under way, by authority.
+    lookups: Rc<RefCell<HashMap<Arc<str>, Lookup>>>,
 }
+
+/// What a look-up found; `None`: nothing yet.
+type Lookup = watch::Receiver<Option<Result<SocketAddr, String>>>;
 
 impl Services {
     fn take(&self, authority: &str) -> Option<Stream> {
@@ -66,6 +69,25 @@ impl Services {
         if kept.len() < MOST_IDLE {
             kept.push((stream, now + KEPT));
         }
+    }
+
+    /// The one look-up of a name that is under way, which is begun where there is none. Each has a thread for as long as the
+    /// resolver is silent, whoever has lost patience with it.
+    fn lookup(&self, url: &AuthUrl) -> Lookup {
+        if let Some(lookup) = self.lookups.borrow().get(&url.authority) {
+            return lookup.clone();
+        }
+        let (found, lookup) = watch::channel(None);
+        self.lookups.borrow_mut().insert(url.authority.clone(), lookup.clone());
+        let (lookups, authority, host, port) =
+            (self.lookups.clone(), url.authority.clone(), url.host.clone(), url.port);
+        tokio::task::spawn_local(async move {
+            let first = lookup_host((&*host, port)).await.map(|mut addresses| addresses.next());
+            let first = first.map_err(|error| error.to_string());
+            lookups.borrow_mut().remove(&authority);
+            found.send_replace(Some(first.and_then(|first| first.ok_or_else(|| "its name has no address".to_owned()))));
+        });
+        lookup
     }
 
     /// Closes those that are too old or were closed. Called once a second.
@@ -140,28 +162,13 @@ impl Question {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(address, port));
         }
-        let lookups = &worker.services.lookups;
-        if lookups.get() >= LOOKUPS {
-            return Err(std::io::Error::other("too many look-ups of its name are under way"));
+        let mut lookup = worker.services.lookup(&self.url);
+        let found =
+            lookup.wait_for(Option::is_some).await.map_err(|_| std::io::Error::other("looking up its name failed"))?;
+        match found.as_ref() {
+            Some(Ok(address)) => Ok(*address),
+            Some(Err(why)) => Err(std::io::Error::other(&**why)),
+            None => Err(std::io::Error::other("looking up its name failed")),
         }
-        let _one = Lookup::new(lookups);
-        let found = lookup_host((host, port)).await?.next();
-        found.ok_or_else(|| std::io::Error::other("its name has no address"))
-    }
-}
-
-/// A look-up under way.
-struct Lookup<'c>(&'c Cell<usize>);
-
-impl<'c> Lookup<'c> {
-    fn new(count: &'c Cell<usize>) -> Lookup<'c> {
-        count.set(count.get() + 1);
-        Lookup(count)
-    }
-}
-
-impl Drop for Lookup<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
     }
 }

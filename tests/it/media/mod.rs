@@ -3,6 +3,11 @@
 mod capture;
 mod net;
 mod players;
+mod scripted;
 mod space;
+mod viewer;
 
+mod farms;
+mod long;
+mod sessions;
 mod twelve;

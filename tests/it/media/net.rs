@@ -20,6 +20,7 @@ use crate::farm::reeve::command;
 use crate::farm::{Folder, skip, until};
 
 pub const VIP: &str = "10.77.1.100";
+pub const CLIENT: &str = "10.77.1.2";
 /// Where origins are, as far as a client can tell.
 pub const ORIGINS: [&str; 3] = ["10.77.2.11", "10.77.2.12", "10.77.2.13"];
 pub const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -67,7 +68,7 @@ impl Farm {
         director.within(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).expect("forwarding");
         let barred = if way == Way::Barred { "route add blackhole 10.77.2.0/24\n" } else { "" };
         client.ip(&format!(
-            "link set lo up\naddr add 10.77.1.2/24 dev c0\nlink set c0 up\nroute add default via 10.77.1.1\n{barred}"
+            "link set lo up\naddr add {CLIENT}/24 dev c0\nlink set c0 up\nroute add default via 10.77.1.1\n{barred}"
         ));
         for (number, (space, address)) in origins.iter().zip(ORIGINS).enumerate() {
             let path = space.path();
@@ -119,6 +120,17 @@ impl Farm {
         });
         reeve
     }
+}
+
+/// All media of a farm, to its one pool.
+pub const RULES: &str = "rtsp *\n  all : any  use media by path\n";
+
+/// A media listener at the virtual address.
+pub fn listener(name: &str, port: u16, media: &str) -> String {
+    format!(
+        "[listen.{name}]\naddress = [\"{VIP}:{port}\"]\nprotocol = \"rtsp\"\nmedia = \"{media}\"\n\
+         rules = [\"rules/site.rules\"]\n"
+    )
 }
 
 /// The origins of the farm as a pool. `how` is the scheduler, as the file has it.

@@ -1,0 +1,329 @@
+//! The director at work: the kernel's tables, what is known to be in them, and what is done with them.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::abi;
+use super::kernel::Kernel;
+use super::observe::{self, Beside as Known, Watch};
+use super::own::{self, Beside, Own};
+use super::plan::{LeftOut, Present, Wanted};
+use super::{sweep, wanted};
+use crate::model::director::{Director, ServiceKey};
+use crate::state::Farm;
+use crate::state::director::{Carried, Change, Explicit, Flows, Refusal, Table, Tuple, Unavailable};
+use crate::sys::bpf::Fault;
+use crate::sys::interfaces;
+
+/// After something that was left out, or an interface that is not there.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub struct On {
+    kernel: Kernel,
+    present: Present,
+    watch: Watch,
+    director: Director,
+    wanted: Wanted,
+    names: HashMap<(ServiceKey, SocketAddr), Arc<str>>,
+    left_out: Vec<LeftOut>,
+    /// Why the programs are not at all of the interfaces.
+    unattached: Option<String>,
+    /// The interfaces' numbers, when the programs were put there.
+    indexes: Vec<Option<u32>>,
+    /// Explicit flows of this process, and of those before it.
+    explicit: HashSet<abi::FlowKey>,
+    inherited: HashSet<abi::FlowKey>,
+    /// Numbers that were free at the last sweep.
+    ended: BTreeSet<u32>,
+    again: Instant,
+    broken: Option<String>,
+}
+
+impl On {
+    /// Takes what is in the tables for its own.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn new(kernel: Kernel, director: &Director) -> io::Result<On> {
+        let present = kernel.present()?;
+        let inherited = kernel.explicit()?;
+        Ok(On {
+            present,
+            watch: Watch::default(),
+            director: director.clone(),
+            wanted: Wanted::default(),
+            names: HashMap::new(),
+            left_out: Vec::new(),
+            unattached: None,
+            indexes: Vec::new(),
+            explicit: HashSet::new(),
+            inherited,
+            ended: BTreeSet::new(),
+            again: Instant::now() + AGAIN,
+            broken: None,
+            kernel,
+        })
+    }
+
+    pub fn director(&self) -> &Director {
+        &self.director
+    }
+
+    /// When something is to be tried once more.
+    pub fn again(&self) -> Option<Instant> {
+        Some(self.again)
+    }
+
+    /// What made the tables unsure, once.
+    pub fn broken(&mut self) -> Option<String> {
+        self.broken.take()
+    }
+
+    /// Another configuration.
+    pub fn configure(&mut self, director: &Director, farm: &Farm, own: &Own) {
+        let other = self.director.interfaces != director.interfaces;
+        let (flows, pin) = (self.director.flows, self.director.pin.clone());
+        // These two are the tables' own, until a restart.
+        self.director = Director { flows, pin, ..director.clone() };
+        self.update(farm, own);
+        if other {
+            self.attach();
+        }
+    }
+
+    /// Puts the programs at the interfaces.
+    pub fn attach(&mut self) {
+        self.indexes = self.director.interfaces.iter().map(|name| interfaces::index(name)).collect();
+        if self.director.interfaces.is_empty() {
+            tracing::warn!("director: no packet arrives: [director] interfaces names none");
+        }
+        let failed = self.kernel.attach(&self.director.interfaces).err().map(|fault| fault.to_string());
+        if failed != self.unattached {
+            match &failed {
+                Some(why) => tracing::error!("director: {why}; the other interfaces are served"),
+                None => tracing::info!(interfaces = ?self.director.interfaces, "director: at its interfaces"),
+            }
+        } else if failed.is_none() {
+            tracing::info!(interfaces = ?self.director.interfaces, services = self.wanted.services.len(), "director: forwarding");
+        }
+        self.unattached = failed;
+    }
+
+    /// Interfaces that have come, and what had no room.
+    pub fn try_again(&mut self, farm: &Farm, own: &Own) {
+        self.again = Instant::now() + AGAIN;
+        let indexes: Vec<Option<u32>> = self.director.interfaces.iter().map(|name| interfaces::index(name)).collect();
+        if indexes != self.indexes {
+            self.attach();
+        }
+        if !self.left_out.is_empty() {
+            self.update(farm, own);
+        }
+    }
+
+    /// Writes what is different from what is wanted.
+    pub fn update(&mut self, farm: &Farm, own: &Own) {
+        let local: HashSet<IpAddr> = interfaces::addresses().unwrap_or_default();
+        let mut wanted = wanted::gather(&farm.snapshot(), &self.director, own, &local);
+        if !self.explicit.is_empty() || !self.inherited.is_empty() {
+            wanted.configuration.flags |= abi::CONFIG_FLOWS;
+        }
+        let kernel = &self.kernel;
+        let (writes, left_out) = self.present.plan(&wanted, &|service| kernel.position(service), Instant::now());
+        let count = writes.len();
+        let written = self.kernel.write(writes).and_then(|forget| sweep::forget(&mut self.kernel, &forget));
+        match written {
+            Ok(forgotten) if count > 0 => tracing::debug!(writes = count, forgotten, "director: updated"),
+            Ok(_) => {}
+            Err(error) => self.broken = Some(format!("a table could not be written: {error}")),
+        }
+        if left_out != self.left_out {
+            for LeftOut { key, why } in &left_out {
+                tracing::error!("director: {key} is not as it is wanted: {why}");
+            }
+        }
+        self.left_out = left_out;
+        let servers = wanted.services.iter().flat_map(|service| {
+            service.servers.iter().filter_map(|server| Some(((service.key, server.address), server.name.clone()?)))
+        });
+        self.names = servers.collect();
+        self.wanted = wanted;
+    }
+
+    /// Carries out changes of services that were added at run time; an answer for each.
+    pub fn change(&mut self, changes: &[Change], own: &mut Own, farm: &Farm) -> Vec<Result<(), Refusal>> {
+        let before = own.clone();
+        let services = self.director.services.len();
+        let configured = self.wanted.services.iter().take(services).map(|service| service.servers.len()).sum();
+        let mut results: Vec<_> = {
+            let name = |key: &ServiceKey| {
+                let found = self.director.services.iter().find(|service| service.key == *key);
+                found.map(|service| format!("director.service.{}", service.name))
+            };
+            let beside = Beside { configured: &name, servers: configured, services };
+            changes.iter().map(|change| own.change(change, &beside)).collect()
+        };
+        if *own != before {
+            self.update(farm, own);
+            // What has no room is refused, as a whole: it cannot be told which of them was one too many.
+            let added = |left: &LeftOut| own.services.iter().any(|service| service.key == left.key);
+            if self.left_out.iter().any(added) {
+                *own = before;
+                self.update(farm, own);
+                return changes.iter().map(|_| Err(Refusal::NoRoom)).collect();
+            }
+        }
+        for (change, result) in changes.iter().zip(&mut results) {
+            if let (Change::Zero { key }, Ok(())) = (change, &result)
+                && let Err(error) = self.zero(key.as_ref())
+            {
+                *result = Err(Refusal::Failed(error.to_string()));
+            }
+        }
+        if let Some(why) = &self.broken {
+            return changes.iter().map(|_| Err(Refusal::Failed(why.clone()))).collect();
+        }
+        results
+    }
+
+    fn zero(&mut self, key: Option<&ServiceKey>) -> io::Result<()> {
+        let keys: Vec<ServiceKey> = match key {
+            Some(key) => vec![*key],
+            None => self.present.services().keys().copied().collect(),
+        };
+        keys.iter().try_for_each(|key| self.watch.zero(&self.kernel, &self.present, key))
+    }
+
+    fn known(&self, own: &Own) -> Known<'_> {
+        let timeouts = own::timeouts(self.director.timeouts, own.timeouts);
+        Known { director: &self.director, wanted: &self.wanted, names: &self.names, timeouts }
+    }
+
+    /// # Errors
+    /// In words, when the kernel does not say.
+    pub fn table(&self, own: &Own) -> Result<Table, Unavailable> {
+        let table = observe::table(&self.kernel, &self.present, &self.watch, &self.known(own));
+        table.map_err(|error| Unavailable::Fault(error.to_string()))
+    }
+
+    /// # Errors
+    /// In words, when the kernel does not say.
+    pub fn flows(&self, limit: usize, own: &Own) -> Result<Flows, Unavailable> {
+        let flows = observe::flows(&self.kernel, &self.present, &self.known(own), limit);
+        flows.map_err(|error| Unavailable::Fault(error.to_string()))
+    }
+
+    /// A look at what was counted.
+    pub fn look(&mut self) {
+        if let Err(error) = self.watch.look(&self.kernel, &self.present) {
+            self.broken = Some(format!("what was counted cannot be read: {error}"));
+        }
+    }
+
+    /// Takes out what is over its time, and gives numbers back.
+    pub fn sweep(&mut self) {
+        if let Err(error) = self.swept() {
+            self.broken = Some(format!("the tables cannot be swept: {error}"));
+        }
+    }
+
+    fn swept(&mut self) -> io::Result<()> {
+        while sweep::over(&mut self.kernel)? {}
+        let ended: BTreeSet<u32> = sweep::ended(&self.kernel, &self.present)?.into_iter().collect();
+        // A program that began before the server left may still be at it: not in two sweeps.
+        let free: Vec<u32> = ended.intersection(&self.ended).copied().collect();
+        free.iter().for_each(|id| self.watch.carry(&self.kernel, &self.present, *id));
+        let writes = self.present.free(&free);
+        self.kernel.write(writes)?;
+        self.ended = ended.into_iter().filter(|id| !free.contains(id)).collect();
+        sweep::abandoned(&self.kernel, &mut self.inherited, self.wanted.configuration.udp)
+    }
+
+    /// Puts an explicit flow in.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn put(&mut self, flow: &Explicit, farm: &Farm, own: &Own) -> Result<(), String> {
+        let key = flow_key(&flow.comes)?;
+        let leaves = Tuple { source: flow.leaves_from, destination: flow.leaves_to, ..flow.comes };
+        let to = flow_key(&leaves)?;
+        if to.family != key.family {
+            return Err("the two sides of a flow are of two families".to_owned());
+        }
+        let value = abi::Flow {
+            source: to.source,
+            destination: to.destination,
+            source_port: to.source_port,
+            destination_port: to.destination_port,
+            flags: if flow.stack { abi::FLOW_STACK } else { 0 },
+            ..abi::Flow::default()
+        };
+        self.kernel.put_flow(&key, &value).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => "the table of explicit flows is full".to_owned(),
+            _ => error.to_string(),
+        })?;
+        let first = self.explicit.is_empty() && self.inherited.is_empty();
+        self.inherited.remove(&key);
+        self.explicit.insert(key);
+        if first {
+            // From now on they are looked for.
+            self.update(farm, own);
+        }
+        Ok(())
+    }
+
+    /// Takes one out; what it has carried.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn take(&mut self, of: &Tuple) -> Result<Option<Carried>, String> {
+        let key = flow_key(of)?;
+        let flow = self.kernel.take_flow(&key).map_err(|error| error.to_string())?;
+        self.explicit.remove(&key);
+        self.inherited.remove(&key);
+        Ok(flow.map(carried))
+    }
+
+    /// # Errors
+    /// In words.
+    pub fn look_at(&self, of: &Tuple) -> Result<Option<Carried>, String> {
+        let flow = self.kernel.look_at_flow(&flow_key(of)?).map_err(|error| error.to_string())?;
+        Ok(flow.map(carried))
+    }
+
+    /// Takes everything out of the kernel.
+    ///
+    /// # Errors
+    /// The first thing that could not be.
+    pub fn close(self) -> Result<(), Fault> {
+        self.kernel.close(&self.director.pin)
+    }
+}
+
+fn carried(flow: abi::Flow) -> Carried {
+    Carried { packets: flow.packets, bytes: flow.bytes }
+}
+
+fn flow_key(tuple: &Tuple) -> Result<abi::FlowKey, String> {
+    let (source, family) = abi::address(tuple.source.ip());
+    let (destination, other) = abi::address(tuple.destination.ip());
+    if family != other {
+        return Err(format!("{} and {} are of two families", tuple.source, tuple.destination));
+    }
+    let protocol = match tuple.protocol.number() {
+        protocol @ (abi::TCP | abi::UDP) => protocol,
+        _ => return Err("a flow is of TCP or UDP".to_owned()),
+    };
+    Ok(abi::FlowKey {
+        source,
+        destination,
+        source_port: tuple.source.port().to_be_bytes(),
+        destination_port: tuple.destination.port().to_be_bytes(),
+        protocol,
+        family,
+        zero: [0; 2],
+    })
+}

@@ -1,0 +1,187 @@
+//! Gathers what is to be in force: the configuration's services with what is known of their servers, and those that were
+//! added at run time.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::abi;
+use super::own::{self, Own};
+use super::plan::{Wanted, WantedServer, WantedService};
+use crate::model::director::{Director, Family, FlowTimeouts, Method, OnDown, Service, ServiceKey};
+use crate::state::pool::LivePool;
+use crate::state::{Health, LiveServer, Snapshot};
+
+/// IPVS's times for the states that `--set` does not reach, in seconds.
+const TCP: [(u8, u32); 10] = [
+    (abi::TCP_NONE, 2),
+    (abi::TCP_SYN_SENT, 120),
+    (abi::TCP_SYN_RECV, 60),
+    (abi::TCP_TIME_WAIT, 120),
+    (abi::TCP_CLOSE, 10),
+    (abi::TCP_CLOSE_WAIT, 60),
+    (abi::TCP_LAST_ACK, 30),
+    (abi::TCP_LISTEN, 120),
+    (abi::TCP_SYNACK, 120),
+    (abi::TCP_FIN_WAIT, 120),
+];
+
+/// The whole of it; the newest services last, as they were added.
+pub fn gather(snapshot: &Snapshot, director: &Director, own: &Own, local: &HashSet<IpAddr>) -> Wanted {
+    let configured = director.services.iter().filter_map(|service| {
+        let pool = snapshot.pool(&service.pool)?;
+        let servers = servers(service, pool, local);
+        Some(WantedService { key: service.key, conduct: service.conduct.clone(), servers })
+    });
+    let added = own.services.iter().rev().filter(|own| director.services.iter().all(|it| it.key != own.key));
+    let added = added.map(|service| WantedService {
+        key: service.key,
+        conduct: service.conduct.clone(),
+        servers: service
+            .servers
+            .iter()
+            .map(|server| WantedServer {
+                name: None,
+                address: server.dest.address,
+                method: server.dest.method,
+                weight: server.dest.weight,
+                share: server.share,
+                upper: server.dest.upper,
+                lower: server.dest.lower,
+                local: local.contains(&server.dest.address.ip()),
+                down: false,
+            })
+            .collect(),
+    });
+    let timeouts = own::timeouts(director.timeouts, own.timeouts);
+    Wanted { services: configured.chain(added).collect(), configuration: configuration(timeouts) }
+}
+
+fn configuration(timeouts: FlowTimeouts) -> abi::Configuration {
+    let ticks = |seconds: u32| abi::ticks(Duration::from_secs(seconds.into()));
+    let mut tcp = [0; 16];
+    for (state, seconds) in TCP {
+        tcp[usize::from(state)] = ticks(seconds);
+    }
+    tcp[usize::from(abi::TCP_ESTABLISHED)] = ticks(timeouts.tcp);
+    tcp[usize::from(abi::TCP_FIN_WAIT)] = ticks(timeouts.tcpfin);
+    abi::Configuration {
+        version: abi::VERSION,
+        flags: abi::CONFIG_PMTU_DISC,
+        tcp,
+        udp: ticks(timeouts.udp),
+        // IPVS's own: a new connection of a client whose old one is over is scheduled anew.
+        reuse_mode: 1,
+        drop_packet: 0,
+        zero: 0,
+    }
+}
+
+/// A pool's servers as L7 would choose among them; the last of the file first, as IPVS has what was added last.
+fn servers(service: &Service, pool: &LivePool, local: &HashSet<IpAddr>) -> Vec<WantedServer> {
+    let configured = &pool.config().servers;
+    let panics = pool.panics();
+    let is_up = |server: &LiveServer| panics || server.health() == Health::Up;
+    let takes = |server: &LiveServer| is_up(server) && !server.is_drained() && server.weight() > 0;
+    let primary = pool.servers().iter().any(|server| !server.is_backup() && takes(server));
+    let mut all = Vec::with_capacity(configured.len());
+    for (server, configured) in pool.servers().iter().zip(configured) {
+        let Some(address) = server.address() else { continue };
+        let up = is_up(server);
+        if !up && service.conduct.on_down != OnDown::Drain {
+            continue;
+        }
+        let method = service.method_of(server.name());
+        let address = arrives(service, address, method);
+        if Family::of(address.ip()) != service.key.family() && method != Method::Tun {
+            continue;
+        }
+        let out = !up || server.is_drained() || server.is_backup() && primary;
+        all.push(WantedServer {
+            name: Some(server.name().clone()),
+            address,
+            method,
+            weight: if out { 0 } else { portion(server.weight(), server.portion()) },
+            share: server.weight(),
+            upper: configured.most.connections.unwrap_or(0),
+            lower: 0,
+            local: local.contains(&address.ip()),
+            down: !up,
+        });
+    }
+    all.reverse();
+    // Of two at one address there can be one only.
+    let mut seen = HashSet::new();
+    all.retain(|server| seen.insert(server.address));
+    all.truncate(Director::SERVERS_OF_ONE);
+    all
+}
+
+/// Where its packets arrive: at its own port by `nat`, else at the one that clients ask for.
+fn arrives(service: &Service, address: SocketAddr, method: Method) -> SocketAddr {
+    match (method, service.key) {
+        (Method::Nat, _) | (_, ServiceKey::Mark { .. }) => address,
+        _ => SocketAddr::new(address.ip(), service.key.port()),
+    }
+}
+
+/// Less than its weight while its share grows or its agent says so, but never nothing before it is nothing.
+fn portion(weight: u32, percent: u32) -> u32 {
+    (u64::from(weight) * u64::from(percent)).div_ceil(100).min(u64::from(Director::HEAVIEST)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::config::load_text;
+    use crate::state::Farm;
+
+    const TEXT: &str = "[pool.web]\ncheck = { tcp = true }\nservers = [\n\
+        { name = \"a\", address = \"10.0.0.1:8080\", weight = 2, max-connections = 50 },\n\
+        { name = \"b\", address = \"10.0.0.2:8080\" },\n\
+        { name = \"sorry\", address = \"10.0.0.9:8080\", backup = true }]\n\
+        [director.service.web]\naddress = \"192.0.2.10:80\"\npool = \"web\"\nmethods = { b = \"dr\" }\n";
+
+    fn farm(text: &str) -> (Arc<Farm>, Director) {
+        let load = load_text("reeve.toml", text);
+        let config = load.config.unwrap_or_else(|| panic!("{:?}", load.faults));
+        let director = config.director.clone().unwrap();
+        (Farm::new(Arc::new(config), Vec::new()), director)
+    }
+
+    fn seen(farm: &Farm, director: &Director) -> Vec<(String, u32, bool)> {
+        let wanted = gather(&farm.snapshot(), director, &Own::default(), &HashSet::new());
+        let servers = wanted.services[0].servers.iter();
+        servers.map(|server| (server.address.to_string(), server.weight, server.down)).collect()
+    }
+
+    #[test]
+    fn health_drains_and_backups_are_those_of_l7() {
+        let (farm, director) = farm(TEXT);
+        let row = |address: &str, weight, down| (address.to_owned(), weight, down);
+        // dr keeps the port that the client asked for.
+        let (a, b) = (row("10.0.0.1:8080", 2, false), row("10.0.0.2:80", 1, false));
+        assert_eq!(seen(&farm, &director), [row("10.0.0.9:8080", 0, false), b.clone(), a.clone()]);
+        let server = |name: &str| farm.server(&format!("web/{name}")).unwrap();
+        server("b").set_health(Health::Down, "refused", SystemTime::now());
+        assert_eq!(seen(&farm, &director), [row("10.0.0.9:8080", 0, false), a]);
+        farm.set_drains(|drains| {
+            drains.servers.insert("web/a".into());
+        });
+        assert_eq!(seen(&farm, &director), [row("10.0.0.9:8080", 1, false), row("10.0.0.1:8080", 0, false)]);
+        let mut drains = director.clone();
+        drains.services[0].conduct.on_down = OnDown::Drain;
+        assert_eq!(seen(&farm, &drains)[1], row("10.0.0.2:80", 0, true));
+        let wanted = gather(&farm.snapshot(), &director, &Own::default(), &HashSet::new());
+        assert_eq!(wanted.services[0].servers[1].upper, 50);
+        assert_eq!(wanted.configuration.tcp[1], abi::ticks(Duration::from_secs(900)));
+    }
+
+    #[test]
+    fn a_share_that_grows_is_never_nothing() {
+        assert_eq!([portion(1, 10), portion(3, 50), portion(2, 100), portion(2, 0)], [1, 2, 2, 0]);
+    }
+}

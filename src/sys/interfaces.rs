@@ -1,0 +1,67 @@
+//! The addresses of this machine.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Every address of every interface of this network namespace.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn addresses() -> io::Result<HashSet<IpAddr>> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call writes one pointer, to a list that `freeifaddrs` below takes back.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut found = HashSet::new();
+    let mut next = first;
+    while !next.is_null() {
+        // SAFETY: a member of the list, which is not freed yet.
+        let entry = unsafe { &*next };
+        if !entry.ifa_addr.is_null() {
+            // SAFETY: an address begins with its family, and has the structure of that.
+            found.extend(unsafe { address(entry.ifa_addr) });
+        }
+        next = entry.ifa_next;
+    }
+    // SAFETY: the list is freed once, and nothing of it is kept.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(found)
+}
+
+/// The number of an interface of this network namespace, while there is one of the name.
+pub fn index(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: the name is a text that ends, and is only read.
+    Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|index| *index != 0)
+}
+
+/// Safety: `at` points to an address of the family that it says.
+unsafe fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's; both structures are read whole, wherever they lie.
+    unsafe {
+        match i32::from((*at).sa_family) {
+            libc::AF_INET => {
+                let address = at.cast::<libc::sockaddr_in>().read_unaligned();
+                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr))))
+            }
+            libc::AF_INET6 => {
+                let address = at.cast::<libc::sockaddr_in6>().read_unaligned();
+                Some(IpAddr::V6(Ipv6Addr::from(address.sin6_addr.s6_addr)))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_is_there() {
+        assert!(addresses().unwrap().contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert!(index("lo").is_some() && index("no-such-one").is_none());
+    }
+}

@@ -1,0 +1,82 @@
+//! The control plane comes and goes; packets do not notice.
+
+use std::time::Duration;
+
+use crate::farm::process::Process;
+use crate::farm::{observe, until};
+
+use super::net::{NAT, Net, Running, good};
+
+/// A TCP connection and a UDP stream, measured by iperf3 for some seconds.
+struct Load {
+    tcp: Process,
+    udp: Process,
+}
+
+impl Load {
+    fn start(net: &Net, seconds: u32) -> Load {
+        let seconds = seconds.to_string();
+        let common = ["-c", NAT, "-t", &seconds, "-J", "--connect-timeout", "2000"];
+        let tcp = net.start("c", "iperf3", &[&common[..], &["-p", "5201", "-b", "20M"]].concat());
+        let udp = net.start("c", "iperf3", &[&common[..], &["-p", "5202", "-u", "-b", "2M", "-l", "400"]].concat());
+        Load { tcp, udp }
+    }
+
+    /// No packet was lost, and no connection reset.
+    fn ends_well(mut self) {
+        for process in [&mut self.tcp, &mut self.udp] {
+            let status = process.exit(Duration::from_secs(30));
+            let out = process.stdout();
+            let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+            assert!(status.success() && report["error"].is_null(), "{}", report["error"]);
+        }
+        let report: serde_json::Value = serde_json::from_str(&self.udp.stdout()).unwrap();
+        let sum = &report["end"]["sum"];
+        assert!(sum["packets"].as_u64().unwrap() > 1000, "{sum}");
+        assert_eq!(sum["lost_packets"], 0, "{sum}");
+    }
+}
+
+/// iperf3's servers, one for each stream, and services for them: each has a TCP and a UDP side.
+fn farm(label: &str) -> Option<(Net, Running)> {
+    let mut net = Net::new(label, &["iperf3"])?;
+    for port in [5201, 5202] {
+        let process = net.start("s1", "iperf3", &["-s", "-B", "10.2.0.11", "-p", &port.to_string(), "--forceflush"]);
+        net.keep(process);
+        net.listens("s1", port);
+    }
+    let mut config = String::new();
+    for port in [5201, 5202] {
+        config += &format!("[pool.p{port}]\nservers = [\"10.2.0.11:{port}\"]\n");
+        for protocol in ["tcp", "udp"] {
+            config += &format!(
+                "[director.service.{protocol}{port}]\naddress = \"{NAT}:{port}\"\nprotocol = \"{protocol}\"\npool = \"p{port}\"\n"
+            );
+        }
+    }
+    let reeve = net.reeve(&config);
+    Some((net, reeve))
+}
+
+#[test]
+fn killed_restarted_and_upgraded_under_load_nothing_is_lost() {
+    let Some((net, mut reeve)) = farm("l4-restart") else { return };
+    let mut load = Load::start(&net, 6);
+    until("both are under way", || {
+        let flows = reeve.ipvsadm(&net, "-Lnc");
+        (flows.contains("UDP ") && flows.matches("ESTABLISHED").count() >= 2).then_some(())
+    });
+    reeve.kill();
+    // The kernel goes on by itself.
+    observe(Duration::from_millis(500), "the load goes on", || load.tcp.running() && load.udp.running());
+    reeve.begin(&net);
+    let flows = reeve.ipvsadm(&net, "-Lnc");
+    assert!(flows.matches("ESTABLISHED").count() >= 2, "what is under way is known again: {flows}");
+    let said = good(reeve.order(&net, &["upgrade"]));
+    assert!(said.contains("serves"), "{said}");
+    until("the new process has the director", || {
+        let (code, ..) = reeve.order(&net, &["ipvsadm", "-Ln"]);
+        (code == 0).then_some(())
+    });
+    load.ends_well();
+}
