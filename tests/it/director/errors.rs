@@ -48,7 +48,7 @@ fn later_fragments_follow_the_first() {
             let (first, later) = datagram.split_at(64);
             let cut = |payload: &[u8], offset: u16, more: bool| {
                 if from.is_ipv4() {
-                    let fragment = offset / 8 | if more { 0x2000 } else { 0 };
+                    let fragment = (offset / 8) | if more { 0x2000 } else { 0 };
                     let ip = Ip { fragment, id: 77, ..Ip::new(from.ip(), to.ip(), UDP) };
                     return frame(&ip.packet(payload));
                 }

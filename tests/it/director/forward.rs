@@ -1,6 +1,7 @@
 //! A packet in, a verdict and a packet out: nat and dr, both ways, and what is left alone.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use reeve::director::abi::{self, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVER_GONE};
 
@@ -303,6 +304,33 @@ fn a_full_table_refuses_the_new_and_keeps_the_old() {
     assert_eq!(world.counter("full"), u64::from(refused));
     world.forwarded(&tcp(client, vip, ACK));
     assert_eq!(world.load_of(id).0, 100 - refused + 1);
+}
+
+#[test]
+fn a_full_table_relieves_itself_of_what_never_opened() {
+    let Some(mut world) = World::sized(&[("conn4", 8), ("back4", 8)]) else { return };
+    let [Places { client, vip, server }, _] = places();
+    let id = world.server(server, METHOD_NAT, 1);
+    world.service(TCP, vip, SCHEDULER_RR, &[id], |_| {});
+    let from = |port: u16| SocketAddr::new(client.ip(), port);
+    world.forwarded(&tcp(client, vip, SYN));
+    world.forwarded(&tcp(client, vip, ACK));
+    let mut port = 1000;
+    while world.show(&tcp(from(port), vip, SYN)).returned == REDIRECT {
+        port += 1;
+    }
+    // Refused, for all that are half open are young; and for a second nobody looks again.
+    assert_eq!(world.counter("relieved"), 0);
+    let (asked, opened) = (port, port - 1000);
+    for port in 1000..asked {
+        super::states::age_of(&world, from(port), vip, Duration::from_secs(4), Duration::ZERO);
+    }
+    world.map("relief").put(&0u32, &0u32).expect("the last relief, long ago");
+    assert_eq!(world.show(&tcp(from(asked), vip, SYN)).returned, REDIRECT);
+    assert_eq!(world.counter("relieved"), u64::from(opened));
+    assert_eq!(world.load_of(id), (2, 0), "the established one and the new one");
+    world.forwarded(&tcp(client, vip, ACK));
+    world.forwarded(&tcp(server, client, ACK));
 }
 
 #[test]

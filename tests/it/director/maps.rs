@@ -1,13 +1,12 @@
 //! Maps from user space: entries, batches, what a full one says; pins that outlive who made them.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
 
 use reeve::director::abi::{Conn, Load as LoadOf, Server, Statistics, Tuple4};
-use reeve::sys::bpf::{self, Fault, Load, Loaded};
+use reeve::sys::bpf::{Fault, Load, Loaded};
 
+use super::lan::Pins;
 use super::{load, object};
-use crate::farm::Folder;
 
 fn tuple(number: u32) -> Tuple4 {
     Tuple4 { source: number.to_be_bytes(), protocol: 6, ..Tuple4::default() }
@@ -77,26 +76,4 @@ fn pins_outlive_the_process_that_made_them() {
 
     let Err(Fault::Pinned { what, .. }) = open(&[("conn4", 200)]) else { panic!("another size was taken over") };
     assert!(what.contains("map conn4") && what.contains("entries 100"), "{what}");
-}
-
-/// A bpf file system of the test's own, gone afterwards.
-struct Pins {
-    path: PathBuf,
-    _folder: Folder,
-}
-
-impl Pins {
-    fn new(label: &str) -> Self {
-        let folder = Folder::new(label);
-        let path = folder.path().join("bpf");
-        bpf::mount(&path).expect("a bpf file system");
-        bpf::mount(&path).expect("again, which does nothing");
-        Self { path, _folder: folder }
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.path).status();
-    }
 }

@@ -2,9 +2,12 @@
 //!
 //! All of it needs root and a kernel that takes the object; elsewhere it is skipped, with the reason.
 
+mod cost;
 mod errors;
 mod forward;
+mod lan;
 mod maps;
+mod net;
 mod object;
 mod persist;
 mod schedule;

@@ -56,10 +56,15 @@ impl World {
         for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             std::fs::write(format!("/proc/sys/net/{name}"), "1").expect("forwarding");
         }
-        let mut world =
-            Self { loaded, front: index("front"), config: Configuration::default(), servers: 0, slots: 0, services: 0 };
+        Some(Self::over(loaded, "front"))
+    }
+
+    /// Over an object that was loaded already, with that interface towards clients.
+    pub fn over(loaded: Loaded, front: &str) -> Self {
+        let front = index(front);
+        let mut world = Self { loaded, front, config: Configuration::default(), servers: 0, slots: 0, services: 0 };
         world.configure(|_| {});
-        Some(world)
+        world
     }
 
     /// The number that the next service gets.
@@ -220,7 +225,7 @@ impl World {
 }
 
 /// This thread, and what it starts, in a network namespace of its own.
-fn own_network() {
+pub fn own_network() {
     use rustix::thread::{UnshareFlags, unshare_unsafe};
     // SAFETY: a network namespace has nothing to do with memory or descriptors that others hold.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace");
