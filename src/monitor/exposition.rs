@@ -32,6 +32,7 @@ pub fn page(view: &View, answers: &Answers<Counters>, process: &Process) -> Resu
     listeners(&mut families, view, &answers.merged);
     upstreams(&mut families, &names, &answers.merged);
     servers(&mut families, view);
+    media(&mut families, view);
     affinities(&mut families, view);
     tickets(&mut families, view);
     rules(&mut families, &answers.merged);
@@ -178,6 +179,32 @@ fn servers(families: &mut Families, view: &View) {
                 families.gauge("reeve_check_duration_seconds", help, &labels, probe.took.as_secs_f64());
             }
         }
+    }
+}
+
+fn media(families: &mut Families, view: &View) {
+    let servers = view.pools.iter().flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+    for (pool, server) in servers {
+        let Some(media) = &server.media else { continue };
+        let own = [("pool", &*pool.name), ("server", &*server.name)];
+        let help = "RTSP sessions at a server.";
+        families.gauge("reeve_media_sessions", help, &own, media.sessions.into());
+        let help = "What the descriptions of these sessions name together (b=AS), in kbit/s.";
+        families.gauge("reeve_media_kilobits", help, &own, media.kilobits as f64);
+        for (transport, count) in media.streams {
+            let help = "Streams of these sessions, by whether they come on the connection or are relayed by UDP.";
+            let labels = [own[0], own[1], ("transport", transport)];
+            families.gauge("reeve_media_streams", help, &labels, count as f64);
+        }
+        for (direction, packets, bytes) in media.traffic {
+            let labels = [own[0], own[1], ("direction", direction)];
+            families.counter("reeve_media_packets_total", "Packets and frames of media.", &labels, packets as f64);
+            families.counter("reeve_media_bytes_total", "Bytes of media.", &labels, bytes as f64);
+        }
+        let help = "Packets of media that receivers have reported as lost.";
+        families.counter("reeve_media_lost_total", help, &own, media.lost as f64);
+        let help = "How unevenly media arrives, by the last report of a receiver (a clock of 90 kHz is assumed).";
+        families.gauge("reeve_media_jitter_seconds", help, &own, media.jitter);
     }
 }
 

@@ -66,6 +66,7 @@ fn server(number: u32, name: &str, state: ServerState) -> ServerView {
         portion: 100,
         ejected: None,
         changes: Vec::new(),
+        media: None,
         drained: false,
         backup: false,
         limit: Some(100),

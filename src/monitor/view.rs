@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::state::affinity::learnt::Finding;
+use crate::state::media::load::{Carried, Load, Way};
 use crate::state::tallies::Tallies;
 use crate::state::{Change, Farm, Health, LiveAffinity, LivePool, LiveServer};
 
@@ -129,6 +130,23 @@ pub struct ServerView {
     pub probe: Option<ProbeView>,
     /// What became of it lately, the newest last.
     pub changes: Vec<Arc<Change>>,
+    /// Of RTSP; `None` where it never had a session.
+    pub media: Option<MediaView>,
+}
+
+/// What a server carries of media, and has carried.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MediaView {
+    pub sessions: u32,
+    /// Named by the descriptions of its sessions, in kbit/s.
+    pub kilobits: u64,
+    /// How streams are carried, and how many.
+    pub streams: [(&'static str, u64); 2],
+    /// Which way, packets and bytes.
+    pub traffic: [(&'static str, u64, u64); 2],
+    pub lost: u64,
+    /// Of the last report, in seconds.
+    pub jitter: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +286,22 @@ fn server_view(server: &LiveServer, looked_at: bool, now: SystemTime) -> ServerV
             detail: probe.detail,
         }),
         changes: server.changes(),
+        media: server.media().was_used().then(|| media_view(server.media())),
+    }
+}
+
+fn media_view(load: &Load) -> MediaView {
+    let traffic = |word, way| {
+        let (packets, bytes) = load.traffic.of(way);
+        (word, packets, bytes)
+    };
+    MediaView {
+        sessions: load.sessions(),
+        kilobits: load.kilobits(),
+        streams: [("interleaved", load.streams(Carried::Interleaved)), ("relayed", load.streams(Carried::Relayed))],
+        traffic: [traffic("to-client", Way::ToClient), traffic("to-server", Way::ToServer)],
+        lost: load.lost(),
+        jitter: load.jitter(),
     }
 }
 

@@ -49,6 +49,7 @@ mod reload;
 mod reload_load;
 mod reload_size;
 mod retries;
+mod rtsp;
 mod sealed;
 mod seen;
 mod shortage;

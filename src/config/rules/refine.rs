@@ -73,15 +73,18 @@ pub(super) fn refinement(cursor: &mut Cursor<'_, '_>, draft: &mut Draft, scope: 
 fn is_built(refinement: &Refinement, kind: Kind) -> bool {
     match refinement {
         Refinement::SetHeader { .. } | Refinement::RemoveHeader { .. } => true,
+        Refinement::RateLimit { .. } => kind != Kind::Tcp,
         Refinement::Rewrite(_)
-        | Refinement::RateLimit { .. }
         | Refinement::BodyLimit { .. }
         | Refinement::ConnectionLimit { .. }
         | Refinement::Mirror { .. }
         | Refinement::AuthBasic { .. }
         | Refinement::AuthForward { .. } => kind == Kind::Http,
-        Refinement::Timeout { which, .. } => kind != Kind::Rtsp && which.is_of(kind),
-        Refinement::Retry { .. } | Refinement::Priority(_) => kind != Kind::Rtsp,
+        Refinement::Timeout { which, .. } if kind == Kind::Rtsp => {
+            matches!(which, RuleTimeout::Queue | RuleTimeout::Connect | RuleTimeout::TlsHandshake)
+        }
+        Refinement::Timeout { which, .. } => which.is_of(kind),
+        Refinement::Retry { .. } | Refinement::Priority(_) => true,
     }
 }
 

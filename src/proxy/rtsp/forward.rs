@@ -33,6 +33,11 @@ impl Talk<'_> {
         due.session = own
             .and_then(|own| sessions.find(own.id))
             .filter(|known| Arc::ptr_eq(&known.server, self.servers[at].lease.server()));
+        // What a server calls so is another client's, who knows it by another name.
+        if due.session.is_none() && own.is_some_and(|own| sessions.is_anothers(own.id, self.servers[at].lease.server()))
+        {
+            return Err(Reply::of(454));
+        }
         let mut transport = None;
         if method == "SETUP" {
             let kilobits = self.place(&due.path).map_or(0, |place| place.kilobits);

@@ -36,16 +36,29 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves a connection of an RTSP listener until its end.
 pub async fn serve(worker: Rc<Worker>, connection: Entered, mut stream: Stream) {
-    let Some(input) = first_bytes(&worker, &connection, &mut stream).await else { return };
-    match input.as_slice() {
-        [TLS_HANDSHAKE, ..] if connection.tls.get().is_none() => {
-            worker.counters.borrow_mut().rejected(connection.listener, Rejected::TlsOnPlain);
-        }
-        // RTSP has neither of these methods.
-        [b'G', b'E', ..] | [b'P', b'O', ..] => tunnel::serve(worker, connection, stream, input).await,
-        _ => converse(worker, connection, stream, Source::Stream, Some(input)).await,
+    let Some(mut input) = first_bytes(&worker, &connection, &mut stream).await else { return };
+    if input.as_slice().first() == Some(&TLS_HANDSHAKE) && connection.tls.get().is_none() {
+        worker.counters.borrow_mut().rejected(connection.listener, Rejected::TlsOnPlain);
+        return;
     }
+    // RTSP has neither of these methods, though some that begin as they do.
+    let may_be = |input: &[u8]| TUNNELS.iter().any(|word| word.starts_with(&input[..input.len().min(word.len())]));
+    let is = |input: &[u8]| TUNNELS.iter().any(|word| input.starts_with(word));
+    let limit = worker.view_for(&connection).snapshot.config.timeouts.request_header;
+    while may_be(input.as_slice()) && !is(input.as_slice()) {
+        let read = connection.timer.wait(limit, stream.split().0.read(&mut input)).await;
+        if !matches!(read, Ok(Ok(count)) if count > 0) {
+            return;
+        }
+    }
+    if is(input.as_slice()) {
+        return tunnel::serve(worker, connection, stream, input).await;
+    }
+    converse(worker, connection, stream, Source::Stream, Some(input)).await;
 }
+
+/// What a connection of HTTP begins with that may be half of a tunnel.
+const TUNNELS: [&[u8]; 2] = [b"GET ", b"POST "];
 
 /// Serves a client that speaks RTSP on `stream`, or by another connection's words.
 async fn converse(worker: Rc<Worker>, connection: Entered, stream: Stream, source: Source, input: Option<Buffer>) {

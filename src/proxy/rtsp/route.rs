@@ -201,6 +201,7 @@ impl Talk<'_> {
         let place = uri::parse(text).and_then(|uri| self.place(uri.path));
         let (edits, rule) = place.map_or_else(Default::default, |place| (place.edits.clone(), place.rule.clone()));
         let known = self.held.iter().find(|held| *held.session.id == *id).map(|held| held.session.clone());
+        let known = known.filter(|session| !session.is_over());
         let session = known.or_else(|| self.worker.farm.media().sessions.find(id))?;
         session.touch(self.worker.unix_seconds());
         if let Some(at) = self.servers.iter().position(|server| Arc::ptr_eq(server.lease.server(), &session.server)) {

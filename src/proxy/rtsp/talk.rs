@@ -26,6 +26,7 @@ use super::held::{Held, Record};
 use super::leg::Leg;
 use super::media::Asked;
 use super::ours::Reply;
+use super::reports::Reports;
 use super::route::{Chosen, Place};
 use crate::model::Limits;
 use crate::net::buffers::LARGE;
@@ -69,6 +70,8 @@ pub struct Talk<'w> {
     towards: Option<usize>,
     /// The client is to be told what waits for it, and no more; then it is over for this reason.
     last_words: Option<Ending>,
+    /// What the client reports of the media that comes on its connection.
+    reports: Reports,
     /// The last request that was answered, while there was no session.
     pub last: Option<Record>,
     /// When something was last heard of either side.
@@ -186,6 +189,7 @@ impl<'w> Talk<'w> {
             midway: None,
             towards: None,
             last_words: None,
+            reports: Reports::default(),
             last: None,
             heard: Instant::now(),
             partial: None,
@@ -499,7 +503,13 @@ impl<'w> Talk<'w> {
     fn client_item(&mut self) -> Result<bool, Ending> {
         self.client.framer.one_by_one = self.servers.len() > 1;
         let between = self.client.framer.is_between();
-        let item = self.client.next(|_, _| {});
+        let (reports, servers) = (&self.reports, &self.servers);
+        // Reports are on the odd channels (RFC 2326 §10.12).
+        let item = self.client.next(|channel, frame| {
+            if let Some(server) = servers.first().filter(|_| channel % 2 == 1) {
+                reports.look(frame, server.lease.media());
+            }
+        });
         if item != Item::More {
             (self.partial, self.client.whole) = (None, 0);
         }

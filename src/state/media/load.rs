@@ -1,10 +1,11 @@
 //! What a server has of media, over all cores: how much it carries now, and what it has carried.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A server's media. Written where sessions begin and end, and once a batch of packets.
 #[derive(Debug)]
 pub struct Load {
+    used: AtomicBool,
     sessions: AtomicU32,
     kilobits: AtomicU64,
     /// `u32::MAX`: no bound.
@@ -48,6 +49,7 @@ pub enum Full {
 impl Default for Load {
     fn default() -> Load {
         Load {
+            used: AtomicBool::new(false),
             sessions: AtomicU32::new(0),
             kilobits: AtomicU64::new(0),
             most_sessions: AtomicU32::new(u32::MAX),
@@ -102,7 +104,13 @@ impl Load {
         self.jitter.load(Relaxed) as f64 / 1e6
     }
 
+    /// Whether it ever had a session.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+
     pub(super) fn enter(&self, kilobits: u32) {
+        self.used.store(true, Relaxed);
         self.sessions.fetch_add(1, Relaxed);
         self.kilobits.fetch_add(kilobits.into(), Relaxed);
     }

@@ -88,7 +88,7 @@ impl Sessions {
             if *known.own == *own && Arc::ptr_eq(&known.server, server) {
                 return Ok(known.clone());
             }
-            id = format!("{}.{id}", server.id()).into();
+            id = other_name(&id, server);
         }
         if table.len() >= Limits::MEDIA_SESSIONS {
             return Err(Refused::TooMany);
@@ -114,6 +114,12 @@ impl Sessions {
         Ok(session)
     }
 
+    /// Whether a server calls a session so that its client knows by another name.
+    pub fn is_anothers(&self, own: &str, server: &Arc<LiveServer>) -> bool {
+        let known = self.find(&other_name(own, server));
+        known.is_some_and(|known| *known.own == *own && Arc::ptr_eq(&known.server, server))
+    }
+
     /// Ends a session: nobody finds it any more, and its streams stop.
     pub fn end(&self, session: &Session) {
         if session.over.swap(true, Relaxed) {
@@ -123,6 +129,11 @@ impl Sessions {
         session.server.media().leave(session.kilobits);
         session.ended.notify_waiters();
     }
+}
+
+/// What a client calls a session whose id another server has given already.
+fn other_name(id: &str, server: &LiveServer) -> Arc<str> {
+    format!("{}.{id}", server.id()).into()
 }
 
 impl Session {

@@ -1,0 +1,399 @@
+//! RTSP with peers that follow a script: what is passed on, to whom, and what is answered here. Real players and servers
+//! are in `media`.
+
+mod peers;
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use self::peers::{Item, Origin, Script, Viewer, payload};
+use crate::farm::ports::Port;
+use crate::farm::reeve::pool;
+use crate::farm::{Reeve, among_others, until};
+
+struct Farm {
+    reeve: Reeve,
+    port: Port,
+    origins: Vec<Origin>,
+}
+
+/// Reeve before these servers, all in one pool unless `more` and `rules` say otherwise.
+fn farm(label: &str, scripts: &[Script], listener: &str, more: &str, rules: &str) -> Farm {
+    let port = Port::free();
+    let origins: Vec<Origin> = scripts.iter().map(|script| Origin::start(script.clone())).collect();
+    let servers: Vec<(&str, String)> =
+        scripts.iter().zip(&origins).map(|(script, origin)| (script.name, origin.address.clone())).collect();
+    let mut text = pool("media", "rr", &servers);
+    for (script, origin) in scripts.iter().zip(&origins) {
+        text += &pool(script.name, "rr", &[(script.name, origin.address.clone())]);
+    }
+    text += &format!(
+        "[listen.media]\naddress = [\"{}\"]\nprotocol = \"rtsp\"\nrules = [\"rules/site.rules\"]\n{listener}\n{more}\n",
+        port.address()
+    );
+    let reeve = Reeve::start(label, &text, &format!("http *\n  all : any  deny\n{rules}"));
+    Farm { reeve, port, origins }
+}
+
+const ALL: &str = "rtsp *\n  all : any  use media\n";
+
+fn named(names: &[&'static str]) -> Vec<Script> {
+    names.iter().map(|name| Script { name, ..Script::default() }).collect()
+}
+
+#[test]
+fn a_session_is_at_its_server_from_any_connection() {
+    let _turn = among_others();
+    let farm = farm("rtsp-session", &named(&["one", "two", "three"]), "", "", ALL);
+    let mut first = Viewer::connect(&farm.port.address());
+    assert_eq!(first.ask("DESCRIBE", "/cam", "").status(), 200);
+    let (id, answer) = first.set_up("/cam/track1");
+    let server = answer.value("x-origin").to_owned();
+    for _ in 0..4 {
+        let mut other = Viewer::connect(&farm.port.address());
+        let played = other.ask("PLAY", "/cam/", &format!("Session: {id}\r\n"));
+        assert_eq!((played.status(), played.value("x-origin")), (200, &*server));
+    }
+    // Its own connection goes on as before; and by itself the scheduler goes round.
+    assert_eq!(first.ask("GET_PARAMETER", "/cam/", &format!("Session: {id}\r\n")).value("x-origin"), server);
+    let mut seen: Vec<String> = (0..6)
+        .map(|at| {
+            Viewer::connect(&farm.port.address()).ask("DESCRIBE", &format!("/x{at}"), "").value("x-origin").to_owned()
+        })
+        .collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn one_id_of_two_servers_is_two_sessions() {
+    let _turn = among_others();
+    let same = |name| Script { name, session: "4711", ..Script::default() };
+    let rules = "rtsp *\n  a : path /a/**  use one\n  b : path /b/**  use two\n";
+    let farm = farm("rtsp-ids", &[same("one"), same("two")], "", "", rules);
+    let (mut a, mut b) = (Viewer::connect(&farm.port.address()), Viewer::connect(&farm.port.address()));
+    let ((first, _), (second, _)) = (a.set_up("/a/track1"), b.set_up("/b/track1"));
+    assert_eq!(first, "4711");
+    assert!(second.ends_with(".4711"), "{second}");
+    // From a third connection, with an URL that says nothing of where they are.
+    let mut c = Viewer::connect(&farm.port.address());
+    for (id, server) in [(&first, "one"), (&second, "two"), (&first, "one")] {
+        let answer = c.ask("GET_PARAMETER", "/elsewhere", &format!("Session: {id}\r\n"));
+        assert_eq!((answer.status(), answer.value("x-origin"), answer.value("session")), (200, server, &**id));
+    }
+    for origin in &farm.origins {
+        assert!(origin.seen().iter().skip(1).all(|asked| asked.value("session") == "4711"), "its own id");
+    }
+    // Taken leave of, it is known no more.
+    assert_eq!(a.ask("TEARDOWN", "/a/", "Session: 4711\r\n").status(), 200);
+    assert_eq!(c.ask("PAUSE", "/b/", "Session: 4711\r\n").status(), 454, "it is not the other one's id");
+}
+
+#[test]
+fn some_things_are_answered_here() {
+    let _turn = among_others();
+    let rules = "rtsp *\n  no : path /no/**  deny\n  far : path /far/**  redirect 302 rtsp://far.example/x\n  \
+                 say : path /say  answer 410 \"gone\"\n  slow : path /slow  use media\n    limit 1/s per source\n  \
+                 some : path /cam/**  use media\n";
+    let farm = farm("rtsp-own", &named(&["one"]), "", "", rules);
+    let mut client = Viewer::connect(&farm.port.address());
+    assert!(client.ask("OPTIONS", "*", "").value("public").contains("DESCRIBE"));
+    let odd = client.ask("SETUP", "/cam/1", "Proxy-Require: x.y.z\r\n");
+    assert_eq!((odd.status(), odd.value("unsupported")), (551, "x.y.z"));
+    assert_eq!(client.ask("DESCRIBE", "/nowhere", "").status(), 404);
+    assert_eq!(client.ask("DESCRIBE", "/no/1", "").status(), 403);
+    let far = client.ask("DESCRIBE", "/far/1", "");
+    assert_eq!((far.status(), far.value("location")), (302, "rtsp://far.example/x"));
+    let said = client.ask("DESCRIBE", "/say", "");
+    assert_eq!((said.status(), &*said.body), (410, "gone"));
+    assert!(farm.origins[0].seen().is_empty(), "no server was asked");
+    assert_eq!(client.ask("DESCRIBE", "/slow", "").status(), 200);
+    let slow = client.ask("DESCRIBE", "/slow", "");
+    assert!(slow.status() == 503 && !slow.value("retry-after").is_empty(), "{slow:?}");
+    // What it does not know a server has to refuse, not we; and the URI goes on as it is, with who passed it on.
+    assert_eq!(
+        client.ask("DESCRIBE", "/cam/a%20b?c=/d;e", "Require: www.onvif.org/ver20/backchannel\r\n").status(),
+        200
+    );
+    let seen = farm.origins[0].seen();
+    let last = seen.last().expect("a request");
+    assert!(last.first.contains("/cam/a%20b?c=/d;e RTSP/1.0"), "{last:?}");
+    assert_eq!((last.value("require"), last.value("via")), ("www.onvif.org/ver20/backchannel", "RTSP/1.0 reeve"));
+    // Several at once are answered in their order, whoever answers them.
+    let all = ["/no/1", "/cam/1", "/nowhere", "/cam/2"].map(|path| client.request("DESCRIBE", path, ""));
+    client.send(all.concat().as_bytes());
+    let answers: Vec<u16> = (0..4).map(|_| client.wire.message().status()).collect();
+    assert_eq!(answers, [403, 200, 404, 200]);
+}
+
+#[test]
+fn what_is_not_rtsp_is_told_so() {
+    let _turn = among_others();
+    let farm = farm("rtsp-bad", &named(&["one"]), "", "[timeouts]\nrequest-header = \"1s\"\n", ALL);
+    let giant = format!("OPTIONS rtsp://a/ RTSP/1.0\r\nX: {}\r\n\r\n", "x".repeat(200 << 10));
+    let long = format!("OPTIONS rtsp://a/{} RTSP/1.0\r\n\r\n", "x".repeat(20 << 10));
+    let garbage = vec![0xee; 4 << 20];
+    for (bytes, status) in [
+        (&b"OPTIONS rtsp://a/ RTSP/7.0\r\n\r\n"[..], 505),
+        (b"OPTIONS rtsp://a/ HTTP/1.1\r\n\r\n", 400),
+        (b"OPTIONS rtsp://a/ RTSP/1.0\r\nContent-Length: 99999999\r\n\r\n", 413),
+        (b"OPTIONS rtsp://a/ RTSP/1.0\r\nno colon\r\n\r\n", 400),
+        (giant.as_bytes(), 400),
+        (long.as_bytes(), 414),
+        (&garbage, 400),
+        (b"OPTIONS rtsp://a/ RTSP/1.0\r\nhalf a", 408),
+    ] {
+        let mut client = Viewer::connect(&farm.port.address());
+        // Whoever is turned away may not have taken all.
+        let _ = client.wire.stream.write_all(bytes);
+        let answer = client.wire.message();
+        assert_eq!(answer.status(), status, "{answer:?}");
+        assert!(matches!(client.wire.next(), Item::End));
+    }
+    // Media that belongs to nobody, half a frame, and a frame among messages, byte by byte.
+    let mut client = Viewer::connect(&farm.port.address());
+    client.send(b"$\x05\x00\x03abc\r\n\r\n$\x05\x00");
+    for byte in b"\x02xyOPTIONS rtsp://a/x RTSP/1.0\r\nCSeq: 9\r\n\r\n" {
+        client.send(&[*byte]);
+    }
+    assert_eq!(client.wire.message().value("cseq"), "9");
+    assert!(farm.reeve.metric("reeve_panics_total").is_none_or(|panics| panics == 0.0));
+}
+
+#[test]
+fn a_thousand_sessions_come_through_intact() {
+    let _turn = among_others();
+    const SESSIONS: usize = 1000;
+    const FRAMES: usize = 30;
+    let script = |name| Script { name, frames: FRAMES, ..Script::default() };
+    let farm = farm("rtsp-many", &[script("one"), script("two"), script("three")], "", "", ALL);
+    let mut clients: Vec<(Viewer, String)> = (0..SESSIONS)
+        .map(|at| {
+            let mut client = Viewer::connect(&farm.port.address());
+            let (id, _) = client.set_up(&format!("/cam{at}/track1"));
+            let play = client.request("PLAY", &format!("/cam{at}/"), &format!("Session: {id}\r\n"));
+            client.send(play.as_bytes());
+            (client, id)
+        })
+        .collect();
+    let reported = farm.reeve.metric("reeve_media_sessions{pool=\"media\",server=\"one\"}");
+    for (client, id) in &mut clients {
+        assert_eq!(client.wire.message().status(), 200);
+        for number in 0..FRAMES {
+            match client.wire.next() {
+                Item::Frame(channel, bytes) => {
+                    assert!(usize::from(channel) == number % 2 && bytes == payload(id, number), "{id} {number}");
+                }
+                other => panic!("{id} {number}: {other:?}"),
+            }
+        }
+        // The other way too, and a message right behind a frame.
+        client.send(b"$\x01\x00\x04rtcp");
+        let keep = client.request("GET_PARAMETER", "/", &format!("Session: {id}\r\n"));
+        client.send(keep.as_bytes());
+        assert!(matches!(client.wire.next(), Item::Frame(1, echo) if echo == b"rtcp"));
+        assert_eq!(client.wire.message().status(), 200);
+    }
+    assert!(reported.is_some_and(|sessions| sessions > 300.0), "{reported:?}");
+    drop(clients);
+    until("the sessions end with their connections", || {
+        (farm.reeve.metric("reeve_media_sessions{pool=\"media\",server=\"one\"}") == Some(0.0)).then_some(())
+    });
+    let log = until("a line for each", || Some(farm.reeve.log()).filter(|log| log.len() >= SESSIONS));
+    let line = &log[0];
+    let text = |key: &str| line[key].as_str().unwrap_or("null").to_owned();
+    assert_eq!((text("method"), text("pool"), text("proto")), ("PLAY".into(), "media".into(), "RTSP/1.0".into()));
+    assert!(line["bytes_out"].as_u64() > Some(20_000) && line["bytes_in"].as_u64() == Some(8), "{line}");
+}
+
+#[test]
+fn media_by_packets_is_relayed_to_where_the_client_really_is() {
+    let _turn = among_others();
+    let script = Script { frames: 5, ..Script::default() };
+    let farm = farm("rtsp-udp", &[script], "media-ports = \"23000-23999\"", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let own = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    own.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
+    let port = own.local_addr().expect("its address").port();
+    let answer =
+        client.ask("SETUP", "/cam/1", &format!("Transport: RTP/AVP;unicast;client_port={port}-{}\r\n", port + 1));
+    let transport = answer.value("transport").to_owned();
+    assert!(transport.contains(&format!("client_port={port}-{}", port + 1)), "{transport}");
+    assert!(transport.contains("source=127.0.0.1") && !transport.contains("destination"), "{transport}");
+    let ours: u16 =
+        transport.split("server_port=").nth(1).and_then(|text| text.split('-').next()?.parse().ok()).expect("ports");
+    assert!((23_000..24_000).contains(&ours) && ours.is_multiple_of(2), "{transport}");
+    let id = answer.value("session").split(';').next().unwrap_or_default().to_owned();
+    assert_eq!(client.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    let mut packet = [0; 2048];
+    for number in 0..5 {
+        let (count, from) = own.recv_from(&mut packet).expect("a packet");
+        assert!(from.port() == ours && packet[..count] == payload(&id, number)[..], "{number} from {from}");
+    }
+    // Whoever has another address is not heard, whatever it says first; and the client's real port is where it sends from.
+    let stranger = UdpSocket::bind("127.0.0.9:0").expect("another address");
+    stranger.send_to(b"stranger", ("127.0.0.1", ours)).expect("sent");
+    let behind_nat = UdpSocket::bind("127.0.0.1:0").expect("another port");
+    behind_nat.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
+    behind_nat.send_to(b"mine", ("127.0.0.1", ours)).expect("sent");
+    let (count, _) = behind_nat.recv_from(&mut packet).expect("what was sent comes back");
+    assert_eq!(&packet[..count], b"mine");
+    assert_eq!(client.ask("TEARDOWN", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    let line = until("a line in the log", || farm.reeve.log().pop());
+    assert_eq!((&line["bytes_in"], &line["path"]), (&4.into(), &"/cam".into()), "{line}");
+    assert_eq!(
+        farm.reeve.metric("reeve_media_streams{pool=\"media\",server=\"one\",transport=\"relayed\"}"),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn a_listener_may_refuse_packets_or_send_its_clients_away() {
+    let _turn = among_others();
+    let udp = "Transport: RTP/AVP;unicast;client_port=5000-5001\r\n";
+    let both = "Transport: RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    let refuses = farm("rtsp-refuse", &named(&["one"]), "media = \"refuse\"", "", ALL);
+    let mut client = Viewer::connect(&refuses.port.address());
+    assert_eq!(client.ask("SETUP", "/cam/1", udp).status(), 461);
+    assert!(refuses.origins[0].seen().is_empty());
+    assert_eq!(client.ask("SETUP", "/cam/1", both).value("transport"), "RTP/AVP/TCP;unicast;interleaved=0-1");
+
+    let redirects = farm("rtsp-redirect", &named(&["one"]), "media = \"redirect\"", "", ALL);
+    let mut client = Viewer::connect(&redirects.port.address());
+    let sent = client.ask("DESCRIBE", "/cam?x=1", "");
+    let there = format!("rtsp://{}/cam?x=1", redirects.origins[0].address);
+    assert_eq!((sent.status(), sent.value("location")), (302, &*there));
+    let stays = client.ask("DESCRIBE", "/cam", "User-Agent: go2rtc/1.9\r\n");
+    assert_eq!((stays.status(), stays.value("x-origin")), (200, "one"));
+
+    let direct = farm("rtsp-direct", &named(&["one"]), "media = \"direct\"", "", ALL);
+    let mut client = Viewer::connect(&direct.port.address());
+    let transport = client.ask("SETUP", "/cam/1", udp).value("transport").to_owned();
+    assert!(transport.contains("client_port=5000-5001") && transport.ends_with(";source=127.0.0.1"), "{transport}");
+}
+
+#[test]
+fn readers_come_to_the_publisher() {
+    let _turn = among_others();
+    let farm = farm("rtsp-publish", &named(&["one", "two", "three"]), "", "", ALL);
+    let mut publisher = Viewer::connect(&farm.port.address());
+    let announced = publisher.ask("ANNOUNCE", "/live", "Content-Type: application/sdp\r\nContent-Length: 0\r\n");
+    let server = announced.value("x-origin").to_owned();
+    for _ in 0..5 {
+        let mut reader = Viewer::connect(&farm.port.address());
+        assert_eq!(reader.ask("OPTIONS", "/live", "").value("x-origin"), server);
+        assert_eq!(reader.ask("DESCRIBE", "/live/", "").value("x-origin"), server);
+    }
+}
+
+#[test]
+fn servers_are_full_by_sessions_and_by_bandwidth() {
+    let _turn = among_others();
+    let script = Script { sdp: "b=AS:600\r\n", ..Script::default() };
+    let origin = Origin::start(script.clone());
+    let limits = |name: &str, limit: &str| {
+        format!("[pool.{name}]\nservers = [{{ name = \"o\", address = \"{}\", {limit} }}]\n", origin.address)
+    };
+    let more = limits("few", "max-sessions = 1") + &limits("thin", "max-kilobits = 1000");
+    let rules = "rtsp *\n  few : path /few/**  use few\n  thin : path /thin/**  use thin\n";
+    let farm = farm("rtsp-full", &[script], "", &more, rules);
+    let mut clients: Vec<Viewer> = (0..4).map(|_| Viewer::connect(&farm.port.address())).collect();
+    let statuses = |clients: &mut [Viewer], path: &str| -> Vec<u16> {
+        clients
+            .iter_mut()
+            .map(|client| match client.ask("DESCRIBE", path, "").status() {
+                200 => client.set_up(&format!("{path}/track1")).1.status(),
+                status => status,
+            })
+            .collect()
+    };
+    assert_eq!(statuses(&mut clients[..2], "/few/a"), [200, 503]);
+    assert_eq!(statuses(&mut clients[2..], "/thin/a"), [200, 453]);
+    // A place is free again when its session is over.
+    drop(clients);
+    let mut next = Viewer::connect(&farm.port.address());
+    until("the place is free", || (next.ask("DESCRIBE", "/few/a", "").status() == 200).then_some(()));
+}
+
+#[test]
+fn urls_of_servers_become_ours_where_that_is_wanted() {
+    let _turn = among_others();
+    let as_they_are = farm("rtsp-urls", &named(&["one"]), "", "", ALL);
+    let said = Viewer::connect(&as_they_are.port.address()).ask("DESCRIBE", "/cam", "");
+    assert_eq!(said.value("content-base"), "rtsp://127.0.0.1:1/own/");
+    let ours = farm("rtsp-urls-ours", &named(&["one"]), "rewrite-urls = true", "", ALL);
+    let here = ours.port.address();
+    let said = Viewer::connect(&here).ask("DESCRIBE", "/cam", "");
+    assert_eq!(said.value("content-base"), format!("rtsp://{here}/own/"));
+    assert!(said.body.contains(&format!("a=control:rtsp://{here}/own/track1\r\n")), "{}", said.body);
+}
+
+#[test]
+fn a_server_that_dies_is_noticed_at_once() {
+    let _turn = among_others();
+    let dying = Script { frames: 3, dies: true, ..Script::default() };
+    let farm = farm("rtsp-dies", &[dying], "", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let (id, _) = client.set_up("/cam/1");
+    assert_eq!(client.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    let started = Instant::now();
+    while !matches!(client.wire.next(), Item::End) {}
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    let line = until("a line in the log", || farm.reeve.log().pop());
+    assert_eq!((&line["failure"], &line["side"]), (&"server-closed".into(), &"server".into()), "{line}");
+    assert_eq!(farm.reeve.metric("reeve_media_sessions{pool=\"media\",server=\"one\"}"), Some(0.0));
+}
+
+#[test]
+fn the_halves_of_tunnels_meet() {
+    let _turn = among_others();
+    let farm = farm("rtsp-tunnel", &named(&["one", "two", "three"]), "", "", ALL);
+    // Of an HTTP listener as well as of one for RTSP.
+    for (number, address) in (0..20).zip([farm.port.address(), farm.reeve.address()].into_iter().cycle()) {
+        let cookie = format!("cookie{number}");
+        let connect = || {
+            let stream = TcpStream::connect(&address).expect("a connection");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+            stream
+        };
+        let mut down = connect();
+        let get = format!(
+            "GET /cam HTTP/1.1\r\nHost: a\r\nx-sessioncookie: {cookie}\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n"
+        );
+        down.write_all(get.as_bytes()).expect("sent");
+        let opened = crate::farm::raw::line(&mut down);
+        assert!(opened.starts_with("HTTP/1.0 200"), "{opened}");
+        while crate::farm::raw::line(&mut down) != "\r\n" {}
+        let mut wire = peers::Wire::new(down);
+        for (post, text) in [
+            // "DESCRIBE rtsp://a/cam RTSP/1.0\r\nCSeq: 1\r\n\r\n", and OPTIONS by a second POST of the tunnel.
+            "REVTQ1JJQkUgcnRzcDovL2EvY2FtIFJUU1AvMS4wDQpDU2VxOiAxDQoNCg==",
+            "T1BUSU9OUyBydHNwOi8vYS9jYW0gUlRTUC8xLjANCkNTZXE6IDINCg0K",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut up = connect();
+            let head = format!(
+                "POST /cam HTTP/1.0\r\nx-sessioncookie: {cookie}\r\nContent-Type: application/x-rtsp-tunnelled\r\n\
+                 Content-Length: 32767\r\n\r\n"
+            );
+            up.write_all(head.as_bytes()).expect("sent");
+            let (first, rest) = text.split_at(7);
+            up.write_all(first.as_bytes()).expect("sent");
+            up.write_all(rest.as_bytes()).expect("sent");
+            let answer = wire.message();
+            assert_eq!((answer.status(), answer.value("cseq")), (200, &*(post + 1).to_string()), "{answer:?}");
+        }
+    }
+    // A POST that nobody waits for.
+    let mut up = TcpStream::connect(farm.port.address()).expect("a connection");
+    up.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    up.write_all(b"POST / HTTP/1.0\r\nx-sessioncookie: none\r\nContent-Type: application/x-rtsp-tunnelled\r\nContent-Length: 32767\r\n\r\n")
+        .expect("sent");
+    let mut said = String::new();
+    let _ = up.read_to_string(&mut said);
+    assert!(said.starts_with("HTTP/1.0 404"), "{said}");
+}
