@@ -88,12 +88,10 @@ impl Leg {
                 self.input = Some(buffers.holding(&piece));
                 return Poll::Ready(Ok(piece.len()));
             };
-            while input.room() < piece.len() {
-                if !input.grow(most) {
-                    return Poll::Ready(Err(full()));
-                }
+            // Whatever is not whole with `most` will never be; the piece that shows it may have gone beyond.
+            if !input.reserve(piece.len(), most + SMALL) || !input.append(&piece) {
+                return Poll::Ready(Err(full()));
             }
-            input.append(&piece);
             return Poll::Ready(Ok(piece.len()));
         }
         let count = match &mut self.input {

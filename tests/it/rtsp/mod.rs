@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use base64ct::{Base64, Encoding};
+
 use self::peers::{Item, Origin, Script, Viewer, payload};
 use crate::farm::ports::Port;
 use crate::farm::reeve::pool;
@@ -344,6 +346,75 @@ fn a_server_that_dies_is_noticed_at_once() {
     let line = until("a line in the log", || farm.reeve.log().pop());
     assert_eq!((&line["failure"], &line["side"]), (&"server-closed".into(), &"server".into()), "{line}");
     assert_eq!(farm.reeve.metric("reeve_media_sessions{pool=\"media\",server=\"one\"}"), Some(0.0));
+}
+
+#[test]
+fn what_begins_as_http_does_may_be_rtsp() {
+    let _turn = among_others();
+    let farm = farm("rtsp-begin", &named(&["one"]), "", "", ALL);
+    for (pieces, status) in [
+        (&["GET_PARAMETER rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"][..], "RTSP/1.0 200"),
+        (&["G", "ET_PARAMETER rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"], "RTSP/1.0 200"),
+        (&["GET / HTTP/1.1\r\nHost: a\r\n\r\n"], "HTTP/1.0 404"),
+        (&["G", "E", "T", " ", "/ HTTP/1.1\r\nHost: a\r\n\r\n"], "HTTP/1.0 404"),
+        (&["PO", "ST / HTTP/1.1\r\nHost: a\r\n\r\n"], "HTTP/1.0 404"),
+        (&["P", "LAY rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"], "RTSP/1.0 200"),
+    ] {
+        let mut client = Viewer::connect(&farm.port.address());
+        for piece in pieces {
+            // Each is a segment of its own; whether they are read one by one is the kernel's.
+            client.send(piece.as_bytes());
+        }
+        let answer = client.wire.message();
+        assert!(answer.first.starts_with(status), "{pieces:?}: {answer:?}");
+    }
+}
+
+/// A tunnel's two connections, open.
+fn tunnel(address: &str, cookie: &str) -> (peers::Wire<TcpStream>, TcpStream) {
+    let connect = || {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+        stream
+    };
+    let (mut down, mut up) = (connect(), connect());
+    let get = format!(
+        "GET /cam HTTP/1.1\r\nHost: a\r\nx-sessioncookie: {cookie}\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n"
+    );
+    down.write_all(get.as_bytes()).expect("sent");
+    let opened = crate::farm::raw::line(&mut down);
+    assert!(opened.starts_with("HTTP/1.0 200"), "{opened}");
+    while crate::farm::raw::line(&mut down) != "\r\n" {}
+    let post = format!(
+        "POST /cam HTTP/1.0\r\nx-sessioncookie: {cookie}\r\nContent-Type: application/x-rtsp-tunnelled\r\n\
+         Content-Length: 32767\r\n\r\n"
+    );
+    up.write_all(post.as_bytes()).expect("sent");
+    (peers::Wire::new(down), up)
+}
+
+#[test]
+fn what_a_tunnel_carries_may_be_long() {
+    let _turn = among_others();
+    let farm = farm("rtsp-tunnel-long", &named(&["one"]), "", "", ALL);
+    // As base64, "ANNOUNCE ... Content-Length: 49152" and a body: 40 KiB and more go by several pieces.
+    let body = "a=x ".repeat(12 << 10);
+    let message = format!(
+        "ANNOUNCE rtsp://a/live RTSP/1.0\r\nCSeq: 1\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (mut wire, mut up) = tunnel(&farm.port.address(), "long");
+    up.write_all(Base64::encode_string(message.as_bytes()).as_bytes()).expect("sent");
+    let answer = wire.message();
+    assert_eq!((answer.status(), answer.value("cseq")), (200, "1"), "{answer:?}");
+    assert!(farm.origins[0].seen()[0].body == body);
+    // A request line that does not end is refused.
+    let (mut wire, mut up) = tunnel(&farm.port.address(), "endless");
+    let _ = up.write_all("QUFB".repeat(64 << 10).as_bytes());
+    assert_eq!(wire.message().status(), 400);
+    assert!(matches!(wire.next(), Item::End));
+    // And everybody else goes on.
+    assert_eq!(Viewer::connect(&farm.port.address()).ask("OPTIONS", "/cam", "").status(), 200);
 }
 
 #[test]
