@@ -30,6 +30,8 @@ pub struct Leg {
     pub whole: usize,
     text: Vec<u8>,
     written: usize,
+    /// All text is written, and some of it still waits sealed.
+    flushes: bool,
     /// The last read filled its buffer.
     flows: bool,
 }
@@ -54,6 +56,7 @@ impl Leg {
             whole: 0,
             text: Vec::new(),
             written: 0,
+            flushes: false,
             flows: false,
         }
     }
@@ -141,26 +144,42 @@ impl Leg {
     }
 
     pub fn has_text(&self) -> bool {
-        self.written < self.text.len()
+        self.unsaid() > 0 || self.flushes
+    }
+
+    /// Bytes of text that nobody has taken.
+    pub fn unsaid(&self) -> usize {
+        self.text.len() - self.written
     }
 
     /// Whether more text may be added.
     pub fn has_room(&self) -> bool {
-        self.text.len() - self.written < MOST_TEXT
+        self.unsaid() < MOST_TEXT
     }
 
     /// Writes text, as much as is taken. Ready when all of it was.
     pub fn poll_text(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.text.len() {
-            let written = Pin::new(&mut self.stream).poll_write(cx, &self.text[self.written..]);
-            match ready!(written)? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+        while self.unsaid() > 0 {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.text[self.written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => (self.written, self.flushes) = (self.written + count, true),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // Whoever reads slowly, but always some, would have all that was ever said kept for it.
+                    if self.written >= MOST_TEXT {
+                        self.text.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         self.text.clear();
+        self.text.shrink_to(SMALL);
         self.written = 0;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.flushes = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Writes some of `media`, which another connection holds.

@@ -30,6 +30,7 @@ use super::reports::Reports;
 use super::route::{Chosen, Place};
 use crate::model::Limits;
 use crate::net::buffers::LARGE;
+use crate::net::deadline::TICK;
 use crate::net::{Buffer, Elapsed};
 use crate::state::connections::Doing;
 use crate::state::counters::Rejected;
@@ -65,11 +66,11 @@ pub struct Talk<'w> {
     /// By channel of interleaved media: the server that it belongs to.
     pub channels: Option<Box<[u8; 256]>>,
     /// The server whose media is on its way to the client: nothing may be said in between.
-    midway: Option<usize>,
+    pub midway: Option<usize>,
     /// Where the media at the front of the client's input goes.
-    towards: Option<usize>,
+    pub towards: Option<usize>,
     /// The client is to be told what waits for it, and no more; then it is over for this reason.
-    last_words: Option<Ending>,
+    pub last_words: Option<Ending>,
     /// What the client reports of the media that comes on its connection.
     reports: Reports,
     /// The last request that was answered, while there was no session.
@@ -111,6 +112,15 @@ pub enum From {
     Server(usize),
     /// It is here, and waits for its turn.
     Ours(Vec<u8>),
+}
+
+/// What came of listening to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Moved,
+    Nothing,
+    /// It has closed the connection, or that has broken.
+    End,
 }
 
 /// What a message came to.
@@ -212,7 +222,7 @@ impl<'w> Talk<'w> {
         let listed = worker.tunnels.list();
         let ending = loop {
             self.show();
-            let patience = self.patience();
+            let (patience, since) = (self.patience(), Instant::now());
             let timer = &connection.timer;
             let moves = poll_fn(|cx| {
                 listed.wake_here(cx);
@@ -225,7 +235,7 @@ impl<'w> Talk<'w> {
                 Ok(Some(ending)) => break ending,
                 Ok(None) => {}
                 Err(Elapsed) => {
-                    if let Some(ending) = self.late() {
+                    if let Some(ending) = self.late(since.elapsed() + TICK < patience) {
                         break ending;
                     }
                 }
@@ -276,6 +286,13 @@ impl<'w> Talk<'w> {
         self.last_words.get_or_insert(ending);
     }
 
+    /// The same about the first request: those behind it are not answered any more, for an answer to them would come
+    /// before this one.
+    pub fn close_at_once_with(&mut self, reply: Reply, ending: Ending) {
+        self.line.clear();
+        self.close_with(reply, ending);
+    }
+
     /// Moves what can be moved. `Some`: it is over; `None`: other times count from now on.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
         let before = self.waits_for();
@@ -303,12 +320,30 @@ impl<'w> Talk<'w> {
 
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = self.say_to_client(cx)?;
-        for at in 0..self.servers.len() {
-            moved |= self.hear_server(cx, at)?;
-            let server = &mut self.servers[at];
-            if server.leg.has_text() && server.leg.poll_text(cx).map_err(|_| Ending::Server)?.is_ready() {
-                moved = true;
+        let mut at = 0;
+        while at < self.servers.len() {
+            match self.hear_server(cx, at)? {
+                Heard::Moved => moved = true,
+                Heard::Nothing => {}
+                Heard::End => {
+                    self.server_ends(at)?;
+                    moved = true;
+                    continue;
+                }
             }
+            let leg = &mut self.servers[at].leg;
+            if leg.has_text() {
+                match leg.poll_text(cx) {
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(_)) => {
+                        self.server_ends(at)?;
+                        moved = true;
+                        continue;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            at += 1;
         }
         moved |= self.dialled(cx);
         if self.last_words.is_none() {
@@ -320,25 +355,32 @@ impl<'w> Talk<'w> {
     /// Says what is to be said, in its turn.
     fn say_to_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = false;
+        if self.midway.is_none() && self.client.has_text() {
+            let unsaid = self.client.unsaid();
+            let polled = self.client.poll_text(cx);
+            let said = unsaid - self.client.unsaid();
+            self.sent(said);
+            if said > 0 {
+                self.stuck = None;
+            }
+            match polled {
+                Poll::Ready(Ok(())) => (moved, self.stuck) = (true, None),
+                Poll::Ready(Err(_)) => return Err(Ending::Client),
+                Poll::Pending => {
+                    self.stuck.get_or_insert_with(Instant::now);
+                }
+            }
+        } else if self.midway.is_some() && self.last_words.is_some() {
+            // The rest of the frame may never come, and nothing can be said before it has.
+            self.stuck.get_or_insert_with(Instant::now);
+        }
+        // Behind the writing: while there is room for what servers say, none of ours is first in line.
         while let Some(Due { from: From::Ours(_), .. }) = self.line.front()
             && self.client.has_room()
         {
             let Some(Due { from: From::Ours(text), .. }) = self.line.pop_front() else { break };
             self.client.text().extend_from_slice(&text);
             moved = true;
-        }
-        if self.midway.is_none() && self.client.has_text() {
-            let waiting = self.client.text().len();
-            match self.client.poll_text(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.sent(waiting);
-                    (moved, self.stuck) = (true, None);
-                }
-                Poll::Ready(Err(_)) => return Err(Ending::Client),
-                Poll::Pending => {
-                    self.stuck.get_or_insert_with(Instant::now);
-                }
-            }
         }
         if let Some(ending) = self.last_words
             && self.line.is_empty()
@@ -349,15 +391,16 @@ impl<'w> Talk<'w> {
         Ok(moved)
     }
 
-    fn hear_server(&mut self, cx: &mut Context<'_>, at: usize) -> Result<bool, Ending> {
+    fn hear_server(&mut self, cx: &mut Context<'_>, at: usize) -> Result<Heard, Ending> {
+        let heard = |moved| if moved { Heard::Moved } else { Heard::Nothing };
         let mut moved = false;
         if self.servers[at].leg.run > 0 {
             if self.midway.is_some_and(|other| other != at) || self.midway.is_none() && self.client.has_text() {
-                return Ok(false);
+                return Ok(Heard::Nothing);
             }
             self.midway = Some(at);
             let leg = &mut self.servers[at].leg;
-            let Some(input) = &mut leg.input else { return Err(Ending::Server) };
+            let Some(input) = &mut leg.input else { return Ok(Heard::End) };
             match self.client.poll_media(cx, &input.as_slice()[..leg.run]) {
                 Poll::Ready(Ok(count)) => {
                     input.consume(count);
@@ -369,12 +412,12 @@ impl<'w> Talk<'w> {
                 Poll::Ready(Err(_)) => return Err(Ending::Client),
                 Poll::Pending => {
                     self.stuck.get_or_insert_with(Instant::now);
-                    return Ok(moved);
+                    return Ok(heard(moved));
                 }
             }
             let leg = &self.servers[at].leg;
             if leg.run > 0 {
-                return Ok(moved);
+                return Ok(heard(moved));
             }
             if leg.framer.is_between() {
                 self.midway = None;
@@ -386,26 +429,29 @@ impl<'w> Talk<'w> {
             leg.tidy(&self.worker.buffers);
             let view = self.worker.view_for(self.connection);
             return match leg.poll_read(cx, &self.worker.buffers, &view.snapshot.config.limits) {
-                Poll::Ready(Ok(0)) => Err(Ending::Server),
+                Poll::Ready(Ok(0) | Err(_)) => Ok(Heard::End),
                 Poll::Ready(Ok(_)) => {
                     self.heard = self.worker.lately();
-                    Ok(true)
+                    Ok(Heard::Moved)
                 }
-                Poll::Ready(Err(_)) => Err(Ending::Server),
-                Poll::Pending => Ok(moved),
+                Poll::Pending => Ok(heard(moved)),
             };
         }
-        Ok(self.server_item(at)? || moved)
+        Ok(heard(self.server_item(at)? || moved))
     }
 
     /// Looks at what a server has said; false where there is nothing to be done with it now.
     fn server_item(&mut self, at: usize) -> Result<bool, Ending> {
         let Server { leg, lease, .. } = &mut self.servers[at];
         let traffic = &lease.media().traffic;
+        // What is to be said goes between two frames, and where they follow each other without a gap a run of them need not
+        // ever end at one's end.
+        leg.framer.one_by_one = self.client.has_text();
         match leg.next(|_, _| {}) {
             Item::Media { bytes, frames } => {
                 (leg.run, leg.whole) = (bytes, 0);
                 traffic.add(Way::ToClient, frames.into(), bytes as u64);
+                // Players have one session on a connection. Of several, the first one's line in the log has it all.
                 if let Some(held) = self.held.iter().find(|held| held.server == at) {
                     held.session.traffic.add(Way::ToClient, frames.into(), bytes as u64);
                 }
@@ -453,13 +499,14 @@ impl<'w> Talk<'w> {
         let mut moved = false;
         if self.client.run > 0 {
             let Some(input) = &mut self.client.input else { return Err(Ending::Client) };
-            let count = match self.towards.and_then(|at| self.servers.get_mut(at)) {
+            let towards = self.towards.and_then(|at| Some((at, self.servers.get_mut(at)?)));
+            let count = match towards {
                 // There is nobody whose it could be.
                 None => self.client.run,
-                Some(server) if server.leg.has_text() => return Ok(false),
-                Some(server) => match server.leg.poll_media(cx, &input.as_slice()[..self.client.run]) {
+                Some((_, server)) if server.leg.has_text() => return Ok(false),
+                Some((at, server)) => match server.leg.poll_media(cx, &input.as_slice()[..self.client.run]) {
                     Poll::Ready(Ok(count)) => count,
-                    Poll::Ready(Err(_)) => return Err(Ending::Server),
+                    Poll::Ready(Err(_)) => return self.server_ends(at).map(|()| true),
                     Poll::Pending => return Ok(false),
                 },
             };
@@ -470,8 +517,10 @@ impl<'w> Talk<'w> {
                 return Ok(true);
             }
         }
-        for server in &mut self.servers {
-            let _ = server.leg.poll_flush(cx).map_err(|_| Ending::Server)?;
+        for at in 0..self.servers.len() {
+            if matches!(self.servers[at].leg.poll_flush(cx), Poll::Ready(Err(_))) {
+                return self.server_ends(at).map(|()| true);
+            }
         }
         if self.dialing.is_some() || self.line.len() >= Limits::MEDIA_PENDING {
             return Ok(moved);
@@ -480,16 +529,12 @@ impl<'w> Talk<'w> {
             self.client.tidy(&self.worker.buffers);
             let view = self.view();
             let limits = &view.snapshot.config.limits;
-            let before = self.client.unread();
             return match self.client.poll_read(cx, &self.worker.buffers, limits) {
                 Poll::Ready(Ok(0)) => Err(Ending::Client),
                 Poll::Ready(Ok(count)) => {
                     self.heard = self.worker.lately();
                     self.connection.received.set(self.connection.received.get() + count as u64);
                     self.worker.counters.borrow_mut().bytes(self.connection.listener, count as u64, 0);
-                    if before > 0 && before >= limits.header_bytes + Limits::MEDIA_BODY {
-                        self.refuse(Fault::TooLarge);
-                    }
                     Ok(true)
                 }
                 Poll::Ready(Err(_)) => Err(Ending::Client),
@@ -577,10 +622,10 @@ impl<'w> Talk<'w> {
             return Ok(Taken::Partly);
         };
         Ok(match head.start {
-            Start::Answer { .. } => {
-                self.client_answers(&head, body);
-                Taken::Done(whole)
-            }
+            Start::Answer { .. } => match self.client_answers(&head, body) {
+                true => Taken::Done(whole),
+                false => Taken::Waits,
+            },
             Start::Request { method, uri } => match self.client_asks(&head, method, uri, body)? {
                 true => Taken::Done(whole),
                 false => Taken::Waits,
