@@ -16,7 +16,7 @@ impl Talk<'_> {
     /// conversation goes on without it; else the client is told what it waits for, and it is over.
     ///
     /// # Errors
-    /// When nothing can be said: half a frame is under way.
+    /// When nothing is to be said, or nothing can be: half a frame is under way.
     pub fn server_ends(&mut self, at: usize) -> Result<(), Ending> {
         if self.midway == Some(at) {
             return Err(Ending::Server);
@@ -34,6 +34,9 @@ impl Talk<'_> {
             self.answered(&due, reply.status, Some(at));
         }
         self.forget_server(at);
+        if needed && self.line.is_empty() && !self.client.has_text() {
+            return Err(Ending::Server);
+        }
         if needed {
             self.last_words.get_or_insert(Ending::Server);
         }
@@ -43,8 +46,9 @@ impl Talk<'_> {
     /// Closes the connection to a server; those behind it have other numbers from now on.
     fn forget_server(&mut self, at: usize) {
         let behind = |own: &mut usize| match *own {
-            own_number if own_number == at => *own = NOBODY,
-            own_number if own_number > at && own_number != NOBODY => *own -= 1,
+            NOBODY => {}
+            number if number == at => *own = NOBODY,
+            number if number > at => *own -= 1,
             _ => {}
         };
         self.servers.remove(at);
