@@ -35,11 +35,14 @@ impl Talk<'_> {
             self.pass_on(at, head, body, None, None);
             return Ok(());
         }
-        if !matches!(self.line.front(), Some(Due { from: From::Server(own), .. }) if *own == at) {
+        let own = |due: &&Due| matches!(due.from, From::Server(own) if own == at);
+        // RFC 2326 §12.17: the number says what is answered. Whoever leaves it out has only the order.
+        let numbered = |due: &Due| head.cseq.is_none() || due.cseq.is_none() || due.cseq == head.cseq;
+        let Some(place) = self.line.iter().position(|due| own(&due) && numbered(due)) else {
             tracing::debug!(server = %self.servers[at].lease.identity(), "an answer to nothing");
             return Ok(());
-        }
-        let Some(mut due) = self.line.pop_front() else { return Ok(()) };
+        };
+        let Some(mut due) = self.line.remove(place) else { return Ok(()) };
         let good = (200..300).contains(&status);
         let mut transport = None;
         if good {
@@ -120,7 +123,7 @@ impl Talk<'_> {
         let session = due.session.clone()?;
         let server = self.servers[at].lease.address().ip().to_canonical();
         let direct = carrier(&self.view(), self.connection.listener) == Carrier::Direct;
-        let (mut told, mut track) = (None, Track { path: due.path.clone(), counted: None, relay: None });
+        let (mut told, mut track) = (None, Track { target: due.target.clone(), counted: None, relay: None });
         match media::agreed(&value) {
             Agreed::Interleaved(channels) => {
                 track.counted = Some(session.stream(Carried::Interleaved));
@@ -141,7 +144,7 @@ impl Talk<'_> {
         }
         if let Some(held) = self.held_mut(&session) {
             // A stream that is set up anew takes another way, and leaves the one it had.
-            held.tracks.retain(|known| known.path != track.path);
+            held.tracks.retain(|known| known.target != track.target);
             if held.tracks.len() >= Limits::MEDIA_STREAMS {
                 held.tracks.remove(0);
             }
@@ -153,13 +156,14 @@ impl Talk<'_> {
     /// A session, or one stream of it, is over.
     fn torn_down(&mut self, due: &Due, head: &Head<'_>) {
         let Some(session) = due.session.clone() else { return };
-        let one =
-            |held: &super::held::Held| held.tracks.len() > 1 && held.tracks.iter().any(|track| track.path == due.path);
+        let one = |held: &super::held::Held| {
+            held.tracks.len() > 1 && held.tracks.iter().any(|track| track.target == due.target)
+        };
         if let Some(held) = self.held_mut(&session)
-            && head.start != (Start::Answer { status: 454, reason: "" })
+            && !matches!(head.start, Start::Answer { status: 454, .. })
             && one(held)
         {
-            held.tracks.retain(|track| track.path != due.path);
+            held.tracks.retain(|track| track.target != due.target);
             return;
         }
         self.worker.farm.media().sessions.end(&session);

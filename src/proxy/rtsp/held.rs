@@ -35,7 +35,8 @@ pub struct Held {
 /// A stream of a session.
 #[derive(Debug)]
 pub struct Track {
-    pub path: Box<str>,
+    /// Path and query of its URI.
+    pub target: Box<str>,
     pub counted: Option<Stream>,
     pub relay: Option<Relay>,
 }

@@ -100,6 +100,8 @@ pub struct Due {
     pub host: Box<str>,
     pub authority: Box<str>,
     pub path: Box<str>,
+    /// Path and query.
+    pub target: Box<str>,
     pub rule: Option<Arc<str>>,
     pub session: Option<Arc<Session>>,
     pub asked: Option<Asked>,

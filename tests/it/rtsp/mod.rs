@@ -397,3 +397,85 @@ fn the_halves_of_tunnels_meet() {
     let _ = up.read_to_string(&mut said);
     assert!(said.starts_with("HTTP/1.0 404"), "{said}");
 }
+
+#[test]
+fn rules_are_asked_whatever_went_before() {
+    let _turn = among_others();
+    let rules = "rtsp *\n  private : path /private/**  deny\n  one : path /cam  use one\n  two : path /cam/**  use two\n  \
+                 all : any  use media\n";
+    let farm = farm("rtsp-rules", &named(&["one", "two"]), "", "", rules);
+    let mut client = Viewer::connect(&farm.port.address());
+    assert_eq!(client.ask("OPTIONS", "/", "").status(), 200);
+    let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    assert_eq!(client.ask("SETUP", "/private/cam/track1", tcp).status(), 403);
+    // A track is where its presentation was described, whatever pool the rules have for its path.
+    assert_eq!(client.ask("DESCRIBE", "/cam", "").value("x-origin"), "one");
+    let (id, answer) = client.set_up("/cam/track1");
+    assert_eq!((answer.status(), answer.value("x-origin")), (200, "one"));
+    for method in ["DESCRIBE", "SETUP", "PLAY", "OPTIONS"] {
+        let answer = client.ask(method, "/private/x", &format!("Session: {id}\r\n{tcp}"));
+        assert_eq!(answer.status(), 403, "{method}");
+    }
+    assert_eq!(client.ask("DESCRIBE", "/cam/other", &format!("Session: {id}\r\n")).value("x-origin"), "two");
+    assert_eq!(client.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).value("x-origin"), "one");
+    for origin in &farm.origins {
+        assert!(origin.seen().iter().all(|asked| !asked.first.contains("/private")));
+    }
+}
+
+#[test]
+fn tracks_that_differ_by_their_query_have_a_way_each() {
+    let _turn = among_others();
+    let farm = farm("rtsp-query", &named(&["one"]), "media-ports = \"24000-24199\"", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let url = "/cam/realmonitor?channel=1&subtype=0";
+    assert_eq!(client.ask("DESCRIBE", url, "").status(), 200);
+    let first =
+        client.ask("SETUP", &format!("{url}/trackID=0"), "Transport: RTP/AVP;unicast;client_port=7000-7001\r\n");
+    let id = first.value("session").split(';').next().unwrap_or_default().to_owned();
+    let more = format!("Session: {id}\r\nTransport: RTP/AVP;unicast;client_port=7002-7003\r\n");
+    let relayed = || farm.reeve.metric("reeve_media_streams{pool=\"media\",server=\"one\",transport=\"relayed\"}");
+    assert_eq!(client.ask("SETUP", &format!("{url}/trackID=1"), &more).status(), 200);
+    until("both are relayed", || (relayed() == Some(2.0)).then_some(()));
+    // One of them again takes the place of its own.
+    assert_eq!(client.ask("SETUP", &format!("{url}/trackID=1"), &more).status(), 200);
+    assert_eq!(client.ask("TEARDOWN", &format!("{url}/trackID=1"), &format!("Session: {id}\r\n")).status(), 200);
+    until("one is left", || (relayed() == Some(1.0)).then_some(()));
+}
+
+#[test]
+fn listeners_of_http_take_tunnels_only_by_rules_for_rtsp() {
+    let _turn = among_others();
+    let get = "GET /cam HTTP/1.1\r\nHost: a\r\nx-sessioncookie: c\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n";
+    let post = "POST /cam HTTP/1.0\r\nx-sessioncookie: c\r\nContent-Type: application/x-rtsp-tunnelled\r\n\
+                Content-Length: 32767\r\n\r\nREVTQ1JJQkUgcnRzcDovL2EvY2FtIFJUU1AvMS4wDQpDU2VxOiAxDQoNCg==";
+    let connect = |address: &str, text: &str| {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+        stream.write_all(text.as_bytes()).expect("sent");
+        stream
+    };
+    let origin = Origin::start(Script::default());
+    for (label, rules, status) in [
+        ("rtsp-tunnel-none", "http *\n  no : path /cam  deny\n", 403),
+        ("rtsp-tunnel-host", "http *\n  no : path /cam  deny\nrtsp other.example\n  all : any  use media\n", 200),
+    ] {
+        let port = Port::free();
+        let text = pool("media", "rr", &[("one", origin.address.clone())])
+            + &format!(
+                "[listen.gate]\naddress = [\"{}\"]\nrules = [\"rules/site.rules\"]\npool = \"media\"\n",
+                port.address()
+            );
+        let _reeve = Reeve::start(label, &text, rules);
+        let mut down = connect(&port.address(), get);
+        let opened = crate::farm::raw::line(&mut down);
+        assert_eq!(opened.split(' ').nth(1), Some(&*status.to_string()), "{opened}");
+        if status == 200 {
+            while crate::farm::raw::line(&mut down) != "\r\n" {}
+            let _up = connect(&port.address(), post);
+            // The listener's pool speaks HTTP.
+            assert_eq!(peers::Wire::new(down).message().status(), 404);
+        }
+    }
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+}

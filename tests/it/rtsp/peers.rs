@@ -194,8 +194,10 @@ fn talk(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Message>>, sessions
                 answer += &format!("Content-Type: application/sdp\r\nContent-Base: {base}\r\n");
             }
             "SETUP" => {
-                let number = sessions.fetch_add(1, Ordering::SeqCst).to_string();
-                session = script.session.replace("NUMBER", &number).replace("NAME", script.name);
+                if session.is_empty() {
+                    let number = sessions.fetch_add(1, Ordering::SeqCst).to_string();
+                    session = script.session.replace("NUMBER", &number).replace("NAME", script.name);
+                }
                 let transport = asked.value("transport");
                 let way = if transport.contains("TCP") {
                     transport.to_owned()
