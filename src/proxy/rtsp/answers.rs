@@ -74,20 +74,25 @@ impl Talk<'_> {
             && due.method.as_ref() != "TEARDOWN"
         {
             let (sessions, server) = (&self.worker.farm.media().sessions, self.servers[at].lease.server().clone());
-            let session = match &due.session {
-                Some(session) if *session.own == *own.id => session.clone(),
+            let (session, begun) = match &due.session {
+                Some(session) if *session.own == *own.id => (session.clone(), false),
                 _ => sessions.begin(own.id, &server, self.connection.listener, kilobits, now).map_err(
                     |why| match why {
                         Refused::TooMany => Reply::of(503).with("Retry-After", "5"),
+                        Refused::LongId => Reply::of(502),
                         Refused::Full(full) => full_reply(full),
                     },
                 )?,
             };
+            if begun && self.held.len() >= Limits::MEDIA_SESSIONS_EACH {
+                sessions.end(&session);
+                return Err(Reply::of(503).with("Retry-After", "5"));
+            }
             if let Some(timeout) = own.timeout {
                 session.set_timeout(timeout);
             }
             session.touch(now);
-            self.hold(&session, at, due);
+            self.hold(&session, at, due, begun);
             due.session = Some(session);
         }
         let (paths, server) = (&self.worker.farm.media().paths, self.servers[at].lease.server().clone());
@@ -102,8 +107,10 @@ impl Talk<'_> {
             }
             "ANNOUNCE" => {
                 let path = uri::presentation(&due.path);
-                paths.publish(path, &server, now);
-                self.published.push((path.into(), server));
+                self.published.retain(|(own, _)| *own.path != *path);
+                if self.published.len() < Limits::MEDIA_SESSIONS_EACH {
+                    self.published.extend(paths.publish(path, &server, now).map(|own| (own, server)));
+                }
             }
             "SETUP" => return Ok(self.set_up(at, head, due)),
             "PLAY" | "RECORD" => {
@@ -132,10 +139,15 @@ impl Talk<'_> {
                     (owners[usize::from(first)], owners[usize::from(second)]) = (at as u8, at as u8);
                 }
             }
-            Agreed::Packets { .. } if direct => told = media::direct(&value, server),
+            Agreed::Packets { .. } if direct => {
+                session.set_by_packets();
+                told = media::direct(&value, server);
+            }
             Agreed::Packets { server: ports, source } => {
                 let asked = due.asked.take()?;
                 told = media::relayed(&value, &asked, self.here, asked.sockets.client_port());
+                session.set_by_packets();
+                let source = source.filter(|own| media::is_source(*own, server));
                 let ends =
                     Ends { client: self.peer().ip(), client_ports: asked.client, server, source, server_ports: ports };
                 track.relay = Some(relay::start(self.worker, session.clone(), asked.sockets, ends));
@@ -173,9 +185,14 @@ impl Talk<'_> {
         }
         let now = self.worker.unix_seconds();
         let path = uri::presentation(&due.path);
-        for (own, server) in self.published.iter().filter(|(own, _)| **own == *path) {
-            self.worker.farm.media().paths.unpublish(own, server, now);
-        }
+        let paths = &self.worker.farm.media().paths;
+        self.published.retain(|(own, _)| {
+            let gone = *own.path == *path;
+            if gone {
+                paths.unpublish(own, now);
+            }
+            !gone
+        });
     }
 
     /// Writes a server's message for the client.

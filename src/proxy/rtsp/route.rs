@@ -90,6 +90,7 @@ impl Talk<'_> {
             let path = uri::parse(uri).map_or(uri, |uri| uri.path);
             self.connection.request.borrow_mut().set(method.as_bytes(), path.as_bytes());
             self.worker.set_active(self.connection);
+            self.worker.farm.media().sessions.sweep(self.worker.unix_seconds());
             self.chosen = Some(self.choose(head, method, uri));
         }
         let Some(mut chosen) = self.chosen.take() else { return Ok(false) };
@@ -130,9 +131,18 @@ impl Talk<'_> {
             self.chosen = Some(chosen);
             return Ok(false);
         }
+        // The server would begin a session that nobody here could hold.
+        if method == "SETUP" && head.value("session").is_none() && self.held.len() >= Limits::MEDIA_SESSIONS_EACH {
+            self.answer(Reply::of(503).with("Retry-After", "5"), head, method, uri, chosen.rule);
+            return Ok(true);
+        }
         self.note_place(at, &chosen, method, uri);
         if let Err(reply) = self.forward(at, &chosen, head, method, uri, body) {
             self.answer(reply, head, method, uri, chosen.rule);
+        } else if matches!(method, "PLAY" | "RECORD")
+            && let Some(session) = self.line.back().and_then(|due| due.session.as_ref())
+        {
+            session.plays(self.worker.unix_seconds());
         }
         Ok(true)
     }
@@ -414,9 +424,8 @@ impl Talk<'_> {
     /// asked before: there may be many behind one address.
     fn known(&self, path: &str, pool: &str, method: &str) -> Option<Arc<LiveServer>> {
         let (paths, now) = (&self.worker.farm.media().paths, self.worker.unix_seconds());
-        let of_pool = |server: &Arc<LiveServer>| **server.pool_name() == *pool;
-        let told = || paths.told(self.peer().ip(), path, now).filter(|_| !WHOLE.contains(&method));
-        paths.publisher(path, now).filter(of_pool).or_else(|| told().filter(of_pool))
+        let told = || paths.told(self.peer().ip(), pool, path, now);
+        paths.publisher(pool, path, now).or_else(|| if WHOLE.contains(&method) { None } else { told() })
     }
 
     /// Whether this client does not follow where it is sent.

@@ -34,6 +34,7 @@ use crate::net::{Buffer, Elapsed};
 use crate::state::connections::Doing;
 use crate::state::counters::Rejected;
 use crate::state::media::load::Way;
+use crate::state::media::paths::Publication;
 use crate::state::media::sessions::Session;
 use crate::state::{Lease, LivePool, LiveServer};
 use crate::wire::rtsp::framer::FRAME_HEAD;
@@ -61,7 +62,7 @@ pub struct Talk<'w> {
     pub places: Vec<Place>,
     pub held: Vec<Held>,
     /// Paths that are published on this connection.
-    pub published: Vec<(Box<str>, Arc<LiveServer>)>,
+    pub published: Vec<(Publication, Arc<LiveServer>)>,
     /// By channel of interleaved media: the server that it belongs to.
     pub channels: Option<Box<[u8; 256]>>,
     /// The server whose media is on its way to the client: nothing may be said in between.

@@ -479,3 +479,83 @@ fn listeners_of_http_take_tunnels_only_by_rules_for_rtsp() {
     }
     assert!(origin.seen().is_empty(), "{:?}", origin.seen());
 }
+
+const SESSIONS: &str = "reeve_media_sessions{pool=\"media\",server=\"one\"}";
+const RELAYED: &str = "reeve_media_streams{pool=\"media\",server=\"one\",transport=\"relayed\"}";
+
+#[test]
+fn no_session_outlives_its_connection_uncounted() {
+    let _turn = among_others();
+    let farm = farm("rtsp-leaks", &[Script { renews: true, ..Script::default() }], "", "", ALL);
+    let none_is_left = || {
+        until("all sessions are over", || (farm.reeve.metric(SESSIONS) == Some(0.0)).then_some(()));
+    };
+    let mut client = Viewer::connect(&farm.port.address());
+    for number in 0..128 {
+        assert_eq!(client.set_up(&format!("/cam{number}/track1")).1.status(), 200);
+    }
+    assert_eq!(client.set_up("/one-more/track1").1.status(), 503);
+    assert_eq!((farm.reeve.metric(SESSIONS), farm.origins[0].seen().len()), (Some(128.0), 128));
+    assert_eq!(client.ask("OPTIONS", "/cam0", "").status(), 200, "the others go on");
+    drop(client);
+    none_is_left();
+    // A server that answers one session with another.
+    let mut client = Viewer::connect(&farm.port.address());
+    let (first, _) = client.set_up("/cam/track1");
+    let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=2-3\r\n";
+    let second = client.ask("SETUP", "/cam/track2", &format!("Session: {first}\r\n{tcp}"));
+    assert!(second.status() == 200 && !second.value("session").starts_with(&first), "{second:?}");
+    assert_eq!(farm.reeve.metric(SESSIONS), Some(2.0));
+    drop(client);
+    none_is_left();
+}
+
+#[test]
+fn no_other_server_is_asked_for_a_session() {
+    let _turn = among_others();
+    let farm = farm("rtsp-only", &named(&["one", "two"]), "", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let (id, answer) = client.set_up("/cam/track1");
+    let own = farm.origins.iter().zip(["one", "two"]).find(|(_, name)| *name == answer.value("x-origin"));
+    own.expect("its server").0.close();
+    let mut other = Viewer::connect(&farm.port.address());
+    assert_eq!(other.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).status(), 503);
+    assert_eq!(client.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    let asked: usize = farm.origins.iter().map(|origin| origin.seen().len()).sum();
+    assert_eq!(asked, 2, "SETUP and the second PLAY");
+}
+
+#[test]
+fn nobody_takes_all_ports() {
+    let _turn = among_others();
+    let farm = farm("rtsp-share", &named(&["one"]), "media-ports = \"25000-25999\"", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let udp = "Transport: RTP/AVP;unicast;client_port=7000-7001\r\n";
+    for number in 0..64 {
+        assert_eq!(client.ask("SETUP", &format!("/cam{number}/1"), udp).status(), 200, "{number}");
+    }
+    assert_eq!(client.ask("SETUP", "/more/1", udp).status(), 453);
+    // Where there is another way it takes that.
+    let both = "Transport: RTP/AVP;unicast;client_port=7000-7001,RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    assert_eq!(client.ask("SETUP", "/more/1", both).value("transport"), "RTP/AVP/TCP;unicast;interleaved=0-1");
+}
+
+#[test]
+fn packets_go_on_without_the_connection_that_set_them_up() {
+    let _turn = among_others();
+    let farm = farm("rtsp-second", &named(&["one"]), "media-ports = \"26000-26199\"", "", ALL);
+    let mut first = Viewer::connect(&farm.port.address());
+    let (id, _) = first.set_up("/cam/track1");
+    let connections = || farm.reeve.metric("reeve_connections{listener=\"media\",state=\"active\"}");
+    let mut second = Viewer::connect(&farm.port.address());
+    let udp = format!("Session: {id}\r\nTransport: RTP/AVP;unicast;client_port=7000-7001\r\n");
+    assert_eq!(second.ask("SETUP", "/cam/track2", &udp).status(), 200);
+    until("it is relayed", || (farm.reeve.metric(RELAYED) == Some(1.0)).then_some(()));
+    assert_eq!(connections(), Some(2.0));
+    drop(second);
+    until("the connection has gone", || (connections() == Some(1.0)).then_some(()));
+    assert_eq!((farm.reeve.metric(RELAYED), farm.reeve.metric(SESSIONS)), (Some(1.0), Some(1.0)));
+    assert_eq!(first.ask("TEARDOWN", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    until("nothing is left", || (farm.reeve.metric(RELAYED) == Some(0.0)).then_some(()));
+    assert_eq!(farm.reeve.metric(SESSIONS), Some(0.0));
+}
