@@ -100,6 +100,9 @@ impl Limits {
     pub const MEDIA_SESSIONS_EACH: usize = 128;
     /// Streams of one session that are relayed: sound, pictures and captions of a few angles.
     pub const MEDIA_STREAMS: usize = 16;
+    /// Streams that are relayed for clients of one address, each with a task and up to eight ports of the process:
+    /// a video wall has them, and two or three players behind one address translator.
+    pub const MEDIA_RELAYED_EACH: usize = 64;
     /// RTSP sessions of the process; some hundred bytes each, and far more than its ports or descriptors serve.
     pub const MEDIA_SESSIONS: usize = 100_000;
     /// Paths whose publisher is known, and presentations a client was told of.

@@ -84,6 +84,11 @@ impl Tries {
         self.poor.push(server);
     }
 
+    /// A server is not to be asked at all.
+    pub fn bar(&mut self, server: u32) {
+        self.failed.push(server);
+    }
+
     /// The rule's; whoever has the highest waits the shortest.
     pub fn priority(&self) -> i32 {
         self.tuned.as_ref().map_or(0, |tuned| tuned.priority)

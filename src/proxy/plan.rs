@@ -156,6 +156,7 @@ pub fn plan(
     // Looked at closely only where the head may be one of those.
     let accept = seen.accept.len() == rtsp::TUNNELLED.len() && head.method == "GET";
     if (accept || head.method == "POST" && head.body == rtsp::POST_BODY)
+        && !view.snapshot.tables[listener.table].is_empty(Kind::Rtsp)
         && let Some(half) = rtsp::half(&head)
     {
         let head_bytes = head.raw.len();

@@ -43,6 +43,8 @@ pub struct Worker {
     pub(super) tunnels: Tunnels,
     /// Copies of requests under way to other pools.
     pub(super) mirrors: Cell<usize>,
+    /// RTSP sessions whose media goes on without a connection.
+    pub(super) lingering: Cell<usize>,
     pub(super) known: Known,
     pub(super) services: Services,
     pub(super) wheel: Rc<Wheel>,
@@ -137,7 +139,8 @@ impl Worker {
             channels: Channels::default(),
             pipes: Pipes::default(),
             tunnels: Tunnels::default(),
-            mirrors: Cell::default(),
+            mirrors: Cell::new(0),
+            lingering: Cell::default(),
             known: Known::default(),
             services: Services::default(),
             wheel: Wheel::new(Instant::now()),

@@ -452,3 +452,48 @@ fn a_reload_changes_weight_limit_and_backup() {
     down(&pool.servers()[1]);
     assert_eq!(picked(pool.pick(None, &[])), Ok("s3".into()));
 }
+
+#[test]
+fn a_path_is_its_last_publishers() {
+    let (farm, pool) = farm(Scheduler::Rr, three());
+    let (paths, one, two) = (&farm.media().paths, &pool.servers()[0], &pool.servers()[1]);
+    let publisher = |path: &str, now| paths.publisher("web", path, now).map(|server| server.id());
+    let first = paths.publish("/live", one, 100).expect("room");
+    // It comes back before its old connection is seen to have ended.
+    let second = paths.publish("/live", one, 101).expect("room");
+    paths.unpublish(&first, 102);
+    assert_eq!((publisher("/live", 999), publisher("/live/track1/", 999)), (Some(one.id()), Some(one.id())));
+    assert_eq!((publisher("/liver", 999), paths.publisher("other", "/live", 999).is_none()), (None, true));
+    paths.unpublish(&second, 1000);
+    assert_eq!((publisher("/live", 1009), publisher("/live", 1010)), (Some(one.id()), None));
+    assert!(paths.publish(&format!("/{}", "x".repeat(1 << 10)), two, 0).is_none());
+    // What clients were told is theirs alone, and takes no room of what is published.
+    let client = |number: u32| std::net::IpAddr::from(std::net::Ipv4Addr::from(number));
+    (0..70_000).for_each(|number| paths.tell(client(number), "/cam", two, 2000));
+    let told = |number, now| paths.told(client(number), "web", "/cam/track1", now).map(|server| server.id());
+    assert_eq!((told(7, 2059), told(7, 2060), told(69_999, 2001)), (Some(two.id()), None, None));
+    assert!(paths.publish("/new", two, 2000).is_some());
+    paths.tell(client(69_999), "/cam", two, 2060);
+    assert_eq!(told(69_999, 2061), Some(two.id()), "what is over has made room");
+}
+
+#[test]
+fn sessions_that_nobody_ends_are_swept() {
+    let (farm, pool) = farm(Scheduler::Rr, three());
+    let (sessions, server) = (&farm.media().sessions, &pool.servers()[0]);
+    let (kept, begun) = sessions.begin("a", server, 0, 0, 1000).expect("room");
+    assert!(begun && !sessions.begin("a", server, 0, 0, 1000).expect("the same").1);
+    kept.attach();
+    sessions.begin("b", server, 0, 0, 1000).expect("room");
+    sessions.sweep(1090);
+    assert_eq!((sessions.count(), server.media().sessions()), (2, 2), "it lives half as long again as 60 s");
+    sessions.sweep(1095);
+    assert_eq!(sessions.count(), 2, "too soon to look again");
+    sessions.sweep(1100);
+    assert_eq!((sessions.count(), server.media().sessions(), sessions.find("a").is_some()), (1, 1, true));
+    // An id that has to become another one may not become too long.
+    let long = "x".repeat(256);
+    sessions.begin(&long, server, 0, 0, 1100).expect("room");
+    let refused = sessions.begin(&long, &pool.servers()[1], 0, 0, 1100).map(|(session, _)| session.id.len());
+    assert_eq!(refused, Err(media::sessions::Refused::LongId));
+}

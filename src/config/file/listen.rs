@@ -121,7 +121,8 @@ fn ports(walk: &Walk<'_>, node: &Node) -> Option<(u16, u16)> {
     let port = |text: &str| text.trim().parse::<u16>().ok();
     let range = text.split_once('-').and_then(|(first, last)| Some((port(first)?, port(last)?)));
     // An even port and the one behind it.
-    let range = range.filter(|(first, last)| *first > 0 && first.next_multiple_of(2) < *last);
+    let range =
+        range.filter(|(first, last)| *first > 0 && first.checked_next_multiple_of(2).is_some_and(|even| even < *last));
     if range.is_none() {
         let fault = walk.error("R0110", node, format!("\"{text}\" is no range of ports with an even one and the next"));
         walk.push(fault.help("for example media-ports = \"16384-32767\": a stream takes two to four of them"));

@@ -35,11 +35,14 @@ impl Talk<'_> {
             self.pass_on(at, head, body, None, None);
             return Ok(());
         }
-        if !matches!(self.line.front(), Some(Due { from: From::Server(own), .. }) if *own == at) {
+        let own = |due: &&Due| matches!(due.from, From::Server(own) if own == at);
+        // RFC 2326 §12.17: the number says what is answered. Whoever leaves it out has only the order.
+        let numbered = |due: &Due| head.cseq.is_none() || due.cseq.is_none() || due.cseq == head.cseq;
+        let Some(place) = self.line.iter().position(|due| own(&due) && numbered(due)) else {
             tracing::debug!(server = %self.servers[at].lease.identity(), "an answer to nothing");
             return Ok(());
-        }
-        let Some(mut due) = self.line.pop_front() else { return Ok(()) };
+        };
+        let Some(mut due) = self.line.remove(place) else { return Ok(()) };
         let good = (200..300).contains(&status);
         let mut transport = None;
         if good {
@@ -71,20 +74,25 @@ impl Talk<'_> {
             && due.method.as_ref() != "TEARDOWN"
         {
             let (sessions, server) = (&self.worker.farm.media().sessions, self.servers[at].lease.server().clone());
-            let session = match &due.session {
-                Some(session) if *session.own == *own.id => session.clone(),
+            let (session, begun) = match &due.session {
+                Some(session) if *session.own == *own.id => (session.clone(), false),
                 _ => sessions.begin(own.id, &server, self.connection.listener, kilobits, now).map_err(
                     |why| match why {
                         Refused::TooMany => Reply::of(503).with("Retry-After", "5"),
+                        Refused::LongId => Reply::of(502),
                         Refused::Full(full) => full_reply(full),
                     },
                 )?,
             };
+            if begun && self.held.len() >= Limits::MEDIA_SESSIONS_EACH {
+                sessions.end(&session);
+                return Err(Reply::of(503).with("Retry-After", "5"));
+            }
             if let Some(timeout) = own.timeout {
                 session.set_timeout(timeout);
             }
             session.touch(now);
-            self.hold(&session, at, due);
+            self.hold(&session, at, due, begun);
             due.session = Some(session);
         }
         let (paths, server) = (&self.worker.farm.media().paths, self.servers[at].lease.server().clone());
@@ -99,8 +107,10 @@ impl Talk<'_> {
             }
             "ANNOUNCE" => {
                 let path = uri::presentation(&due.path);
-                paths.publish(path, &server, now);
-                self.published.push((path.into(), server));
+                self.published.retain(|(own, _)| *own.path != *path);
+                if self.published.len() < Limits::MEDIA_SESSIONS_EACH {
+                    self.published.extend(paths.publish(path, &server, now).map(|own| (own, server)));
+                }
             }
             "SETUP" => return Ok(self.set_up(at, head, due)),
             "PLAY" | "RECORD" => {
@@ -120,7 +130,7 @@ impl Talk<'_> {
         let session = due.session.clone()?;
         let server = self.servers[at].lease.address().ip().to_canonical();
         let direct = carrier(&self.view(), self.connection.listener) == Carrier::Direct;
-        let (mut told, mut track) = (None, Track { path: due.path.clone(), counted: None, relay: None });
+        let (mut told, mut track) = (None, Track { target: due.target.clone(), counted: None, relay: None });
         match media::agreed(&value) {
             Agreed::Interleaved(channels) => {
                 track.counted = Some(session.stream(Carried::Interleaved));
@@ -129,10 +139,15 @@ impl Talk<'_> {
                     (owners[usize::from(first)], owners[usize::from(second)]) = (at as u8, at as u8);
                 }
             }
-            Agreed::Packets { .. } if direct => told = media::direct(&value, server),
+            Agreed::Packets { .. } if direct => {
+                session.set_by_packets();
+                told = media::direct(&value, server);
+            }
             Agreed::Packets { server: ports, source } => {
                 let asked = due.asked.take()?;
                 told = media::relayed(&value, &asked, self.here, asked.sockets.client_port());
+                session.set_by_packets();
+                let source = source.filter(|own| media::is_source(*own, server));
                 let ends =
                     Ends { client: self.peer().ip(), client_ports: asked.client, server, source, server_ports: ports };
                 track.relay = Some(relay::start(self.worker, session.clone(), asked.sockets, ends));
@@ -141,7 +156,7 @@ impl Talk<'_> {
         }
         if let Some(held) = self.held_mut(&session) {
             // A stream that is set up anew takes another way, and leaves the one it had.
-            held.tracks.retain(|known| known.path != track.path);
+            held.tracks.retain(|known| known.target != track.target);
             if held.tracks.len() >= Limits::MEDIA_STREAMS {
                 held.tracks.remove(0);
             }
@@ -153,13 +168,14 @@ impl Talk<'_> {
     /// A session, or one stream of it, is over.
     fn torn_down(&mut self, due: &Due, head: &Head<'_>) {
         let Some(session) = due.session.clone() else { return };
-        let one =
-            |held: &super::held::Held| held.tracks.len() > 1 && held.tracks.iter().any(|track| track.path == due.path);
+        let one = |held: &super::held::Held| {
+            held.tracks.len() > 1 && held.tracks.iter().any(|track| track.target == due.target)
+        };
         if let Some(held) = self.held_mut(&session)
-            && head.start != (Start::Answer { status: 454, reason: "" })
+            && !matches!(head.start, Start::Answer { status: 454, .. })
             && one(held)
         {
-            held.tracks.retain(|track| track.path != due.path);
+            held.tracks.retain(|track| track.target != due.target);
             return;
         }
         self.worker.farm.media().sessions.end(&session);
@@ -169,9 +185,14 @@ impl Talk<'_> {
         }
         let now = self.worker.unix_seconds();
         let path = uri::presentation(&due.path);
-        for (own, server) in self.published.iter().filter(|(own, _)| **own == *path) {
-            self.worker.farm.media().paths.unpublish(own, server, now);
-        }
+        let paths = &self.worker.farm.media().paths;
+        self.published.retain(|(own, _)| {
+            let gone = *own.path == *path;
+            if gone {
+                paths.unpublish(own, now);
+            }
+            !gone
+        });
     }
 
     /// Writes a server's message for the client.

@@ -107,6 +107,10 @@ async fn reach(
 ) -> Result<Dialled, Failure> {
     let Wanted { mut pool, at, key, .. } = wanted;
     let timer = worker.wheel.timer();
+    let only = at.as_ref().filter(|at| at.only).map(|at| at.server.id());
+    if let Some(only) = only {
+        pool.servers().iter().filter(|server| server.id() != only).for_each(|server| tries.bar(server.id()));
+    }
     let lease = match at {
         Some(at) => match lease(&pool, &at.server) {
             Some(lease) => Some(lease),
@@ -134,8 +138,15 @@ async fn reach(
     if known.contains(&lease.id()) {
         return Ok(Dialled::Known(lease.id()));
     }
-    let connected = pick::connect(&worker, &pool, key, Take::Opaque, lease, &greeting, &mut tries, &timer).await?;
-    let Connected { lease, upstream, took, .. } = connected;
+    let connected = pick::connect(&worker, &pool, key, Take::Opaque, lease, &greeting, &mut tries, &timer).await;
+    let Connected { lease, upstream, took, .. } = connected.map_err(|failure| match only {
+        Some(_) => Failure::new(FailureKind::NoServer, failure.detail),
+        None => failure,
+    })?;
+    // The first that was tried may have been another one.
+    if known.contains(&lease.id()) {
+        return Ok(Dialled::Known(lease.id()));
+    }
     let Upstream::Http1(stream) = upstream else { return Err(Failure::server_closed("another protocol")) };
     Ok(Dialled::New(Box::new(Server { leg: Leg::new(stream, Source::Stream, None), lease, pool, took })))
 }

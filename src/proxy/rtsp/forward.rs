@@ -49,7 +49,7 @@ impl Talk<'_> {
             let values: Vec<&[u8]> = head.values("transport").collect();
             if !values.is_empty() {
                 let all = String::from_utf8_lossy(&values.join(&b","[..])).into_owned();
-                let (value, asked) = self.negotiate(at, &all).ok_or_else(|| Reply::of(461))?;
+                let (value, asked) = self.negotiate(at, &all)?;
                 (transport, due.asked) = (Some(value), asked);
             }
         }
@@ -85,14 +85,18 @@ impl Talk<'_> {
     }
 
     /// The ways for media that the server is asked for.
-    fn negotiate(&self, at: usize, value: &str) -> Option<(String, Option<media::Asked>)> {
+    fn negotiate(&self, at: usize, value: &str) -> Result<(String, Option<media::Asked>), Reply> {
         let view = self.view();
-        let listener = view.listener(self.connection.listener)?;
+        let listener = view.listener(self.connection.listener).ok_or_else(|| Reply::of(461))?;
         let media = &listener.media;
-        media::request(value, media.carrier, || {
+        let mut has_all = false;
+        let asked = media::request(value, media.carrier, || {
+            let share = self.worker.farm.media().shares.take(self.peer().ip());
+            has_all = share.is_none();
             let inside = self.servers[at].leg.local_address().ok()?.ip().to_canonical();
-            Sockets::open(&self.worker.farm.media().ports(media.ports), self.here, inside)
-        })
+            Sockets::open(share?, &self.worker.farm.media().ports(media.ports), self.here, inside)
+        });
+        asked.ok_or_else(|| Reply::of(if has_all { 453 } else { 461 }))
     }
 
     /// A client's answer to what a server has asked. False: it has to wait.

@@ -17,6 +17,7 @@ use super::relay::Relay;
 use super::talk::{Due, Ending, Talk};
 use crate::model::Limits;
 use crate::net::Elapsed;
+use crate::state::Lease;
 use crate::state::media::load::Way;
 use crate::state::media::sessions::{Session, Stream};
 
@@ -35,7 +36,8 @@ pub struct Held {
 /// A stream of a session.
 #[derive(Debug)]
 pub struct Track {
-    pub path: Box<str>,
+    /// Path and query of its URI.
+    pub target: Box<str>,
     pub counted: Option<Stream>,
     pub relay: Option<Relay>,
 }
@@ -66,7 +68,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl Talk<'_> {
     /// The connection knows a session from now on.
-    pub fn hold(&mut self, session: &Arc<Session>, at: usize, due: &Due) {
+    pub fn hold(&mut self, session: &Arc<Session>, at: usize, due: &Due, begun: bool) {
         if self.held.iter().any(|held| Arc::ptr_eq(&held.session, session)) {
             return;
         }
@@ -74,7 +76,6 @@ impl Talk<'_> {
             return;
         }
         session.attach();
-        let begun = due.session.is_none();
         let record = self.record(due, 200, Some(at));
         self.last = None;
         self.held.push(Held { session: session.clone(), server: at, begun, tracks: Vec::new(), record });
@@ -125,17 +126,23 @@ impl Talk<'_> {
         // Some players take leave and do not wait for the answer.
         let leaving = self.line.iter().filter(|due| due.method.as_ref() == "TEARDOWN");
         leaving.filter_map(|due| due.session.as_ref()).for_each(|session| media.sessions.end(session));
-        for (path, server) in &self.published {
-            media.paths.unpublish(path, server, now);
+        for (publication, _) in &self.published {
+            media.paths.unpublish(publication, now);
         }
+        let leases: Vec<Rc<Lease>> =
+            std::mem::take(&mut self.servers).into_iter().map(|server| Rc::new(server.lease)).collect();
         if let Some(last) = self.last.take() {
             last.write(self.worker, None, failure);
         }
         for held in std::mem::take(&mut self.held) {
-            let by_packets = held.tracks.iter().any(|track| track.relay.is_some());
-            if ending.leaves_sessions() && held.begun && by_packets && !held.session.is_over() {
+            // Here, or on another connection that knows it.
+            let by_packets = held.session.goes_by_packets();
+            let concerns = held.begun || held.tracks.iter().any(|track| track.relay.is_some());
+            if ending.leaves_sessions() && concerns && by_packets && !held.session.is_over() {
                 held.session.detach();
-                tokio::task::spawn_local(linger(self.worker.clone(), held));
+                let lease = leases.get(held.server).cloned();
+                self.worker.lingering.set(self.worker.lingering.get() + 1);
+                tokio::task::spawn_local(linger(self.worker.clone(), held, lease));
             } else {
                 // Media between messages ends with its connection; and no server is left to go on, or it was not ours.
                 if held.begun || !ending.leaves_sessions() {
@@ -155,18 +162,22 @@ impl Talk<'_> {
     }
 }
 
-/// Waits for the end of a session whose connection has gone.
-async fn linger(worker: Rc<Worker>, held: Held) {
+/// Waits for the end of a session whose connection has gone. Its place at the server stays taken meanwhile.
+async fn linger(worker: Rc<Worker>, held: Held, _lease: Option<Rc<Lease>>) {
     let timer = worker.wheel.timer();
     let mut ended = pin!(held.session.ended());
-    while !held.session.is_over() && !held.session.has_expired(worker.unix_seconds()) {
+    let expired = || held.session.has_expired(worker.unix_seconds()) || worker.sessions_end();
+    while !held.session.is_over() && !expired() {
         let waits = poll_fn(|cx| if ended.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending });
         if timer.wait(LOOK, waits).await != Err(Elapsed) {
             break;
         }
     }
     worker.farm.media().sessions.end(&held.session);
-    held.record.write(&worker, Some(&held.session), None);
+    if held.begun {
+        held.record.write(&worker, Some(&held.session), None);
+    }
+    worker.lingering.set(worker.lingering.get() - 1);
 }
 
 impl Record {

@@ -45,7 +45,8 @@ pub fn request(
         match (&asked, lower) {
             (_, Lower::Interleaved) => {
                 separate(&mut out);
-                spec.write(&[], &[], &mut out);
+                // Packets go nowhere else by this.
+                spec.write(&["client_port", "destination", "source"], &[], &mut out);
             }
             (Some(asked), Lower::Unicast) => {
                 separate(&mut out);
@@ -53,7 +54,8 @@ pub fn request(
                 let one = asked.client.is_some_and(|pair| pair.rtcp.is_none());
                 let own = asked.sockets.upstream_port();
                 let pair = Pair { rtp: own, rtcp: (!one).then_some(own + 1) };
-                spec.write(&["client_port", "destination", "source"], &[("client_port", pair.text())], &mut out);
+                let left_out = ["client_port", "destination", "source", "interleaved"];
+                spec.write(&left_out, &[("client_port", pair.text())], &mut out);
             }
             // A group of the servers' network is none of the clients', and what is not known cannot be stood in for.
             _ => {}
@@ -80,6 +82,12 @@ pub fn agreed(value: &str) -> Agreed {
         },
         Lower::Multicast | Lower::Other => Agreed::Other,
     }
+}
+
+/// Whether media can come from where a server says that it does: not from an address that means another host to each.
+pub fn is_source(source: IpAddr, server: IpAddr) -> bool {
+    let source = source.to_canonical();
+    !source.is_unspecified() && !source.is_multicast() && (!source.is_loopback() || server.is_loopback())
 }
 
 fn channels(spec: &Spec<'_>) -> Option<(u8, u8)> {
@@ -128,6 +136,10 @@ mod tests {
         assert_eq!(only("RTP/AVP/UDP;unicast;client_port=4-5", Carrier::Refuse), None);
         assert_eq!(only(GSTREAMER, Carrier::Direct), Some(GSTREAMER.to_owned()));
         assert_eq!(only("", Carrier::Relay), None);
+        let both = "RTP/AVP;unicast;client_port=9-10;destination=203.0.113.5;interleaved=0-1";
+        assert_eq!(only(both, Carrier::Refuse), None, "it is by packets");
+        let aimed = "RTP/AVP/TCP;unicast;client_port=9-10;destination=203.0.113.5;source=1.2.3.4;interleaved=0-1";
+        assert_eq!(only(aimed, Carrier::Refuse), tcp);
     }
 
     #[test]
@@ -137,6 +149,13 @@ mod tests {
         assert_eq!(direct(value, address), Some(format!("{value};source=10.0.0.9")));
         assert_eq!(direct("RTP/AVP;unicast;source=1.2.3.4", address), None);
         assert_eq!(direct("RTP/AVP/TCP;interleaved=0-1", address), None);
+    }
+
+    #[test]
+    fn sources_that_mean_another_host_are_none() {
+        let is = |source: &str, server: &str| is_source(source.parse().unwrap(), server.parse().unwrap());
+        assert!(is("10.0.0.7", "10.0.0.9") && is("127.0.0.1", "127.0.0.9") && is("::1", "127.0.0.1"));
+        assert!(!is("0.0.0.0", "127.0.0.1") && !is("127.0.0.1", "10.0.0.9") && !is("::ffff:127.0.0.1", "10.0.0.9"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use super::super::failure::{Failure, FailureKind};
 use crate::wire::rtsp::Version;
+use crate::wire::rtsp::message::write_field;
 
 #[derive(Debug)]
 pub struct Reply {
@@ -61,7 +62,7 @@ impl Reply {
             let _ = write!(out, "CSeq: {cseq}\r\n");
         }
         for (name, value) in &self.fields {
-            let _ = write!(out, "{name}: {value}\r\n");
+            write_field(name, value.as_bytes(), out);
         }
         let body = self.body.as_deref().unwrap_or_default();
         if !body.is_empty() {
@@ -110,9 +111,9 @@ mod tests {
     #[test]
     fn answers_are_whole_messages() {
         let mut out = Vec::new();
-        let reply = Reply { cseq: Some(7), body: Some("no\n".into()), ..Reply::of(551).with("Unsupported", "x.y") };
+        let reply = Reply { cseq: Some(7), body: Some("no\n".into()), ..Reply::of(551).with("Unsupported", "x\r\n y") };
         reply.write(&mut out);
-        let text = "RTSP/1.0 551 Option not supported\r\nCSeq: 7\r\nUnsupported: x.y\r\n\
+        let text = "RTSP/1.0 551 Option not supported\r\nCSeq: 7\r\nUnsupported: x   y\r\n\
                     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\r\nno\n";
         assert_eq!(String::from_utf8(out).unwrap(), text);
         let rate = Reply::failed(&Failure::new(FailureKind::Rate(3), "used up"));

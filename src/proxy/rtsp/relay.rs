@@ -29,6 +29,7 @@ use crate::net::Elapsed;
 use crate::state::media::load::{Carried, Way};
 use crate::state::media::ports::{Ports, Taken};
 use crate::state::media::sessions::Session;
+use crate::state::media::shares::Share;
 use crate::sys::socket::udp_bound;
 use crate::wire::rtsp::transport::Pair;
 
@@ -44,6 +45,7 @@ const TRIES: usize = 64;
 pub struct Sockets {
     outside: Bound,
     inside: Bound,
+    _share: Share,
 }
 
 /// A pair of ports at one address.
@@ -56,8 +58,8 @@ struct Bound {
 impl Sockets {
     /// Ports at the address that the client came to, and at the one from which its server is spoken to. `None` when
     /// there are none left.
-    pub fn open(ports: &Arc<Ports>, outside: IpAddr, inside: IpAddr) -> Option<Sockets> {
-        Some(Sockets { outside: bind(ports, outside)?, inside: bind(ports, inside)? })
+    pub fn open(share: Share, ports: &Arc<Ports>, outside: IpAddr, inside: IpAddr) -> Option<Sockets> {
+        Some(Sockets { outside: bind(ports, outside)?, inside: bind(ports, inside)?, _share: share })
     }
 
     /// Where the server is to send: the even port.
@@ -227,10 +229,12 @@ impl Task {
             let known = own.at.get();
             let may = match way {
                 Way::ToServer => sender.ip() == self.ends.client,
-                // From where it said, whatever the address; or from its address, whatever the port.
+                // From its address, whatever the port; or from the port that it said, whatever the address, while
+                // it begins to play.
                 Way::ToClient => {
                     let address = self.ends.source.unwrap_or(self.ends.server);
-                    sender.ip() == address || known.is_some_and(|known| known.port() == sender.port())
+                    let named = || known.is_some_and(|known| known.port() == sender.port());
+                    sender.ip() == address || named() && self.session.began_to_play(self.worker.unix_seconds())
                 }
             };
             if !may {

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   a tag of Proxy-Require        551        `OPTIONS *`             ours
-//!   Session that is known         its server, from whatever connection
-//!   within a presentation that was asked about on this connection, and not about it as a whole:  the same server
-//!   rules --> pool --> who publishes the path --> who told this client of it --> the scheduler, by the presentation
+//!   rules: they may refuse, answer and redirect whatever is asked; in the place of the pool that they name comes
+//!     the server of a Session that began at this listener, from whatever connection
+//!     that of a presentation that was described on this connection, for what is within it
+//!   pool --> who publishes the path --> who told this client of it --> the scheduler, by the presentation
 //! ```
 
 use std::rc::Rc;
@@ -18,12 +19,13 @@ use super::dial::{At, Wanted, lease};
 use super::ours::Reply;
 use super::talk::{Due, Ending, From, Talk};
 use crate::model::Limits;
-use crate::model::listener::Carrier;
+use crate::model::listener::{Carrier, Protocol};
 use crate::model::rule::{Key, Kind};
 use crate::route::{self, Action, Change};
 use crate::state::LiveServer;
 use crate::state::counters::Rejected;
 use crate::state::media::load::Full;
+use crate::state::media::sessions::Session;
 use crate::wire::http1::host;
 use crate::wire::rtsp::uri::{self, Uri};
 use crate::wire::rtsp::{Head, session};
@@ -37,6 +39,8 @@ pub struct Place {
     pool: u32,
     edits: Rc<Edits>,
     rule: Option<Arc<str>>,
+    /// It was described or announced here, and not only asked for.
+    told: bool,
     /// What its description names, in kbit/s.
     pub kilobits: u32,
 }
@@ -68,7 +72,14 @@ pub struct Edits {
     pub added: Vec<u8>,
 }
 
-/// Methods that ask about a presentation as a whole: rules are asked each time.
+/// Where a request belongs by what went before, whatever pool the rules name.
+struct Belongs {
+    to: To,
+    edits: Rc<Edits>,
+    rule: Option<Arc<str>>,
+}
+
+/// Methods that ask about a presentation as a whole: where it is said anew.
 const WHOLE: [&str; 3] = ["OPTIONS", "DESCRIBE", "ANNOUNCE"];
 
 impl Talk<'_> {
@@ -79,6 +90,7 @@ impl Talk<'_> {
             let path = uri::parse(uri).map_or(uri, |uri| uri.path);
             self.connection.request.borrow_mut().set(method.as_bytes(), path.as_bytes());
             self.worker.set_active(self.connection);
+            self.worker.farm.media().sessions.sweep(self.worker.unix_seconds());
             self.chosen = Some(self.choose(head, method, uri));
         }
         let Some(mut chosen) = self.chosen.take() else { return Ok(false) };
@@ -119,9 +131,18 @@ impl Talk<'_> {
             self.chosen = Some(chosen);
             return Ok(false);
         }
+        // The server would begin a session that nobody here could hold.
+        if method == "SETUP" && head.value("session").is_none() && self.held.len() >= Limits::MEDIA_SESSIONS_EACH {
+            self.answer(Reply::of(503).with("Retry-After", "5"), head, method, uri, chosen.rule);
+            return Ok(true);
+        }
         self.note_place(at, &chosen, method, uri);
         if let Err(reply) = self.forward(at, &chosen, head, method, uri, body) {
             self.answer(reply, head, method, uri, chosen.rule);
+        } else if matches!(method, "PLAY" | "RECORD")
+            && let Some(session) = self.line.back().and_then(|due| due.session.as_ref())
+        {
+            session.plays(self.worker.unix_seconds());
         }
         Ok(true)
     }
@@ -147,6 +168,7 @@ impl Talk<'_> {
             .find(|place| *place.path == *path || !WHOLE.contains(&method) && uri::is_within(path, &place.path));
         if let Some(known) = known {
             if WHOLE.contains(&method) {
+                known.told |= method != "OPTIONS";
                 (known.server, known.pool, known.edits) = (at, pool, chosen.edits.clone());
                 known.rule = chosen.rule.clone();
             }
@@ -156,7 +178,8 @@ impl Talk<'_> {
             self.places.remove(0);
         }
         let (edits, rule) = (chosen.edits.clone(), chosen.rule.clone());
-        self.places.push(Place { path: path.into(), server: at, pool, edits, rule, kilobits: 0 });
+        let told = matches!(method, "DESCRIBE" | "ANNOUNCE");
+        self.places.push(Place { path: path.into(), server: at, pool, edits, rule, told, kilobits: 0 });
     }
 
     /// The presentation of this connection that a path is of: the longest.
@@ -178,17 +201,15 @@ impl Talk<'_> {
             return ours(Reply::of(551).with("Unsupported", tags.join(", ")));
         }
         let own = head.value("session").and_then(session::parse);
-        if let Some(chosen) = own.and_then(|own| self.of_session(own.id, text)) {
-            return chosen;
-        }
         let Some(uri) = uri::parse(text) else {
-            return ours(if text == "*" && method == "OPTIONS" { Reply::options() } else { Reply::of(400) });
+            // `*` names nothing that a rule could be about.
+            let session = own.filter(|_| text == "*").and_then(|own| self.session(own.id));
+            return match session.map(|session| self.of_session(&session, text)) {
+                Some(Belongs { to, edits, rule }) => Chosen { to, edits, rule },
+                None if text == "*" && method == "OPTIONS" => ours(Reply::options()),
+                None => ours(Reply::of(400)),
+            };
         };
-        if !WHOLE.contains(&method)
-            && let Some(place) = self.place(uri.path)
-        {
-            return Chosen { to: To::Server(place.server), edits: place.edits.clone(), rule: place.rule.clone() };
-        }
         let view = self.view();
         match view.listener(self.connection.listener) {
             Some(listener) => self.by_rules(head, method, &uri, text, &view, listener),
@@ -196,16 +217,36 @@ impl Talk<'_> {
         }
     }
 
-    /// The server of a session, whatever connection it began on.
-    fn of_session(&self, id: &str, text: &str) -> Option<Chosen> {
-        let place = uri::parse(text).and_then(|uri| self.place(uri.path));
-        let (edits, rule) = place.map_or_else(Default::default, |place| (place.edits.clone(), place.rule.clone()));
+    /// A session of this listener, whatever connection it began on.
+    fn session(&self, id: &str) -> Option<Arc<Session>> {
         let known = self.held.iter().find(|held| *held.session.id == *id).map(|held| held.session.clone());
         let known = known.filter(|session| !session.is_over());
         let session = known.or_else(|| self.worker.farm.media().sessions.find(id))?;
+        (session.listener == self.connection.listener).then_some(session)
+    }
+
+    /// Where a request belongs that the rules let pass; `pool` is the number of the one that they name.
+    fn belongs(&self, head: &Head<'_>, method: &str, uri: &Uri<'_>, text: &str, pool: Option<u32>) -> Option<Belongs> {
+        let own = head.value("session").and_then(session::parse);
+        if let Some(session) = own.and_then(|own| self.session(own.id)) {
+            // What asks for another presentation goes where that is.
+            let elsewhere = || pool != self.view().snapshot.pool(session.server.pool_name()).map(|pool| pool.id());
+            if !matches!(method, "DESCRIBE" | "ANNOUNCE") || !elsewhere() {
+                return Some(self.of_session(&session, text));
+            }
+        }
+        let place = self.place(uri.path).filter(|place| place.told || pool.is_none_or(|pool| pool == place.pool));
+        let place = place.filter(|_| !WHOLE.contains(&method))?;
+        Some(Belongs { to: To::Server(place.server), edits: place.edits.clone(), rule: place.rule.clone() })
+    }
+
+    /// The server of a session.
+    fn of_session(&self, session: &Arc<Session>, text: &str) -> Belongs {
+        let place = uri::parse(text).and_then(|uri| self.place(uri.path));
+        let (edits, rule) = place.map_or_else(Default::default, |place| (place.edits.clone(), place.rule.clone()));
         session.touch(self.worker.unix_seconds());
         if let Some(at) = self.servers.iter().position(|server| Arc::ptr_eq(server.lease.server(), &session.server)) {
-            return Some(Chosen { to: To::Server(at), edits, rule });
+            return Belongs { to: To::Server(at), edits, rule };
         }
         let view = self.view();
         let to = match view.snapshot.pool(session.server.pool_name()) {
@@ -217,7 +258,7 @@ impl Talk<'_> {
             }),
             None => To::Ours(Reply::of(454)),
         };
-        Some(Chosen { to, edits, rule })
+        Belongs { to, edits, rule }
     }
 
     fn by_rules(
@@ -275,13 +316,21 @@ impl Talk<'_> {
             return Chosen { to: self.failed(&failure), edits: Rc::default(), rule: name };
         }
         let pool = match rule.map(|rule| (rule, rule.action())) {
-            None => listener.pool,
+            // What comes by a tunnel to a listener of HTTP is none of its pool's: that speaks HTTP.
+            None => listener.pool.filter(|_| listener.protocol == Protocol::Rtsp),
             Some((rule, Action::Use { target, .. })) => route::pool(target, &routed, rule, &mut dice),
             Some((rule, action)) => {
                 let to = self.by_action(action, rule, &routed, uri);
                 return Chosen { to, edits: Rc::default(), rule: name };
             }
         };
+        let named = pool.filter(|_| rule.is_some()).map(|pool| view.snapshot.pools[pool].id());
+        if let Some(belongs) = self.belongs(head, method, uri, text, named) {
+            return match rule {
+                Some(_) => Chosen { to: belongs.to, edits: Rc::new(edits(rule, &routed)), rule: name },
+                None => Chosen { to: belongs.to, edits: belongs.edits, rule: belongs.rule },
+            };
+        }
         let Some(pool) = pool else {
             let failure = Failure::new(FailureKind::NoRoute, "no rule takes this request");
             return Chosen { to: self.failed(&failure), edits: Rc::default(), rule: name };
@@ -307,7 +356,7 @@ impl Talk<'_> {
             match chosen {
                 // The URI as it was sent, but for the host.
                 Some(lease) => {
-                    let rest = &text[text.find(uri.authority).map_or(0, |at| at + uri.authority.len())..];
+                    let rest = text.split_once("://").map_or(text, |(_, rest)| &rest[uri.authority.len()..]);
                     let scheme = if uri.scheme.is_empty() { "rtsp" } else { uri.scheme };
                     let location = format!("{scheme}://{}{rest}", lease.configured_address());
                     To::Ours(Reply::of(302).with("Location", location))
@@ -359,6 +408,8 @@ impl Talk<'_> {
         }
         if known.is_none()
             && let Some(place) = self.place(path).filter(|place| place.pool == wanted.pool.id())
+            // What was asked about the whole says nothing of where its parts are.
+            && (!WHOLE.contains(&method) || *place.path == *uri::presentation(path))
         {
             return To::Server(place.server);
         }
@@ -378,9 +429,8 @@ impl Talk<'_> {
     /// asked before: there may be many behind one address.
     fn known(&self, path: &str, pool: &str, method: &str) -> Option<Arc<LiveServer>> {
         let (paths, now) = (&self.worker.farm.media().paths, self.worker.unix_seconds());
-        let of_pool = |server: &Arc<LiveServer>| **server.pool_name() == *pool;
-        let told = || paths.told(self.peer().ip(), path, now).filter(|_| !WHOLE.contains(&method));
-        paths.publisher(path, now).filter(of_pool).or_else(|| told().filter(of_pool))
+        let told = || paths.told(self.peer().ip(), pool, path, now);
+        paths.publisher(pool, path, now).or_else(|| if WHOLE.contains(&method) { None } else { told() })
     }
 
     /// Whether this client does not follow where it is sent.
@@ -430,6 +480,7 @@ impl Due {
             host: uri.map_or("", |uri| uri.host).into(),
             authority: uri.map_or("", |uri| uri.authority).into(),
             path: uri.map_or(text, |uri| uri.path).into(),
+            target: uri::target(text).into(),
             rule,
             session: None,
             asked: None,
@@ -449,6 +500,7 @@ impl Due {
             host: "".into(),
             authority: "".into(),
             path: "".into(),
+            target: "".into(),
             rule: None,
             session: None,
             asked: None,

@@ -33,6 +33,7 @@ use crate::net::Elapsed;
 use crate::net::buffers::LARGE;
 use crate::net::deadline::TICK;
 use crate::state::connections::Doing;
+use crate::state::media::paths::Publication;
 use crate::state::media::sessions::Session;
 use crate::state::{Lease, LivePool, LiveServer};
 
@@ -57,7 +58,7 @@ pub struct Talk<'w> {
     pub places: Vec<Place>,
     pub held: Vec<Held>,
     /// Paths that are published on this connection.
-    pub published: Vec<(Box<str>, Arc<LiveServer>)>,
+    pub published: Vec<(Publication, Arc<LiveServer>)>,
     /// By channel of interleaved media: the server that it belongs to.
     pub channels: Option<Box<[u8; 256]>>,
     /// The server whose media is on its way to the client: nothing may be said in between.
@@ -96,6 +97,8 @@ pub struct Due {
     pub host: Box<str>,
     pub authority: Box<str>,
     pub path: Box<str>,
+    /// Path and query.
+    pub target: Box<str>,
     pub rule: Option<Arc<str>>,
     pub session: Option<Arc<Session>>,
     pub asked: Option<Asked>,

@@ -91,7 +91,8 @@ impl Worker {
     /// Whether a drain has begun and is over: all connections have ended, or their time has.
     pub(in crate::proxy) fn is_drained(&self) -> bool {
         let patience = || self.view().snapshot.config.timeouts.drain;
-        let empty = |since: Instant| self.connections.borrow().count() == 0 && since.elapsed() > TICK;
+        let nobody = || self.connections.borrow().count() == 0 && self.lingering.get() == 0;
+        let empty = |since: Instant| nobody() && since.elapsed() > TICK;
         self.draining.get().is_some_and(empty) || self.hurried.get().is_some_and(|since| since.elapsed() > patience())
     }
 
@@ -104,6 +105,12 @@ impl Worker {
         // Not borrowed while it is asked for the time: a new snapshot writes there.
         let leaving = connection.leaving.borrow().as_ref().filter(|it| it.ends_tunnels).map(|it| it.since);
         self.hurried.get().is_some_and(over) || leaving.is_some_and(over)
+    }
+
+    /// Whether the time of sessions without a connection is over: that of the worker's drain is about to be.
+    pub(in crate::proxy) fn sessions_end(&self) -> bool {
+        let limit = || self.view().snapshot.config.timeouts.drain.saturating_sub(TUNNELS_BEFORE);
+        self.hurried.get().is_some_and(|since| since.elapsed() >= limit())
     }
 
     /// Ends what only waits for work to come: idle connections to servers, and clients that have been idle for long.

@@ -7,6 +7,7 @@ pub mod load;
 pub mod paths;
 pub mod ports;
 pub mod sessions;
+pub mod shares;
 pub mod tunnels;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use self::paths::Paths;
 use self::ports::Ports;
 use self::sessions::Sessions;
+use self::shares::Shares;
 use self::tunnels::Tunnels;
 
 #[derive(Debug, Default)]
@@ -22,6 +24,7 @@ pub struct Media {
     pub sessions: Sessions,
     pub paths: Paths,
     pub tunnels: Arc<Tunnels>,
+    pub shares: Arc<Shares>,
     /// By their first and last port.
     ports: Mutex<HashMap<(u16, u16), Weak<Ports>>>,
 }

@@ -13,11 +13,14 @@ use tokio::sync::Notify;
 use super::load::{Carried, Full, Traffic};
 use crate::model::Limits;
 use crate::state::LiveServer;
+use crate::wire::rtsp::session::LONGEST_ID;
 
 /// The sessions of the process, by the ids that clients have.
 #[derive(Debug, Default)]
 pub struct Sessions {
     table: Mutex<HashMap<Arc<str>, Arc<Session>>>,
+    /// When it was last looked for those that nobody ended, in seconds since 1970.
+    swept: AtomicU32,
 }
 
 /// One session. It is over when [`Session::end`] says so; its streams see that.
@@ -38,6 +41,10 @@ pub struct Session {
     touched: AtomicU32,
     /// Connections that know it.
     attached: AtomicU32,
+    /// When it was last asked to play or record, in seconds since 1970.
+    played: AtomicU32,
+    /// Some of its media goes by packets, past its connections.
+    by_packets: AtomicBool,
     over: AtomicBool,
     ended: Notify,
 }
@@ -54,8 +61,15 @@ pub struct Stream {
 pub enum Refused {
     /// There are [`Limits::MEDIA_SESSIONS`].
     TooMany,
+    /// Its id, with what makes it another one, is longer than any is sent on.
+    LongId,
     Full(Full),
 }
+
+/// How often it is looked for sessions that nobody ended, in seconds.
+const SWEEP: u32 = 10;
+/// How long a server's media may come from an address that nobody named after it was asked to play, in seconds.
+const LEARNS: u32 = 10;
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Session>>> {
@@ -70,7 +84,18 @@ impl Sessions {
         self.lock().len()
     }
 
-    /// Begins the session that a server calls `own`, or finds it. `now` in seconds since 1970.
+    /// Ends sessions that no connection has and that their servers have given up; `now` in seconds since 1970.
+    pub fn sweep(&self, now: u32) {
+        let swept = self.swept.load(Relaxed);
+        if now.saturating_sub(swept) < SWEEP || self.swept.swap(now, Relaxed) != swept {
+            return;
+        }
+        let expired: Vec<Arc<Session>> =
+            self.lock().values().filter(|session| session.has_expired(now)).cloned().collect();
+        expired.iter().for_each(|session| self.end(session));
+    }
+
+    /// Begins the session that a server calls `own`, or finds it; whether it began here. `now` in seconds since 1970.
     ///
     /// # Errors
     /// When there is no room for it, here or at the server.
@@ -81,14 +106,17 @@ impl Sessions {
         listener: u32,
         kilobits: u32,
         now: u32,
-    ) -> Result<Arc<Session>, Refused> {
+    ) -> Result<(Arc<Session>, bool), Refused> {
         let mut table = self.lock();
         let mut id: Arc<str> = own.into();
         while let Some(known) = table.get(&id) {
             if *known.own == *own && Arc::ptr_eq(&known.server, server) {
-                return Ok(known.clone());
+                return Ok((known.clone(), false));
             }
             id = other_name(&id, server);
+            if id.len() > LONGEST_ID {
+                return Err(Refused::LongId);
+            }
         }
         if table.len() >= Limits::MEDIA_SESSIONS {
             return Err(Refused::TooMany);
@@ -107,11 +135,13 @@ impl Sessions {
             timeout: AtomicU32::new(crate::wire::rtsp::session::USUAL_TIMEOUT.as_secs() as u32),
             touched: AtomicU32::new(now),
             attached: AtomicU32::new(0),
+            played: AtomicU32::new(0),
+            by_packets: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ended: Notify::new(),
         });
         table.insert(id, session.clone());
-        Ok(session)
+        Ok((session, true))
     }
 
     /// Whether a server calls a session so that its client knows by another name.
@@ -151,6 +181,25 @@ impl Session {
         if self.touched.load(Relaxed) != now {
             self.touched.store(now, Relaxed);
         }
+    }
+
+    /// It is asked to play or record. `now` in seconds since 1970.
+    pub fn plays(&self, now: u32) {
+        self.played.store(now, Relaxed);
+    }
+
+    /// Whether that was only just now, so that it may still show where its media comes from.
+    pub fn began_to_play(&self, now: u32) -> bool {
+        now.saturating_sub(self.played.load(Relaxed)) <= LEARNS
+    }
+
+    /// Media of it goes by packets from now on.
+    pub fn set_by_packets(&self) {
+        self.by_packets.store(true, Relaxed);
+    }
+
+    pub fn goes_by_packets(&self) -> bool {
+        self.by_packets.load(Relaxed)
     }
 
     /// How long there has been none, in seconds.

@@ -218,18 +218,24 @@ impl<'a> Lines<'a> {
 pub fn write_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend(value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+    out.extend(value.iter().map(in_line));
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the first line as it came.
+/// Writes the first line as it came, but for what would end it.
 pub fn write_start(head: &Head<'_>, out: &mut Vec<u8>) {
     let version = head.version.word();
     let line = match head.start {
-        Start::Request { method, uri } => format!("{method} {uri} {version}\r\n"),
-        Start::Answer { status, reason } => format!("{version} {status} {reason}\r\n"),
+        Start::Request { method, uri } => format!("{method} {uri} {version}"),
+        Start::Answer { status, reason } => format!("{version} {status} {reason}"),
     };
-    out.extend_from_slice(line.as_bytes());
+    out.extend(line.as_bytes().iter().map(in_line));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What may stand within a line: some take a CR by itself for its end.
+fn in_line(byte: &u8) -> u8 {
+    if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }
 }
 
 #[cfg(test)]
@@ -260,6 +266,9 @@ mod tests {
         let folded = read("RTSP/1.0 200 OK\r\nPublic: OPTIONS,\r\n PLAY\r\n\tPAUSE\r\nCSeq: 3\r\n\r\n").unwrap();
         assert_eq!((folded.text("public"), folded.cseq), (Some("OPTIONS,\r\n PLAY\r\n\tPAUSE"), Some(3)));
         let mut out = Vec::new();
+        write_start(&read("RTSP/1.0 200 O\rK\r\n\r\n").unwrap(), &mut out);
+        assert_eq!(out, b"RTSP/1.0 200 O K\r\n");
+        out.clear();
         write_start(&folded, &mut out);
         write_field("Public", folded.value("public").unwrap(), &mut out);
         assert_eq!(out, b"RTSP/1.0 200 OK\r\nPublic: OPTIONS,   PLAY  \tPAUSE\r\n");

@@ -81,7 +81,9 @@ impl<'a> Spec<'a> {
     pub fn lower(&self) -> Lower {
         let mut words = self.protocol.rsplit('/');
         let last = words.next().unwrap_or_default();
-        if last.eq_ignore_ascii_case("tcp") || self.param("interleaved").is_some() {
+        // With ports beside the channels it is by packets: some clients offer both in one.
+        let channels = self.param("interleaved").is_some() && self.param("client_port").is_none();
+        if last.eq_ignore_ascii_case("tcp") || channels {
             return Lower::Interleaved;
         }
         // RTP/AVP, RTP/SAVP, RTP/AVPF and RTP/SAVPF mean UDP where they do not say.
@@ -165,6 +167,8 @@ mod tests {
             ("MP2T/RTP/UDP;unicast;client_port=5", Lower::Unicast, Some(5), None),
             ("RTP/SAVPF;dest_addr=\":6000/:6001\"", Lower::Other, None, None),
             ("RAW/RAW/SCTP", Lower::Other, None, None),
+            ("RTP/AVP;unicast;interleaved=0-1", Lower::Interleaved, None, None),
+            ("RTP/AVP;unicast;client_port=9-10;interleaved=0-1", Lower::Unicast, Some(9), None),
             ("RTP/AVP;unicast;client_port=99999-1", Lower::Unicast, None, None),
         ] {
             let specs = parse(text);

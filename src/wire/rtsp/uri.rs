@@ -37,6 +37,14 @@ pub fn parse(uri: &str) -> Option<Uri<'_>> {
     Some(Uri { scheme, authority, host, path: if path.is_empty() { "/" } else { path }, query })
 }
 
+/// A URI's path and query, as they are: many cameras call their tracks by the end of a query.
+pub fn target(uri: &str) -> &str {
+    match uri.split_once("://") {
+        Some((_, rest)) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
+        None => uri,
+    }
+}
+
 /// A path as presentations are known by: PLAY has a slash at its end that DESCRIBE has not.
 pub fn presentation(path: &str) -> &str {
     match path.trim_end_matches('/') {
@@ -67,6 +75,10 @@ mod tests {
         assert_eq!(own("rtsp://a?b"), Some(("a", "a", "/", Some("b"))));
         assert_eq!(own("/x?y"), Some(("", "", "/x", Some("y"))));
         assert_eq!(own("rtsp://a b/x"), Some(("a b", "", "/x", None)));
+        assert_eq!(
+            (target("rtsp://a/x?y=z/trackID=0"), target("rtsp://a"), target("/x?y")),
+            ("/x?y=z/trackID=0", "/", "/x?y")
+        );
         assert_eq!((own("*"), own("http://a/"), own("x")), (None, None, None));
     }
 

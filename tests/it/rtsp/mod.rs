@@ -521,3 +521,165 @@ fn the_halves_of_tunnels_meet() {
     let _ = up.read_to_string(&mut said);
     assert!(said.starts_with("HTTP/1.0 404"), "{said}");
 }
+
+#[test]
+fn rules_are_asked_whatever_went_before() {
+    let _turn = among_others();
+    let rules = "rtsp *\n  private : path /private/**  deny\n  one : path /cam  use one\n  two : path /cam/**  use two\n  \
+                 all : any  use media\n";
+    let farm = farm("rtsp-rules", &named(&["one", "two"]), "", "", rules);
+    let mut client = Viewer::connect(&farm.port.address());
+    assert_eq!(client.ask("OPTIONS", "/", "").status(), 200);
+    let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    assert_eq!(client.ask("SETUP", "/private/cam/track1", tcp).status(), 403);
+    // A track is where its presentation was described, whatever pool the rules have for its path.
+    assert_eq!(client.ask("DESCRIBE", "/cam", "").value("x-origin"), "one");
+    let (id, answer) = client.set_up("/cam/track1");
+    assert_eq!((answer.status(), answer.value("x-origin")), (200, "one"));
+    for method in ["DESCRIBE", "SETUP", "PLAY", "OPTIONS"] {
+        let answer = client.ask(method, "/private/x", &format!("Session: {id}\r\n{tcp}"));
+        assert_eq!(answer.status(), 403, "{method}");
+    }
+    assert_eq!(client.ask("DESCRIBE", "/cam/other", &format!("Session: {id}\r\n")).value("x-origin"), "two");
+    assert_eq!(client.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).value("x-origin"), "one");
+    for origin in &farm.origins {
+        assert!(origin.seen().iter().all(|asked| !asked.first.contains("/private")));
+    }
+}
+
+#[test]
+fn tracks_that_differ_by_their_query_have_a_way_each() {
+    let _turn = among_others();
+    let farm = farm("rtsp-query", &named(&["one"]), "media-ports = \"24000-24199\"", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let url = "/cam/realmonitor?channel=1&subtype=0";
+    assert_eq!(client.ask("DESCRIBE", url, "").status(), 200);
+    let first =
+        client.ask("SETUP", &format!("{url}/trackID=0"), "Transport: RTP/AVP;unicast;client_port=7000-7001\r\n");
+    let id = first.value("session").split(';').next().unwrap_or_default().to_owned();
+    let more = format!("Session: {id}\r\nTransport: RTP/AVP;unicast;client_port=7002-7003\r\n");
+    let relayed = || farm.reeve.metric("reeve_media_streams{pool=\"media\",server=\"one\",transport=\"relayed\"}");
+    assert_eq!(client.ask("SETUP", &format!("{url}/trackID=1"), &more).status(), 200);
+    until("both are relayed", || (relayed() == Some(2.0)).then_some(()));
+    // One of them again takes the place of its own.
+    assert_eq!(client.ask("SETUP", &format!("{url}/trackID=1"), &more).status(), 200);
+    assert_eq!(client.ask("TEARDOWN", &format!("{url}/trackID=1"), &format!("Session: {id}\r\n")).status(), 200);
+    until("one is left", || (relayed() == Some(1.0)).then_some(()));
+}
+
+#[test]
+fn listeners_of_http_take_tunnels_only_by_rules_for_rtsp() {
+    let _turn = among_others();
+    let get = "GET /cam HTTP/1.1\r\nHost: a\r\nx-sessioncookie: c\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n";
+    let post = "POST /cam HTTP/1.0\r\nx-sessioncookie: c\r\nContent-Type: application/x-rtsp-tunnelled\r\n\
+                Content-Length: 32767\r\n\r\nREVTQ1JJQkUgcnRzcDovL2EvY2FtIFJUU1AvMS4wDQpDU2VxOiAxDQoNCg==";
+    let connect = |address: &str, text: &str| {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+        stream.write_all(text.as_bytes()).expect("sent");
+        stream
+    };
+    let origin = Origin::start(Script::default());
+    for (label, rules, status) in [
+        ("rtsp-tunnel-none", "http *\n  no : path /cam  deny\n", 403),
+        ("rtsp-tunnel-host", "http *\n  no : path /cam  deny\nrtsp other.example\n  all : any  use media\n", 200),
+    ] {
+        let port = Port::free();
+        let text = pool("media", "rr", &[("one", origin.address.clone())])
+            + &format!(
+                "[listen.gate]\naddress = [\"{}\"]\nrules = [\"rules/site.rules\"]\npool = \"media\"\n",
+                port.address()
+            );
+        let _reeve = Reeve::start(label, &text, rules);
+        let mut down = connect(&port.address(), get);
+        let opened = crate::farm::raw::line(&mut down);
+        assert_eq!(opened.split(' ').nth(1), Some(&*status.to_string()), "{opened}");
+        if status == 200 {
+            while crate::farm::raw::line(&mut down) != "\r\n" {}
+            let _up = connect(&port.address(), post);
+            // The listener's pool speaks HTTP.
+            assert_eq!(peers::Wire::new(down).message().status(), 404);
+        }
+    }
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+}
+
+const SESSIONS: &str = "reeve_media_sessions{pool=\"media\",server=\"one\"}";
+const RELAYED: &str = "reeve_media_streams{pool=\"media\",server=\"one\",transport=\"relayed\"}";
+
+#[test]
+fn no_session_outlives_its_connection_uncounted() {
+    let _turn = among_others();
+    let farm = farm("rtsp-leaks", &[Script { renews: true, ..Script::default() }], "", "", ALL);
+    let none_is_left = || {
+        until("all sessions are over", || (farm.reeve.metric(SESSIONS) == Some(0.0)).then_some(()));
+    };
+    let mut client = Viewer::connect(&farm.port.address());
+    for number in 0..128 {
+        assert_eq!(client.set_up(&format!("/cam{number}/track1")).1.status(), 200);
+    }
+    assert_eq!(client.set_up("/one-more/track1").1.status(), 503);
+    assert_eq!((farm.reeve.metric(SESSIONS), farm.origins[0].seen().len()), (Some(128.0), 128));
+    assert_eq!(client.ask("OPTIONS", "/cam0", "").status(), 200, "the others go on");
+    drop(client);
+    none_is_left();
+    // A server that answers one session with another.
+    let mut client = Viewer::connect(&farm.port.address());
+    let (first, _) = client.set_up("/cam/track1");
+    let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=2-3\r\n";
+    let second = client.ask("SETUP", "/cam/track2", &format!("Session: {first}\r\n{tcp}"));
+    assert!(second.status() == 200 && !second.value("session").starts_with(&first), "{second:?}");
+    assert_eq!(farm.reeve.metric(SESSIONS), Some(2.0));
+    drop(client);
+    none_is_left();
+}
+
+#[test]
+fn no_other_server_is_asked_for_a_session() {
+    let _turn = among_others();
+    let farm = farm("rtsp-only", &named(&["one", "two"]), "", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let (id, answer) = client.set_up("/cam/track1");
+    let own = farm.origins.iter().zip(["one", "two"]).find(|(_, name)| *name == answer.value("x-origin"));
+    own.expect("its server").0.close();
+    let mut other = Viewer::connect(&farm.port.address());
+    assert_eq!(other.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).status(), 503);
+    assert_eq!(client.ask("PLAY", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    let asked: usize = farm.origins.iter().map(|origin| origin.seen().len()).sum();
+    assert_eq!(asked, 2, "SETUP and the second PLAY");
+}
+
+#[test]
+fn nobody_takes_all_ports() {
+    let _turn = among_others();
+    let farm = farm("rtsp-share", &named(&["one"]), "media-ports = \"25000-25999\"", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let udp = "Transport: RTP/AVP;unicast;client_port=7000-7001\r\n";
+    for number in 0..64 {
+        assert_eq!(client.ask("SETUP", &format!("/cam{number}/1"), udp).status(), 200, "{number}");
+    }
+    assert_eq!(client.ask("SETUP", "/more/1", udp).status(), 453);
+    // Where there is another way it takes that.
+    let both = "Transport: RTP/AVP;unicast;client_port=7000-7001,RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    assert_eq!(client.ask("SETUP", "/more/1", both).value("transport"), "RTP/AVP/TCP;unicast;interleaved=0-1");
+}
+
+#[test]
+fn packets_go_on_without_the_connection_that_set_them_up() {
+    let _turn = among_others();
+    let farm = farm("rtsp-second", &named(&["one"]), "media-ports = \"26000-26199\"", "", ALL);
+    let mut first = Viewer::connect(&farm.port.address());
+    let (id, _) = first.set_up("/cam/track1");
+    let connections = || farm.reeve.metric("reeve_connections{listener=\"media\",state=\"active\"}");
+    let mut second = Viewer::connect(&farm.port.address());
+    let udp = format!("Session: {id}\r\nTransport: RTP/AVP;unicast;client_port=7000-7001\r\n");
+    assert_eq!(second.ask("SETUP", "/cam/track2", &udp).status(), 200);
+    until("it is relayed", || (farm.reeve.metric(RELAYED) == Some(1.0)).then_some(()));
+    assert_eq!(connections(), Some(2.0));
+    drop(second);
+    until("the connection has gone", || (connections() == Some(1.0)).then_some(()));
+    assert_eq!((farm.reeve.metric(RELAYED), farm.reeve.metric(SESSIONS)), (Some(1.0), Some(1.0)));
+    assert_eq!(first.ask("TEARDOWN", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    until("nothing is left", || (farm.reeve.metric(RELAYED) == Some(0.0)).then_some(()));
+    assert_eq!(farm.reeve.metric(SESSIONS), Some(0.0));
+}

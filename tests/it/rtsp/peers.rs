@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::farm::until;
 
 /// One message.
 #[derive(Debug, Clone)]
@@ -122,6 +124,8 @@ pub struct Script {
     pub leaves: &'static str,
     /// It closes a connection in the place of an answer to this.
     pub deaf_to: &'static str,
+    /// Each SETUP begins a session, whatever it asks for.
+    pub renews: bool,
 }
 
 impl Default for Script {
@@ -134,6 +138,7 @@ impl Default for Script {
             dies: false,
             leaves: "",
             deaf_to: "",
+            renews: false,
         }
     }
 }
@@ -142,6 +147,7 @@ impl Default for Script {
 pub struct Origin {
     pub address: String,
     seen: Arc<Mutex<Vec<Message>>>,
+    closed: Arc<AtomicBool>,
 }
 
 /// The payload of a frame of a session: nothing else has the same.
@@ -157,16 +163,27 @@ impl Origin {
         let address = listener.local_addr().expect("the server's address").to_string();
         let seen: Arc<Mutex<Vec<Message>>> = Arc::default();
         let sessions: Arc<AtomicUsize> = Arc::default();
-        let kept = seen.clone();
+        let (kept, closed) = (seen.clone(), Arc::new(AtomicBool::new(false)));
+        let over = closed.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
                 let _ = stream.set_nodelay(true);
                 let (script, kept, sessions) = (script.clone(), kept.clone(), sessions.clone());
                 let builder = std::thread::Builder::new().stack_size(256 << 10);
                 builder.spawn(move || talk(stream, &script, &kept, &sessions)).expect("a thread");
             }
         });
-        Origin { address, seen }
+        Origin { address, seen, closed }
+    }
+
+    /// Takes no more connections; those that it has go on.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // One more, for the thread to look; until it has let go of its port they are taken.
+        until("the port is closed", || TcpStream::connect(&self.address).is_err().then_some(()));
     }
 
     /// Requests so far, all connections together.
@@ -209,8 +226,10 @@ fn talk(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Message>>, sessions
                 answer += &format!("Content-Type: application/sdp\r\nContent-Base: {base}\r\n");
             }
             "SETUP" => {
-                let number = sessions.fetch_add(1, Ordering::SeqCst).to_string();
-                session = script.session.replace("NUMBER", &number).replace("NAME", script.name);
+                if session.is_empty() || script.renews {
+                    let number = sessions.fetch_add(1, Ordering::SeqCst).to_string();
+                    session = script.session.replace("NUMBER", &number).replace("NAME", script.name);
+                }
                 let transport = asked.value("transport");
                 let way = if transport.contains("TCP") {
                     transport.to_owned()
