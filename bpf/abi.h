@@ -243,6 +243,17 @@ struct back6 {
 #define TCP_SYNACK 10
 #define TCP_STATES 11
 
+/* `relief`: ARRAY of two (0: IPv4, 1: IPv6), tick of the last relief. Writer: kernel.
+ *
+ * A full table relieves itself, with or without user space: the first refused connection of a second ends up to RELIEF_ENDED
+ * entries that are over their time, or that were opened HALF_OPEN_TICKS ago and never answered (IPVS's drop_entry takes
+ * such too): a flood of SYNs makes room for itself, and takes nothing from what is established.
+ */
+#define RELIEF_TICKS 239     /* 1 s */
+#define RELIEF_SEEN 32768    /* entries that are looked at, a few milliseconds */
+#define RELIEF_ENDED 4096
+#define HALF_OPEN_TICKS 716  /* 3 s: the first SYN and its first repetition */
+
 /* --- persistence -------------------------------------------------------------------------------------------
  *
  * `templates`: HASH, template_key -> template. Writer: kernel. Deleted through `reap`.
@@ -396,6 +407,7 @@ struct configuration {
 #define COUNTER_ICMP 14          /* ICMP errors translated */
 #define COUNTER_DECAPSULATED 15  /* real server: tunnel packets opened */
 #define COUNTER_CLAMPED 16       /* MSS options lowered */
+#define COUNTER_RELIEVED 17      /* ended because the table was full: over their time, or half open */
 #define COUNTERS 32
 
 /* --- real servers ------------------------------------------------------------------------------------------

@@ -38,15 +38,15 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 	const struct configuration *config = config_now();
 	/* What is for another machine only passes by (a bridge, a listening tool). */
 	if (!config || config->flags & CONFIG_BACKUP_ONLY || skb->pkt_type != PACKET_HOST)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	int step = STEP_PASS;
 	plan.now = now_tick();
 	plan.mark = skb->mark;
-	plan.verdict = TC_ACT_OK;
+	plan.verdict = TC_ACT_UNSPEC;
 	switch (parse(skb, &p)) {
 	case PARSED_BAD:
 		count(COUNTER_MALFORMED);
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	case PARSED_FLOW:
 		step = STEP_FRESH;
 		if (config->flags & CONFIG_FLOWS)
@@ -65,7 +65,7 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 		step = quoted_error(skb, &p, &plan);
 		break;
 	default:
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	}
 	if (step == STEP_IN)
 		step = send_in(skb, &p, &plan);
@@ -97,7 +97,7 @@ SECTION("classifier") int director_out(struct __sk_buff *skb)
 	struct plan plan = {};
 	const struct configuration *config = config_now();
 	if (!config || config->flags & CONFIG_BACKUP_ONLY)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	plan.now = now_tick();
 	int step = STEP_PASS;
 	switch (parse(skb, &p)) {
@@ -110,12 +110,12 @@ SECTION("classifier") int director_out(struct __sk_buff *skb)
 		break;
 	}
 	if (step != STEP_OUT)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	struct ends to;
 	ends_of(&to, &p);
 	__builtin_memcpy(to.source, plan.address, 16);
 	to.source_port = plan.port;
-	return translate(skb, &p, &to, 0) ? TC_ACT_SHOT : TC_ACT_OK;
+	return translate(skb, &p, &to, 0) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 const char licence[] SECTION("license") = "Dual MIT/GPL";

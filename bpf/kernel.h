@@ -39,6 +39,9 @@ static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coars
 static __u32 (*bpf_get_prandom_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static long (*bpf_loop)(__u32 turns, void *callback, void *context, __u64 flags) = (void *)BPF_FUNC_loop;
 
+static long (*bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) =
+	(void *)BPF_FUNC_for_each_map_elem;
+
 static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) =
 	(void *)BPF_FUNC_skb_load_bytes;
 static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags) =

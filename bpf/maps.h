@@ -28,6 +28,7 @@ MAP(conn4, BPF_MAP_TYPE_HASH, struct tuple4, struct conn, 4096);
 MAP(conn6, BPF_MAP_TYPE_HASH, struct tuple6, struct conn, 4096);
 MAP(back4, BPF_MAP_TYPE_HASH, struct tuple4, struct back4, 4096);
 MAP(back6, BPF_MAP_TYPE_HASH, struct tuple6, struct back6, 4096);
+MAP(relief, BPF_MAP_TYPE_ARRAY, __u32, __u32, 2);
 MAP(templates, BPF_MAP_TYPE_HASH, struct template_key, struct template, 1024);
 MAP(controls, BPF_MAP_TYPE_ARRAY, __u32, __u32, CONTROLS);
 MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 4096);

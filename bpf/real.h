@@ -27,16 +27,16 @@ SECTION("classifier") int real_in(struct __sk_buff *skb)
 	struct packet p = {};
 	const struct real_server *real = real_now();
 	if (!real || skb->pkt_type != 0)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (parse(skb, &p) != PARSED_OTHER || p.kind & PACKET_FIRST)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (p.protocol != PROTOCOL_IPIP && p.protocol != PROTOCOL_IP6)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (!(real->flags & REAL_ANY_DIRECTOR)) {
 		struct director_key key = {.family = p.family};
 		__builtin_memcpy(key.address, p.source, 16);
 		if (!bpf_map_lookup_elem(&directors, &key))
-			return TC_ACT_OK;
+			return TC_ACT_UNSPEC;
 	}
 	__u8 first;
 	__u32 least = p.protocol == PROTOCOL_IPIP ? sizeof(struct ip4) : sizeof(struct ip6);
@@ -51,7 +51,7 @@ SECTION("classifier") int real_in(struct __sk_buff *skb)
 	if (bpf_skb_adjust_room(skb, -(__s32)(p.l4 - p.l3), BPF_ADJ_ROOM_MAC, flags))
 		return TC_ACT_SHOT;
 	count(COUNTER_DECAPSULATED);
-	return TC_ACT_OK;
+	return TC_ACT_UNSPEC;
 }
 
 #define OPTION_END 0
@@ -66,11 +66,11 @@ SECTION("classifier") int real_out(struct __sk_buff *skb)
 	const struct real_server *real = real_now();
 	if (!real || parse(skb, &p) != PARSED_FLOW || p.protocol != PROTOCOL_TCP ||
 	    (p.flags & (TCP_SYN | TCP_ACK)) != (TCP_SYN | TCP_ACK))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	__u32 most = p.family == FAMILY_V4 ? real->mss4 : real->mss6;
 	struct tcp_head tcp;
 	if (!most || bpf_skb_load_bytes(skb, p.l4, &tcp, sizeof(tcp)))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	__u32 at = p.l4 + 20, end = p.l4 + (tcp.words >> 4) * 4;
 	for (int i = 0; i < MAX_OPTIONS && at + 4 <= end; i++) {
 		struct {
@@ -101,7 +101,7 @@ SECTION("classifier") int real_out(struct __sk_buff *skb)
 			break;
 		at += option.len;
 	}
-	return TC_ACT_OK;
+	return TC_ACT_UNSPEC;
 }
 
 #endif

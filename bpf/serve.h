@@ -12,6 +12,7 @@
 #include "maps.h"
 #include "parse.h"
 #include "persist.h"
+#include "relief.h"
 #include "tcp.h"
 #include "verdict.h"
 
@@ -184,7 +185,10 @@ GLOBAL int fresh(const struct packet *p, struct plan *plan)
 
 	union tuple t = {};
 	tuple(&t, p->family, p->protocol, p->source, p->destination, p->source_port, p->destination_port);
-	switch (make(p, &t, &conn)) {
+	int made_so = make(p, &t, &conn);
+	if (made_so == MADE_FULL && !find(p->family, &t) && relieve(p->family, plan->now))
+		made_so = make(p, &t, &conn);
+	switch (made_so) {
 	case MADE:
 		count_in(conn.server, 0, 1);
 		if (conn.control) {

@@ -11,7 +11,8 @@
 #include "parse.h"
 #include "rewrite.h"
 
-#define TC_ACT_OK 0
+/* On with it: other programs and filters at the interface are asked, then the host's stack gets it. */
+#define TC_ACT_UNSPEC (-1)
 #define TC_ACT_SHOT 2
 
 #define AF_INET 2
@@ -38,7 +39,7 @@ struct plan {
 	__be16 port;  /* the new one, of the destination (in) or source (out) */
 	__u16 flags;  /* CONN_* */
 	__be32 address[4]; /* out: the virtual address; a flow: the new source */
-	__u32 verdict; /* TC_ACT_*, once it has been sent */
+	__s32 verdict; /* TC_ACT_*, once it has been sent */
 	__u32 mark;    /* of the packet */
 	__u32 control; /* counts a new connection of a template; else 0 */
 	__u32 zero;
@@ -143,7 +144,7 @@ INLINE enum step sent(struct plan *plan, int verdict)
 /* Rewritten and handed to the host's stack. */
 INLINE enum step hand_up(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct ends *to)
 {
-	return translate(skb, p, to, 0) ? STEP_SHOT : sent(plan, TC_ACT_OK);
+	return translate(skb, p, to, 0) ? STEP_SHOT : sent(plan, TC_ACT_UNSPEC);
 }
 
 #define LOOPBACK 1 /* the interface's number in every network namespace */
@@ -193,7 +194,7 @@ INLINE enum step send_as_is(struct __sk_buff *skb, const struct packet *p, struc
 	__u32 more = tunnel ? tunnel_len(server) : 0;
 	struct way way = {};
 	if (server->flags & SERVER_LOCAL)
-		return sent(plan, TC_ACT_OK);
+		return sent(plan, TC_ACT_UNSPEC);
 	if (p->ttl <= 1)
 		return STEP_TTL;
 	/* A tunnel begins here, and not where the client is. */

@@ -136,6 +136,13 @@ pub enum Command {
                       `reeve ipvsadm -h` has its help, docs/director.md the rest."
     )]
     Ipvsadm(IpvsadmArguments),
+    /// Make this machine a real server of a director that sends by tunnel: what comes is opened, in the kernel, from now on.
+    #[command(
+        after_help = "Example: reeve real-server --interface eth0 --director 10.0.0.1\n\nThe virtual address must be on lo \
+                            (ip addr add 203.0.113.10/32 dev lo) and not be answered for (net.ipv4.conf.all.arp_ignore=1, arp_announce=2), and \
+                            rp_filter be 0. Nothing goes on running. Exits with 2 when the kernel does not do it."
+    )]
+    RealServer(RealServerArguments),
     /// Take back into service what was drained.
     #[command(after_help = concat!("Example: reeve ready web/web1\n\nExits with 2 when nothing has the name.", not_reached!()))]
     Ready(ReadyArguments),
@@ -158,6 +165,31 @@ pub struct IpvsadmArguments {
     /// What ipvsadm would be told.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
     pub words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct RealServerArguments {
+    /// Where the director's packets come in.
+    #[arg(long, value_name = "NAME")]
+    pub interface: String,
+    /// A director's address, from which its tunnels come; may be said more than once.
+    #[arg(long, value_name = "ADDRESS", required_unless_present_any = ["any_director", "stop"])]
+    pub director: Vec<IpAddr>,
+    /// Open everybody's tunnels. Whoever reaches this machine can then send it packets of any source.
+    #[arg(long, conflicts_with = "director")]
+    pub any_director: bool,
+    /// The largest segment that SYN-ACKs of IPv4 offer; what fits into a tunnel by default.
+    #[arg(long, value_name = "BYTES")]
+    pub mss4: Option<u16>,
+    /// The same for IPv6.
+    #[arg(long, value_name = "BYTES")]
+    pub mss6: Option<u16>,
+    /// A folder where a bpf file system is, or is mounted.
+    #[arg(long, value_name = "FOLDER", default_value = "/run/reeve/real-server")]
+    pub pins: PathBuf,
+    /// Open no more.
+    #[arg(long)]
+    pub stop: bool,
 }
 
 #[derive(Debug, Args)]

@@ -27,7 +27,6 @@ use crate::state::orders::{Explained, Question};
 use crate::state::{LivePool, Snapshot};
 use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
-use crate::wire::rtsp::uri;
 
 /// `reeve explain METHOD URL`.
 pub fn main(arguments: &ExplainArguments) -> ExitCode {
@@ -128,8 +127,6 @@ fn explain(arguments: &Question, ground: &Ground<'_>) -> Result<Report, String> 
             return Ok(report);
         }
     };
-    // As the proxy does: PLAY has a slash at its end that DESCRIBE has not.
-    let path = if asked.kind == Kind::Rtsp { uri::presentation(path) } else { path };
     report.matched_path = Some(path.to_owned());
 
     let mut fields: Vec<Field<'_>> =

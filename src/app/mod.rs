@@ -15,6 +15,7 @@ mod output;
 mod overlaps;
 #[cfg(test)]
 mod random;
+mod real_server;
 mod reload;
 mod replay;
 mod running;
@@ -81,6 +82,7 @@ pub fn main() -> ExitCode {
             reload::reload(&asked(arguments.client), arguments.what == Some(ReloadWhat::Lists))
         }
         Some(Command::Ipvsadm(arguments)) => ipvsadm::main(&arguments.words),
+        Some(Command::RealServer(arguments)) => real_server::main(&arguments),
         Some(Command::Upgrade(arguments)) => upgrading::upgrade(&asked(arguments.client.clone()), &arguments),
     }
 }

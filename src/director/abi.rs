@@ -401,7 +401,7 @@ pub const CONFIG_LOCAL: u32 = 1 << 9;
 pub const CONFIG_ANSWERS: u32 = 1 << 10;
 
 /// What `counters` counts, by index; see `bpf/abi.h` for what follows from each.
-pub const COUNTER_NAMES: [&str; 17] = [
+pub const COUNTER_NAMES: [&str; 18] = [
     "malformed",
     "no-server",
     "gone",
@@ -419,6 +419,7 @@ pub const COUNTER_NAMES: [&str; 17] = [
     "icmp",
     "decapsulated",
     "clamped",
+    "relieved",
 ];
 /// Index of `counters`: connections put in.
 pub const COUNTER_CREATED: u32 = 11;

@@ -11,6 +11,7 @@ mod observe;
 mod on;
 mod own;
 mod plan;
+pub mod real;
 mod records;
 mod regions;
 mod run;

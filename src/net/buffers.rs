@@ -192,14 +192,20 @@ impl Buffer {
 
     /// Makes room for at least one byte more, up to `limit` bytes in all. False: the limit is reached.
     pub fn grow(&mut self, limit: usize) -> bool {
+        self.reserve(1, limit)
+    }
+
+    /// Makes room for `count` bytes more, up to `limit` bytes in all. False: there is none, and none was made.
+    pub fn reserve(&mut self, count: usize, limit: usize) -> bool {
         self.compact();
-        if self.room() > 0 {
+        if self.room() >= count {
             return true;
         }
-        if self.bytes.len() >= limit {
+        let least = self.end.saturating_add(count);
+        if least > limit {
             return false;
         }
-        let mut larger = vec![0; (self.bytes.len() * 2).min(limit).max(self.bytes.len() + 1)].into_boxed_slice();
+        let mut larger = vec![0; (self.bytes.len() * 2).min(limit).max(least)].into_boxed_slice();
         larger[..self.end].copy_from_slice(&self.bytes[..self.end]);
         self.bytes = larger;
         true
@@ -260,5 +266,17 @@ mod tests {
         buffer.added(10);
         assert!(!buffer.grow(SMALL));
         assert!(buffer.grow(SMALL + 5) && buffer.room() == 5);
+    }
+
+    #[test]
+    fn room_is_made_for_more_than_there_is() {
+        let buffers = Rc::new(Buffers::default());
+        let mut buffer = buffers.small();
+        let piece = vec![7; 12 << 10];
+        assert!(buffer.append(&piece) && !buffer.append(&piece));
+        assert!(buffer.room() > 0 && !buffer.reserve(piece.len(), 2 * piece.len() - 1));
+        assert!(buffer.reserve(piece.len(), 2 * piece.len()) && buffer.append(&piece));
+        assert_eq!((buffer.len(), buffer.room()), (2 * piece.len(), 0));
+        assert!(buffer.reserve(0, 0) && !buffer.reserve(usize::MAX, usize::MAX - 1));
     }
 }

@@ -8,7 +8,6 @@ use crate::model::fault::Fault;
 use crate::model::rule::{Expect, Kind, Outcome, RuleSet};
 use crate::wire::certificate::Certificate;
 use crate::wire::field::Field;
-use crate::wire::rtsp::uri;
 
 use super::{Action, Body, Content, Head, Rule, Table, key_text, location, path, pool};
 
@@ -78,8 +77,6 @@ fn came<'t>(table: &'t Table, expect: &Expect, pools: &[Arc<str>], roll: &dyn Fn
         Ok(path) => path,
         Err(fault) => return Came { what: What::BadPath(fault.to_string()), rule: None },
     };
-    // Of RTSP, PLAY has a slash at its end that DESCRIBE has not.
-    let path = if expect.kind == Kind::Rtsp { uri::presentation(path) } else { path };
     let own = facts.headers.iter().map(|(name, value)| Field { name, value: value.as_bytes() });
     let mut fields: Vec<Field<'_>> = own.collect();
     if !host.is_empty() && !fields.iter().any(|field| field.is("host")) {

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::super::failure::FailureKind;
-use super::held::Held;
 use super::ours::Reply;
 use super::talk::{Due, Ending, From, Talk};
 use crate::state::connections::Doing;
@@ -15,7 +14,7 @@ impl Talk<'_> {
         let times = &view.snapshot.config.timeouts;
         let left =
             |limit: Duration, since: Instant| limit.saturating_sub(since.elapsed()).max(Duration::from_millis(1));
-        let mut patience = left(self.quiet(), self.heard);
+        let mut patience = self.quiet().saturating_sub(self.silence()).max(Duration::from_millis(1));
         if let Some(since) = self.partial {
             patience = patience.min(left(times.request_header, since));
         }
@@ -34,16 +33,26 @@ impl Talk<'_> {
         self.held.iter().map(|held| held.session.timeout() * 3 / 2).fold(own, Duration::max)
     }
 
-    /// Somebody was late, or nobody was.
-    pub fn late(&mut self) -> Option<Ending> {
+    /// How long nothing has been heard, here or by packets: a session that is kept alive by its media alone shows there.
+    fn silence(&self) -> Duration {
+        let now = self.worker.unix_seconds();
+        let silent = self.held.iter().map(|held| Duration::from_secs(held.session.silent(now).into()));
+        silent.fold(self.heard.elapsed(), Duration::min)
+    }
+
+    /// Somebody was late, or nobody was. `early`: the timer was fired before its time, to make room.
+    pub fn late(&mut self, early: bool) -> Option<Ending> {
         let view = self.view();
         let times = &view.snapshot.config.timeouts;
         let over = |limit: Duration, since: Instant| since.elapsed() >= limit;
         if self.worker.is_leaving(self.connection) && self.connection.doing.get() == Doing::Idle {
             return Some(Ending::Drained);
         }
+        if early && self.connection.doing.get() == Doing::Idle && self.partial.is_none() && !self.client.has_text() {
+            return Some(Ending::Silent);
+        }
         if self.stuck.is_some_and(|since| over(times.client_write, since)) {
-            return Some(Ending::Slow(FailureKind::ClientStalled));
+            return Some(self.last_words.unwrap_or(Ending::Slow(FailureKind::ClientStalled)));
         }
         if self.partial.is_some_and(|since| over(times.request_header, since)) {
             self.partial = None;
@@ -55,13 +64,9 @@ impl Talk<'_> {
             && over(times.response, *since)
         {
             let cseq = *cseq;
-            self.line.clear();
-            self.close_with(Reply { cseq, ..Reply::of(504) }, Ending::Slow(FailureKind::ResponseTimeout));
+            self.close_at_once_with(Reply { cseq, ..Reply::of(504) }, Ending::Slow(FailureKind::ResponseTimeout));
             return None;
         }
-        // A session that is kept alive by its media alone shows there.
-        let now = self.worker.unix_seconds();
-        let lives = |held: &Held| u64::from(held.session.silent(now)) < self.quiet().as_secs();
-        (over(self.quiet(), self.heard) && !self.held.iter().any(lives)).then_some(Ending::Silent)
+        (self.silence() >= self.quiet()).then_some(Ending::Silent)
     }
 }

@@ -99,12 +99,16 @@ impl Talk<'_> {
         asked.ok_or_else(|| Reply::of(if has_all { 453 } else { 461 }))
     }
 
-    /// A client's answer to what a server has asked.
-    pub fn client_answers(&mut self, head: &Head<'_>, body: &[u8]) {
-        let found = self.asked.iter().position(|(_, cseq)| *cseq == head.cseq);
+    /// A client's answer to what a server has asked. False: it has to wait.
+    pub fn client_answers(&mut self, head: &Head<'_>, body: &[u8]) -> bool {
         // An answer to nothing is nobody's.
-        let Some((at, _)) = found.and_then(|found| self.asked.remove(found)) else { return };
-        let Some(server) = self.servers.get_mut(at) else { return };
+        let Some(found) = self.asked.iter().position(|(_, cseq)| *cseq == head.cseq) else { return true };
+        let at = self.asked[found].0;
+        let Some(server) = self.servers.get_mut(at) else { return true };
+        if !server.leg.has_room() {
+            return false;
+        }
+        self.asked.remove(found);
         let text = server.leg.text();
         write_start(head, text);
         for field in head.fields.iter().filter(|field| !field.is("content-length")) {
@@ -115,6 +119,7 @@ impl Talk<'_> {
             }
         }
         end(body, text);
+        true
     }
 }
 

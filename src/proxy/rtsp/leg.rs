@@ -30,6 +30,8 @@ pub struct Leg {
     pub whole: usize,
     text: Vec<u8>,
     written: usize,
+    /// All text is written, and some of it still waits sealed.
+    flushes: bool,
     /// The last read filled its buffer.
     flows: bool,
 }
@@ -54,6 +56,7 @@ impl Leg {
             whole: 0,
             text: Vec::new(),
             written: 0,
+            flushes: false,
             flows: false,
         }
     }
@@ -88,12 +91,10 @@ impl Leg {
                 self.input = Some(buffers.holding(&piece));
                 return Poll::Ready(Ok(piece.len()));
             };
-            while input.room() < piece.len() {
-                if !input.grow(most) {
-                    return Poll::Ready(Err(full()));
-                }
+            // Whatever is not whole with `most` will never be; the piece that shows it may have gone beyond.
+            if !input.reserve(piece.len(), most + SMALL) || !input.append(&piece) {
+                return Poll::Ready(Err(full()));
             }
-            input.append(&piece);
             return Poll::Ready(Ok(piece.len()));
         }
         let count = match &mut self.input {
@@ -143,26 +144,42 @@ impl Leg {
     }
 
     pub fn has_text(&self) -> bool {
-        self.written < self.text.len()
+        self.unsaid() > 0 || self.flushes
+    }
+
+    /// Bytes of text that nobody has taken.
+    pub fn unsaid(&self) -> usize {
+        self.text.len() - self.written
     }
 
     /// Whether more text may be added.
     pub fn has_room(&self) -> bool {
-        self.text.len() - self.written < MOST_TEXT
+        self.unsaid() < MOST_TEXT
     }
 
     /// Writes text, as much as is taken. Ready when all of it was.
     pub fn poll_text(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.text.len() {
-            let written = Pin::new(&mut self.stream).poll_write(cx, &self.text[self.written..]);
-            match ready!(written)? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+        while self.unsaid() > 0 {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.text[self.written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => (self.written, self.flushes) = (self.written + count, true),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // Whoever reads slowly, but always some, would have all that was ever said kept for it.
+                    if self.written >= MOST_TEXT {
+                        self.text.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         self.text.clear();
+        self.text.shrink_to(SMALL);
         self.written = 0;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.flushes = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Writes some of `media`, which another connection holds.
@@ -178,5 +195,39 @@ impl Leg {
     /// Moves on to the kernel what waits sealed.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stream.is_plain() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_slow_reader_has_taken_is_not_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let mut leg = Leg::new(Stream::Plain(near), Source::Stream, None);
+        let message = [b'x'; 8 << 10];
+        let (mut said, mut most) = (0, 0);
+        let mut read = vec![0; 32 << 10];
+        while said < 32 << 20 {
+            let waits = poll_fn(|cx| Poll::Ready(leg.poll_text(cx).is_pending())).await;
+            if waits && !leg.has_room() {
+                // Something is always waiting.
+                assert!(far.read(&mut read).await.unwrap() > 0);
+            }
+            while leg.has_room() {
+                leg.text().extend_from_slice(&message);
+                said += message.len();
+            }
+            most = most.max(leg.text().len());
+        }
+        assert!(most < 4 * MOST_TEXT && leg.unsaid() > 0, "{most}");
     }
 }

@@ -2,18 +2,22 @@
 //!
 //! A client's connection is one task, a `talk`: the client's `leg`, those of the servers it is at, and a line of the requests
 //! that are not answered yet. `route` says where a request goes, `dial` gets a connection there, `forward` writes requests
-//! anew and `answers` what comes back; `ours` are the answers that no server gives. `media` bargains over the way
-//! that media takes, `relay` passes packets on, and `held` are the sessions that a connection knows, with their lines in the log; `deadlines` ends what waits too long.
+//! anew and `answers` what comes back; `hear` reads what either side says, and
+//! `ours` are the answers that no server gives. `media` bargains over the way
+//! that media takes, `relay` passes packets on, and `held` are the sessions that a connection knows, with their lines in the log; `deadlines` ends what waits too long, and `parting`
+//! is when a server leaves.
 //! `tunnel` is what comes in by HTTP.
 
 mod answers;
 mod deadlines;
 mod dial;
 mod forward;
+mod hear;
 mod held;
 mod leg;
 mod media;
 mod ours;
+mod parting;
 mod relay;
 mod reports;
 mod route;

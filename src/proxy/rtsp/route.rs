@@ -20,7 +20,7 @@ use super::ours::Reply;
 use super::talk::{Due, Ending, From, Talk};
 use crate::model::Limits;
 use crate::model::listener::{Carrier, Protocol};
-use crate::model::rule::Kind;
+use crate::model::rule::{Key, Kind};
 use crate::route::{self, Action, Change};
 use crate::state::LiveServer;
 use crate::state::counters::Rejected;
@@ -278,7 +278,7 @@ impl Talk<'_> {
         let policy = section.map(route::Section::policy).unwrap_or_default();
         let mut path_scratch = String::new();
         let path = match route::path::normalise(uri.path, policy, &mut path_scratch) {
-            Ok(path) => uri::presentation(path),
+            Ok(path) => path,
             Err(fault) => {
                 return Chosen {
                     to: self.failed(&Failure::new(FailureKind::Path, fault.to_string())),
@@ -339,7 +339,12 @@ impl Talk<'_> {
             Some(Action::Use { by: Some(by), .. }) => Some(by),
             _ => view.keys[pool].as_ref(),
         };
-        let key = by.and_then(|key| route::key_hash(key, rule, &routed));
+        // PLAY has a slash at its end that DESCRIBE has not: they are one presentation.
+        let hashed = match by {
+            Some(Key::Path) => route::Head { path: uri::presentation(path), ..routed },
+            _ => routed,
+        };
+        let key = by.and_then(|key| route::key_hash(key, rule, &hashed));
         let tuning = number.zip(refined.and_then(|refined| refined.tuning.as_ref()));
         let live = view.snapshot.pools[pool].clone();
         let tuned = tuning.map(|(rule, tuning)| view.tuned.of(rule, pool, tuning, live.config()));
@@ -351,7 +356,7 @@ impl Talk<'_> {
             match chosen {
                 // The URI as it was sent, but for the host.
                 Some(lease) => {
-                    let rest = text.split_once("://").map_or(text, |(_, rest)| &rest[uri.authority.len()..]);
+                    let rest = uri::target(text);
                     let scheme = if uri.scheme.is_empty() { "rtsp" } else { uri.scheme };
                     let location = format!("{scheme}://{}{rest}", lease.configured_address());
                     To::Ours(Reply::of(302).with("Location", location))

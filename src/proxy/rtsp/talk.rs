@@ -22,24 +22,20 @@ use super::super::guard::caught;
 use super::super::view::View;
 use super::super::worker::{Entered, Worker};
 use super::dial::Dialing;
+use super::hear::Heard;
 use super::held::{Held, Record};
 use super::leg::Leg;
 use super::media::Asked;
 use super::ours::Reply;
 use super::reports::Reports;
 use super::route::{Chosen, Place};
-use crate::model::Limits;
+use crate::net::Elapsed;
 use crate::net::buffers::LARGE;
-use crate::net::{Buffer, Elapsed};
+use crate::net::deadline::TICK;
 use crate::state::connections::Doing;
-use crate::state::counters::Rejected;
-use crate::state::media::load::Way;
 use crate::state::media::paths::Publication;
 use crate::state::media::sessions::Session;
 use crate::state::{Lease, LivePool, LiveServer};
-use crate::wire::rtsp::framer::FRAME_HEAD;
-use crate::wire::rtsp::message::{self, Fault};
-use crate::wire::rtsp::{Item, Start};
 
 /// How long, and for how many bytes, a client that is still sending is listened to after its last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -66,13 +62,13 @@ pub struct Talk<'w> {
     /// By channel of interleaved media: the server that it belongs to.
     pub channels: Option<Box<[u8; 256]>>,
     /// The server whose media is on its way to the client: nothing may be said in between.
-    midway: Option<usize>,
+    pub midway: Option<usize>,
     /// Where the media at the front of the client's input goes.
-    towards: Option<usize>,
+    pub towards: Option<usize>,
     /// The client is to be told what waits for it, and no more; then it is over for this reason.
-    last_words: Option<Ending>,
+    pub last_words: Option<Ending>,
     /// What the client reports of the media that comes on its connection.
-    reports: Reports,
+    pub reports: Reports,
     /// The last request that was answered, while there was no session.
     pub last: Option<Record>,
     /// When something was last heard of either side.
@@ -114,17 +110,6 @@ pub enum From {
     Server(usize),
     /// It is here, and waits for its turn.
     Ours(Vec<u8>),
-}
-
-/// What a message came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    /// So many bytes of it are done with.
-    Done(usize),
-    /// Its body is not all here.
-    Partly,
-    /// It stays where it is, until something else has happened.
-    Waits,
 }
 
 /// Why a conversation is over.
@@ -215,7 +200,7 @@ impl<'w> Talk<'w> {
         let listed = worker.tunnels.list();
         let ending = loop {
             self.show();
-            let patience = self.patience();
+            let (patience, since) = (self.patience(), Instant::now());
             let timer = &connection.timer;
             let moves = poll_fn(|cx| {
                 listed.wake_here(cx);
@@ -228,7 +213,7 @@ impl<'w> Talk<'w> {
                 Ok(Some(ending)) => break ending,
                 Ok(None) => {}
                 Err(Elapsed) => {
-                    if let Some(ending) = self.late() {
+                    if let Some(ending) = self.late(since.elapsed() + TICK < patience) {
                         break ending;
                     }
                 }
@@ -279,6 +264,13 @@ impl<'w> Talk<'w> {
         self.last_words.get_or_insert(ending);
     }
 
+    /// The same about the first request: those behind it are not answered any more, for an answer to them would come
+    /// before this one.
+    pub fn close_at_once_with(&mut self, reply: Reply, ending: Ending) {
+        self.line.clear();
+        self.close_with(reply, ending);
+    }
+
     /// Moves what can be moved. `Some`: it is over; `None`: other times count from now on.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
         let before = self.waits_for();
@@ -306,12 +298,30 @@ impl<'w> Talk<'w> {
 
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = self.say_to_client(cx)?;
-        for at in 0..self.servers.len() {
-            moved |= self.hear_server(cx, at)?;
-            let server = &mut self.servers[at];
-            if server.leg.has_text() && server.leg.poll_text(cx).map_err(|_| Ending::Server)?.is_ready() {
-                moved = true;
+        let mut at = 0;
+        while at < self.servers.len() {
+            match self.hear_server(cx, at)? {
+                Heard::Moved => moved = true,
+                Heard::Nothing => {}
+                Heard::End => {
+                    self.server_ends(at)?;
+                    moved = true;
+                    continue;
+                }
             }
+            let leg = &mut self.servers[at].leg;
+            if leg.has_text() {
+                match leg.poll_text(cx) {
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(_)) => {
+                        self.server_ends(at)?;
+                        moved = true;
+                        continue;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            at += 1;
         }
         moved |= self.dialled(cx);
         if self.last_words.is_none() {
@@ -323,25 +333,32 @@ impl<'w> Talk<'w> {
     /// Says what is to be said, in its turn.
     fn say_to_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = false;
+        if self.midway.is_none() && self.client.has_text() {
+            let unsaid = self.client.unsaid();
+            let polled = self.client.poll_text(cx);
+            let said = unsaid - self.client.unsaid();
+            self.sent(said);
+            if said > 0 {
+                self.stuck = None;
+            }
+            match polled {
+                Poll::Ready(Ok(())) => (moved, self.stuck) = (true, None),
+                Poll::Ready(Err(_)) => return Err(Ending::Client),
+                Poll::Pending => {
+                    self.stuck.get_or_insert_with(Instant::now);
+                }
+            }
+        } else if self.midway.is_some() && self.last_words.is_some() {
+            // The rest of the frame may never come, and nothing can be said before it has.
+            self.stuck.get_or_insert_with(Instant::now);
+        }
+        // Behind the writing: while there is room for what servers say, none of ours is first in line.
         while let Some(Due { from: From::Ours(_), .. }) = self.line.front()
             && self.client.has_room()
         {
             let Some(Due { from: From::Ours(text), .. }) = self.line.pop_front() else { break };
             self.client.text().extend_from_slice(&text);
             moved = true;
-        }
-        if self.midway.is_none() && self.client.has_text() {
-            let waiting = self.client.text().len();
-            match self.client.poll_text(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.sent(waiting);
-                    (moved, self.stuck) = (true, None);
-                }
-                Poll::Ready(Err(_)) => return Err(Ending::Client),
-                Poll::Pending => {
-                    self.stuck.get_or_insert_with(Instant::now);
-                }
-            }
         }
         if let Some(ending) = self.last_words
             && self.line.is_empty()
@@ -352,263 +369,7 @@ impl<'w> Talk<'w> {
         Ok(moved)
     }
 
-    fn hear_server(&mut self, cx: &mut Context<'_>, at: usize) -> Result<bool, Ending> {
-        let mut moved = false;
-        if self.servers[at].leg.run > 0 {
-            if self.midway.is_some_and(|other| other != at) || self.midway.is_none() && self.client.has_text() {
-                return Ok(false);
-            }
-            self.midway = Some(at);
-            let leg = &mut self.servers[at].leg;
-            let Some(input) = &mut leg.input else { return Err(Ending::Server) };
-            match self.client.poll_media(cx, &input.as_slice()[..leg.run]) {
-                Poll::Ready(Ok(count)) => {
-                    input.consume(count);
-                    leg.run -= count;
-                    moved = true;
-                    self.stuck = None;
-                    self.sent(count);
-                }
-                Poll::Ready(Err(_)) => return Err(Ending::Client),
-                Poll::Pending => {
-                    self.stuck.get_or_insert_with(Instant::now);
-                    return Ok(moved);
-                }
-            }
-            let leg = &self.servers[at].leg;
-            if leg.run > 0 {
-                return Ok(moved);
-            }
-            if leg.framer.is_between() {
-                self.midway = None;
-            }
-        }
-        self.client.poll_flush(cx).map_err(|_| Ending::Client).is_ready();
-        let leg = &mut self.servers[at].leg;
-        if leg.unread() < leg.whole.max(1) {
-            leg.tidy(&self.worker.buffers);
-            let view = self.worker.view_for(self.connection);
-            return match leg.poll_read(cx, &self.worker.buffers, &view.snapshot.config.limits) {
-                Poll::Ready(Ok(0)) => Err(Ending::Server),
-                Poll::Ready(Ok(_)) => {
-                    self.heard = self.worker.lately();
-                    Ok(true)
-                }
-                Poll::Ready(Err(_)) => Err(Ending::Server),
-                Poll::Pending => Ok(moved),
-            };
-        }
-        Ok(self.server_item(at)? || moved)
-    }
-
-    /// Looks at what a server has said; false where there is nothing to be done with it now.
-    fn server_item(&mut self, at: usize) -> Result<bool, Ending> {
-        let Server { leg, lease, .. } = &mut self.servers[at];
-        let traffic = &lease.media().traffic;
-        match leg.next(|_, _| {}) {
-            Item::Media { bytes, frames } => {
-                (leg.run, leg.whole) = (bytes, 0);
-                traffic.add(Way::ToClient, frames.into(), bytes as u64);
-                if let Some(held) = self.held.iter().find(|held| held.server == at) {
-                    held.session.traffic.add(Way::ToClient, frames.into(), bytes as u64);
-                }
-            }
-            Item::Empty(bytes) => {
-                leg.whole = 0;
-                leg.input.iter_mut().for_each(|input| input.consume(bytes));
-            }
-            Item::Garbage => return Err(Ending::Garbage(Side::Upstream)),
-            Item::More => leg.whole = leg.unread() + 1,
-            Item::Head(bytes) => {
-                if !self.client.has_room() {
-                    return Ok(false);
-                }
-                let view = self.worker.view_for(self.connection);
-                let Some(input) = self.servers[at].leg.input.take() else { return Ok(false) };
-                let parsed = message::parse(&input.as_slice()[..bytes], &view.snapshot.config.limits);
-                let head = parsed.map_err(|fault| {
-                    tracing::debug!(server = %self.servers[at].lease.identity(), "{}", fault.detail());
-                    Ending::Garbage(Side::Upstream)
-                })?;
-                let whole = bytes + head.body;
-                let here = input.len() >= whole;
-                if here {
-                    let body = &input.as_slice()[bytes..whole];
-                    match head.start {
-                        Start::Request { .. } => self.server_asks(at, &head, body),
-                        Start::Answer { .. } => self.server_answers(at, &head, body)?,
-                    }
-                }
-                drop(head);
-                let leg = &mut self.servers[at].leg;
-                let mut input = input;
-                leg.whole = if here { 0 } else { whole };
-                if here {
-                    input.consume(whole);
-                }
-                leg.input = Some(input);
-            }
-        }
-        Ok(true)
-    }
-
-    fn hear_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
-        let mut moved = false;
-        if self.client.run > 0 {
-            let Some(input) = &mut self.client.input else { return Err(Ending::Client) };
-            let count = match self.towards.and_then(|at| self.servers.get_mut(at)) {
-                // There is nobody whose it could be.
-                None => self.client.run,
-                Some(server) if server.leg.has_text() => return Ok(false),
-                Some(server) => match server.leg.poll_media(cx, &input.as_slice()[..self.client.run]) {
-                    Poll::Ready(Ok(count)) => count,
-                    Poll::Ready(Err(_)) => return Err(Ending::Server),
-                    Poll::Pending => return Ok(false),
-                },
-            };
-            input.consume(count);
-            self.client.run -= count;
-            moved = true;
-            if self.client.run > 0 {
-                return Ok(true);
-            }
-        }
-        for server in &mut self.servers {
-            let _ = server.leg.poll_flush(cx).map_err(|_| Ending::Server)?;
-        }
-        if self.dialing.is_some() || self.line.len() >= Limits::MEDIA_PENDING {
-            return Ok(moved);
-        }
-        if self.client.unread() < self.client.whole.max(1) {
-            self.client.tidy(&self.worker.buffers);
-            let view = self.view();
-            let limits = &view.snapshot.config.limits;
-            let before = self.client.unread();
-            return match self.client.poll_read(cx, &self.worker.buffers, limits) {
-                Poll::Ready(Ok(0)) => Err(Ending::Client),
-                Poll::Ready(Ok(count)) => {
-                    self.heard = self.worker.lately();
-                    self.connection.received.set(self.connection.received.get() + count as u64);
-                    self.worker.counters.borrow_mut().bytes(self.connection.listener, count as u64, 0);
-                    if before > 0 && before >= limits.header_bytes + Limits::MEDIA_BODY {
-                        self.refuse(Fault::TooLarge);
-                    }
-                    Ok(true)
-                }
-                Poll::Ready(Err(_)) => Err(Ending::Client),
-                Poll::Pending => Ok(moved),
-            };
-        }
-        Ok(self.client_item()? || moved)
-    }
-
-    /// Looks at what the client has said; false where it has to wait.
-    fn client_item(&mut self) -> Result<bool, Ending> {
-        self.client.framer.one_by_one = self.servers.len() > 1;
-        let between = self.client.framer.is_between();
-        let (reports, servers) = (&self.reports, &self.servers);
-        // Reports are on the odd channels (RFC 2326 §10.12).
-        let item = self.client.next(|channel, frame| {
-            if let Some(server) = servers.first().filter(|_| channel % 2 == 1) {
-                reports.look(frame, server.lease.media());
-            }
-        });
-        if item != Item::More {
-            (self.partial, self.client.whole) = (None, 0);
-        }
-        match item {
-            Item::Media { bytes, frames } => {
-                self.client.run = bytes;
-                if between {
-                    self.towards = self.owner_of_media();
-                }
-                if let Some(server) = self.towards.and_then(|at| self.servers.get(at)) {
-                    server.lease.media().traffic.add(Way::ToServer, frames.into(), bytes as u64);
-                    if let Some(held) = self.held.iter().find(|held| Some(held.server) == self.towards) {
-                        held.session.traffic.add(Way::ToServer, frames.into(), bytes as u64);
-                    }
-                }
-            }
-            Item::Empty(bytes) => self.client.input.iter_mut().for_each(|input| input.consume(bytes)),
-            Item::Garbage => {
-                let why = Reply { phrase: Some("This is not RTSP".into()), ..Reply::of(400) };
-                self.close_with(why, Ending::Garbage(Side::Downstream));
-            }
-            Item::More => {
-                if self.client.unread() >= self.view().snapshot.config.limits.header_bytes {
-                    self.refuse(Fault::TooLarge);
-                    return Ok(true);
-                }
-                self.partial.get_or_insert_with(Instant::now);
-                self.client.whole = self.client.unread() + 1;
-            }
-            Item::Head(bytes) => return self.client_message(bytes),
-        }
-        Ok(true)
-    }
-
-    fn client_message(&mut self, bytes: usize) -> Result<bool, Ending> {
-        let view = self.view();
-        let limits = &view.snapshot.config.limits;
-        if bytes > limits.header_bytes {
-            self.refuse(Fault::TooLarge);
-            return Ok(true);
-        }
-        let Some(mut input) = self.client.input.take() else { return Ok(false) };
-        let taken = self.client_read(&input, bytes, limits);
-        if let Ok(Taken::Done(whole)) = taken {
-            self.client.whole = 0;
-            input.consume(whole);
-        }
-        self.client.input = Some(input);
-        Ok(!matches!(taken?, Taken::Waits))
-    }
-
-    /// Reads the message at the front of what the client has said, whose head has so many bytes.
-    fn client_read(&mut self, input: &Buffer, bytes: usize, limits: &Limits) -> Result<Taken, Ending> {
-        let head = match message::parse(&input.as_slice()[..bytes], limits) {
-            Ok(head) => head,
-            Err(fault) => {
-                self.refuse(fault);
-                return Ok(Taken::Done(bytes));
-            }
-        };
-        let whole = bytes + head.body;
-        let Some(body) = input.as_slice().get(bytes..whole) else {
-            self.partial.get_or_insert_with(Instant::now);
-            self.client.whole = whole;
-            return Ok(Taken::Partly);
-        };
-        Ok(match head.start {
-            Start::Answer { .. } => {
-                self.client_answers(&head, body);
-                Taken::Done(whole)
-            }
-            Start::Request { method, uri } => match self.client_asks(&head, method, uri, body)? {
-                true => Taken::Done(whole),
-                false => Taken::Waits,
-            },
-        })
-    }
-
-    /// What cannot be understood is answered, and ends the conversation: where the next message begins is not known.
-    fn refuse(&mut self, fault: Fault) {
-        let reply = Reply { phrase: Some(fault.detail().into()), ..Reply::of(fault.status()) };
-        self.worker.counters.borrow_mut().rejected(self.connection.listener, Rejected::BadRequest);
-        self.close_with(reply, Ending::Garbage(Side::Downstream));
-    }
-
-    /// The server that the media at the front of the client's input is for.
-    fn owner_of_media(&self) -> Option<usize> {
-        if self.servers.len() < 2 {
-            return self.servers.len().checked_sub(1);
-        }
-        let channel = self.client.input.as_ref()?.as_slice().first_chunk::<FRAME_HEAD>()?[1];
-        let owner = self.channels.as_ref().map(|owners| usize::from(owners[usize::from(channel)]));
-        owner.filter(|at| *at < self.servers.len())
-    }
-
-    fn sent(&self, count: usize) {
+    pub fn sent(&self, count: usize) {
         let connection = self.connection;
         connection.sent.set(connection.sent.get() + count as u64);
         self.worker.counters.borrow_mut().bytes(connection.listener, 0, count as u64);

@@ -163,8 +163,11 @@ impl Map {
             return Err(io::Error::other(format!("map {} is per CPU", self.name)));
         }
         for entries in entries.chunks(BATCH) {
-            let keys: Vec<u8> = entries.iter().flat_map(|(key, _)| key.as_bytes()).copied().collect();
-            let values: Vec<u8> = entries.iter().flat_map(|(_, value)| value.as_bytes()).copied().collect();
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for (key, value) in entries {
+                keys.extend_from_slice(key.as_bytes());
+                values.extend_from_slice(value.as_bytes());
+            }
             call::update_batch(self.fd.as_fd(), &keys, &values, entries.len() as u32).map_err(full)?;
         }
         Ok(())

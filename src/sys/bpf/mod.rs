@@ -106,6 +106,7 @@ impl Loaded {
             return Err(Fault::Kernel { have: version.to_string() });
         }
         let hook = if version < KernelVersion::new(6, 6, 0) { Hook::Clsact } else { Hook::Tcx };
+        let names = map_names(load.object)?;
         let mut loader = EbpfLoader::new();
         for (name, entries) in load.sizes {
             loader.map_max_entries(name, *entries);
@@ -116,9 +117,8 @@ impl Loaded {
                 std::fs::create_dir_all(&folder)
                     .map_err(|error| Fault::Call { what: folder.display().to_string(), error })?;
             }
-            for name in map_names(load.object)? {
-                let path = pins.join("maps").join(&name);
-                loader.map_pin_path(Box::leak(name.into_boxed_str()), path);
+            for name in &names {
+                loader.map_pin_path(name, pins.join("maps").join(name));
             }
         }
         let mut ebpf = loader.load(load.object).map_err(|error| refused("the director's object", &error))?;
@@ -281,7 +281,7 @@ impl<'a> Packet<'a> {
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
-    /// What the program returned: TC_ACT_OK 0, TC_ACT_SHOT 2, TC_ACT_REDIRECT 7.
+    /// What the program returned: TC_ACT_UNSPEC -1, TC_ACT_SHOT 2, TC_ACT_REDIRECT 7.
     pub returned: u32,
     pub data: Vec<u8>,
     /// Nanoseconds a turn.

@@ -1,8 +1,11 @@
 //! A packet in, a verdict and a packet out: nat and dr, both ways, and what is left alone.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use reeve::director::abi::{self, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVER_GONE};
+
+use reeve::sys::bpf::Packet;
 
 use super::wire::{self, ACK, ICMP, ICMP6, Ip, L3, RST, SYN, TCP, UDP, frame, tcp, tcp_segment, udp, udp_datagram};
 use super::world::{OK, REDIRECT, SHOT, World, at};
@@ -52,6 +55,36 @@ fn nat_goes_there_and_back() {
             assert_eq!((seen.bytes_in, seen.bytes_out), (2 * len, len));
             let counted = if protocol == TCP { (1, 0) } else { (0, 1) };
             assert_eq!(world.load_of(id), counted);
+        }
+    }
+}
+
+#[test]
+fn nat_through_the_stack_and_to_the_host_itself_is_rewritten_only() {
+    let Some(mut world) = World::new() else { return };
+    for Places { client, vip, server } in places() {
+        for local in [false, true] {
+            let vip = SocketAddr::new(vip.ip(), if local { 90 } else { 91 });
+            let server = SocketAddr::new(server.ip(), if local { 8090 } else { 8091 });
+            let id = world.server(server, METHOD_NAT, 1);
+            if local {
+                world.change_server(id, |server| server.flags = abi::SERVER_LOCAL);
+                world.configure(|config| config.flags = abi::CONFIG_LOCAL);
+            }
+            world.service(TCP, vip, SCHEDULER_RR, &[id], |put| {
+                put.value.flags = if local { 0 } else { abi::SERVICE_STACK };
+            });
+            let there = world.show(&tcp(client, vip, SYN));
+            let read = wire::read(&there.data[L3..]);
+            assert_eq!((there.returned, read.to, read.ttl), (OK, server, 64));
+            // What a server on the host answers is seen as it leaves.
+            let program = if local { "director_out" } else { "director_in" };
+            let reply = tcp(server, client, SYN | ACK);
+            let packet = Packet { interface: world.front, ..Packet::new(&reply) };
+            let back = world.loaded.run(program, &packet).expect("a run");
+            let read = wire::read(&back.data[L3..]);
+            assert_eq!((back.returned, read.from, read.ttl), (OK, vip, 64));
+            assert_eq!(world.conn(TCP, client, vip).map(|conn| conn.state), Some(abi::TCP_SYN_RECV));
         }
     }
 }
@@ -303,6 +336,33 @@ fn a_full_table_refuses_the_new_and_keeps_the_old() {
     assert_eq!(world.counter("full"), u64::from(refused));
     world.forwarded(&tcp(client, vip, ACK));
     assert_eq!(world.load_of(id).0, 100 - refused + 1);
+}
+
+#[test]
+fn a_full_table_relieves_itself_of_what_never_opened() {
+    let Some(mut world) = World::sized(&[("conn4", 8), ("back4", 8)]) else { return };
+    let [Places { client, vip, server }, _] = places();
+    let id = world.server(server, METHOD_NAT, 1);
+    world.service(TCP, vip, SCHEDULER_RR, &[id], |_| {});
+    let from = |port: u16| SocketAddr::new(client.ip(), port);
+    world.forwarded(&tcp(client, vip, SYN));
+    world.forwarded(&tcp(client, vip, ACK));
+    let mut port = 1000;
+    while world.show(&tcp(from(port), vip, SYN)).returned == REDIRECT {
+        port += 1;
+    }
+    // Refused, for all that are half open are young; and for a second nobody looks again.
+    assert_eq!(world.counter("relieved"), 0);
+    let (asked, opened) = (port, port - 1000);
+    for port in 1000..asked {
+        super::states::age_of(&world, from(port), vip, Duration::from_secs(4), Duration::ZERO);
+    }
+    world.map("relief").put(&0u32, &0u32).expect("the last relief, long ago");
+    assert_eq!(world.show(&tcp(from(asked), vip, SYN)).returned, REDIRECT);
+    assert_eq!(world.counter("relieved"), u64::from(opened));
+    assert_eq!(world.load_of(id), (2, 0), "the established one and the new one");
+    world.forwarded(&tcp(client, vip, ACK));
+    world.forwarded(&tcp(server, client, ACK));
 }
 
 #[test]

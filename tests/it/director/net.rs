@@ -228,3 +228,39 @@ fn clients_on_the_director_itself_are_served() {
     std::io::Read::read_exact(&mut (&stream), &mut number).expect("a greeting");
     exchange(&stream, 1 << 20);
 }
+
+#[test]
+fn a_real_server_is_made_by_one_command() {
+    let Some(mut loaded) = load(PROGRAMS, &[]) else { return };
+    let lan = Lan::new();
+    loaded.attach("director_in", "eth", Direction::In).expect("a program at ingress");
+    let mut world = World::over(loaded, "eth");
+    let id = world.server(at("10.1.0.11:0"), METHOD_TUN, 1);
+    world.change_server(id, |server| server.source = abi::address(at("10.1.0.1:0").ip()).0);
+    world.service(TCP, at("10.1.0.100:82"), SCHEDULER_RR, &[id], |_| {});
+    let pins = Pins::new("real");
+    let folder = pins.path.display().to_string();
+    let command = |words: &str| {
+        let words = format!("real-server --interface eth --pins {folder} {words}");
+        lan.servers[0].does(move || {
+            let done =
+                Command::new(env!("CARGO_BIN_EXE_reeve")).args(words.split_whitespace()).output().expect("reeve");
+            (done.status.code(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+        })
+    };
+    echo(&lan.servers[0], 82, 1);
+    let (code, text) = command("--director 10.1.0.1");
+    assert_eq!((code, text.contains("tunnels of 10.1.0.1 are opened")), (Some(0), true), "{text}");
+    let (stream, _) = connect(&lan.client, at("10.1.0.100:82")).expect("a connection");
+    exchange(&stream, 1 << 20);
+    // Said again, of another director: this one's tunnels are opened no more.
+    assert_eq!(command("--director 10.1.0.7").0, Some(0));
+    let refused = lan.client.does(|| std::net::TcpStream::connect_timeout(&at("10.1.0.100:82"), PATIENCE / 10).err());
+    assert!(refused.is_some(), "a stranger's tunnel was opened");
+    let (code, text) = command("--stop");
+    assert_eq!((code, text.contains("opened no more")), (Some(0), true), "{text}");
+    let (code, text) = command("--stop");
+    assert_eq!((code, text.contains("no tunnels were opened")), (Some(0), true), "{text}");
+    // Neither whose tunnels, nor that it is everybody's.
+    assert_eq!(command("").0, Some(2));
+}

@@ -140,8 +140,14 @@ pub fn force(world: &mut World, client: SocketAddr, vip: SocketAddr) {
 
 /// As if it had been silent for that long.
 fn age(world: &World, client: SocketAddr, vip: SocketAddr, by: Duration) {
+    age_of(world, client, vip, Duration::ZERO, by);
+}
+
+/// As if it were older by that, and silent for that long.
+pub fn age_of(world: &World, client: SocketAddr, vip: SocketAddr, older: Duration, silent: Duration) {
     let mut conn = world.conn(TCP, client, vip).expect("a connection");
-    conn.last = conn.last.wrapping_sub(abi::ticks(by));
+    conn.created = conn.created.wrapping_sub(abi::ticks(older));
+    conn.last = conn.last.wrapping_sub(abi::ticks(silent));
     world.map("conn4").put(&key(client, vip), &conn).expect("a connection");
 }
 

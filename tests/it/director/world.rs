@@ -10,7 +10,8 @@ use reeve::sys::bpf::{Loaded, Packet, Ran};
 
 use super::{PROGRAMS, load, wire};
 
-pub const OK: u32 = 0;
+/// TC_ACT_UNSPEC: on with it, as it is or rewritten.
+pub const OK: u32 = u32::MAX;
 pub const SHOT: u32 = 2;
 pub const REDIRECT: u32 = 7;
 

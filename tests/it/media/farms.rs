@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::{Capture, UDP};
 use super::net::{CLIENT, Farm, NAMES, RULES, VIP, Way, listener, pool};
-use super::players::{Played, ffmpeg, gstreamer};
+use super::players::{Play, Played, ffmpeg, gstreamer};
 use super::space::Space;
 use super::viewer::Viewer;
 use crate::farm::process::Process;
@@ -16,7 +16,7 @@ use crate::farm::{Authority, among_others, until};
 const URL: &str = "rtsp://10.77.1.100:8554/test";
 
 /// Does all of these at once; which failed, and why.
-fn failed(all: Vec<(String, Box<dyn Fn() -> Played + Send + Sync + '_>)>) -> Vec<String> {
+fn failed(all: Vec<(String, Play<'_>)>) -> Vec<String> {
     std::thread::scope(|scope| {
         let running: Vec<_> = all.iter().map(|(name, play)| (name, scope.spawn(play))).collect();
         let done = running.into_iter().map(|(name, thread)| (name, thread.join().expect("a player")));
@@ -54,7 +54,7 @@ fn tunnels_of_http_meet_at_one_server() {
     let _reeve = farm.reeve(&(listener("media", 8554, "relay") + &pool("\"rr\"", 3)), rules);
     let client = &farm.client;
     for round in 0..2 {
-        let players = (0..5).flat_map(|_| -> [(String, Box<dyn Fn() -> Played + Send + Sync + '_>); 2] {
+        let players = (0..5).flat_map(|_| -> [(String, Play<'_>); 2] {
             let tunnel = URL.replace("rtsp:", "rtsph:");
             [
                 ("ffmpeg".to_owned(), Box::new(move || ffmpeg(client, &["-rtsp_transport", "http"], URL))),
@@ -98,7 +98,7 @@ fn passwords_pass() {
     let rules = "rtsp *\n  basic : listener basic  use basic\n  all : any  use digest\n";
     let _reeve = farm.reeve(&(config + &listener("basic", 8555, "relay") + basic), rules);
     let client = &farm.client;
-    let mut players: Vec<(String, Box<dyn Fn() -> Played + Send + Sync + '_>)> = Vec::new();
+    let mut players: Vec<(String, Play<'_>)> = Vec::new();
     for (kind, port) in [("digest", 8554), ("basic", 8555)] {
         let host = format!("{VIP}:{port}/test");
         for (transport, scheme) in [("tcp", "rtspt"), ("udp", "rtspu")] {
@@ -215,7 +215,8 @@ fn a_session_goes_on_by_another_connection() {
     third.send("DESCRIBE", &url, "");
     assert!(third.told().good().field("public").is_some());
     assert!(third.told().good().body.starts_with("v=0"));
-    third.ask("GET_PARAMETER", &url, &session).good();
+    // Its first word begins as HTTP's does.
+    viewer(&farm).ask("GET_PARAMETER", &url, &session).good();
     assert_eq!(third.ask("DESCRIBE", &url, "Require: foo.bar\r\n").status(), 551);
     assert_eq!(third.ask("PLAY", &url, "Session: unheard-of\r\n").status(), 454);
     third.ask("OPTIONS", "*", "").good();

@@ -15,6 +15,9 @@ const FFPROBE: Duration = Duration::from_secs(10);
 /// How long it took, or what went wrong.
 pub type Played = Result<Duration, String>;
 
+/// Something that can be played, by itself or beside others.
+pub type Play<'a> = Box<dyn Fn() -> Played + Send + Sync + 'a>;
+
 /// Plays 30 pictures with ffmpeg. `how` are words before the address.
 pub fn ffmpeg(space: &Space, how: &[&str], url: &str) -> Played {
     ffmpeg_of(space, how, url, PICTURES, FFMPEG)

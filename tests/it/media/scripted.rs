@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::viewer::{Told, Viewer, field, framed};
+use super::viewer::{Viewer, field, framed};
 
 /// How it behaves.
 #[derive(Clone, Default)]
@@ -23,12 +23,10 @@ pub struct Manner {
     pub asks: bool,
 }
 
-/// What it heard: the connection's number and the message.
-pub type Heard = (usize, Told);
-
 pub struct Scripted {
     pub address: String,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    /// The heads of all messages that came.
+    heard: Arc<Mutex<Vec<String>>>,
 }
 
 /// Frames of a stream, and how many of them come before it waits to be asked to go on.
@@ -68,12 +66,12 @@ impl Scripted {
     pub fn start(manner: Manner) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for a server");
         let address = listener.local_addr().expect("its address").to_string();
-        let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let (all, name) = (Arc::clone(&heard), address.clone());
         std::thread::spawn(move || {
-            for (connection, stream) in listener.incoming().flatten().enumerate() {
+            for stream in listener.incoming().flatten() {
                 let (manner, heard, name) = (manner.clone(), Arc::clone(&all), name.clone());
-                let attend = move || Attendant { manner, heard, name, connection, viewer: Viewer::on(stream) }.attend();
+                let attend = move || Attendant { manner, heard, name, viewer: Viewer::on(stream) }.attend();
                 std::thread::Builder::new().stack_size(256 << 10).spawn(attend).expect("a thread");
             }
         });
@@ -81,18 +79,16 @@ impl Scripted {
     }
 
     /// The heads it heard so far that begin with this word.
-    pub fn heard(&self, method: &str) -> Vec<(usize, String)> {
+    pub fn heard(&self, method: &str) -> Vec<String> {
         let heard = self.heard.lock().expect("what was heard");
-        let fits = |told: &&Heard| told.1.head.split(' ').next() == Some(method);
-        heard.iter().filter(fits).map(|(connection, told)| (*connection, told.head.clone())).collect()
+        heard.iter().filter(|head| head.split(' ').next() == Some(method)).cloned().collect()
     }
 }
 
 struct Attendant {
     manner: Manner,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    heard: Arc<Mutex<Vec<String>>>,
     name: String,
-    connection: usize,
     viewer: Viewer,
 }
 
@@ -101,8 +97,8 @@ impl Attendant {
         let mut ports = None;
         // Whoever was connected leaves: the end of this thread, whatever it was about to say.
         while let Some(told) = self.viewer.next_told() {
-            let head = told.head.clone();
-            self.heard.lock().expect("what was heard").push((self.connection, told));
+            let head = told.head;
+            self.heard.lock().expect("what was heard").push(head.clone());
             let mut words = head.split(' ');
             let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             if method.starts_with("RTSP/") {

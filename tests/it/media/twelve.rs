@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Counts, UDP};
 use super::net::{CLIENT, Farm, ORIGINS, RULES, VIP, Way, listener, pool};
-use super::players::{Played, ffmpeg, gstreamer, publish, width};
+use super::players::{Play, Played, ffmpeg, gstreamer, publish, width};
 use super::space::Space;
 use crate::farm::among_others;
 use crate::farm::process::Process;
@@ -18,20 +18,18 @@ use crate::farm::process::Process;
 const AT_ONCE: usize = 10;
 const CAMERAS: usize = 8;
 
-type Check<'a> = Box<dyn Fn() -> Played + Send + Sync + 'a>;
-
 /// The first eleven, at `rtsp://HOST`.
-fn checks<'a>(space: &'a Space, host: &str, origins: &'a [Process]) -> Vec<(&'static str, Check<'a>)> {
+fn checks<'a>(space: &'a Space, host: &str, origins: &'a [Process]) -> Vec<(&'static str, Play<'a>)> {
     let at = |scheme: &str, path: &str| format!("{scheme}://{host}{path}");
-    let play = |how: &'static [&'static str]| -> Check<'a> {
+    let play = |how: &'static [&'static str]| -> Play<'a> {
         let url = at("rtsp", "/test");
         Box::new(move || ffmpeg(space, how, &url))
     };
-    let launch = |how: &'static [&'static str], scheme: &str| -> Check<'a> {
+    let launch = |how: &'static [&'static str], scheme: &str| -> Play<'a> {
         let url = at(scheme, "/test");
         Box::new(move || gstreamer(space, how, &url))
     };
-    let bring = |transport: &'static str, path: &'static str| -> Check<'a> {
+    let bring = |transport: &'static str, path: &'static str| -> Play<'a> {
         let url = at("rtsp", path);
         Box::new(move || {
             let took = publish(space, transport, &url)?;

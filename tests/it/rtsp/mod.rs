@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use base64ct::{Base64, Encoding};
+
 use self::peers::{Item, Origin, Script, Viewer, payload};
 use crate::farm::ports::Port;
 use crate::farm::reeve::pool;
@@ -347,26 +349,156 @@ fn a_server_that_dies_is_noticed_at_once() {
 }
 
 #[test]
+fn what_begins_as_http_does_may_be_rtsp() {
+    let _turn = among_others();
+    let farm = farm("rtsp-begin", &named(&["one"]), "", "", ALL);
+    for (pieces, status) in [
+        (&["GET_PARAMETER rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"][..], "RTSP/1.0 200"),
+        (&["G", "ET_PARAMETER rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"], "RTSP/1.0 200"),
+        (&["GET / HTTP/1.1\r\nHost: a\r\n\r\n"], "HTTP/1.0 404"),
+        (&["G", "E", "T", " ", "/ HTTP/1.1\r\nHost: a\r\n\r\n"], "HTTP/1.0 404"),
+        (&["PO", "ST / HTTP/1.1\r\nHost: a\r\n\r\n"], "HTTP/1.0 404"),
+        (&["P", "LAY rtsp://a/x RTSP/1.0\r\nCSeq: 1\r\n\r\n"], "RTSP/1.0 200"),
+    ] {
+        let mut client = Viewer::connect(&farm.port.address());
+        for piece in pieces {
+            // Each is a segment of its own; whether they are read one by one is the kernel's.
+            client.send(piece.as_bytes());
+        }
+        let answer = client.wire.message();
+        assert!(answer.first.starts_with(status), "{pieces:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_needed_may_leave() {
+    let _turn = among_others();
+    let leaves = Script { name: "one", leaves: "SET_PARAMETER", ..Script::default() };
+    let rules = "rtsp *\n  a : path /a/**  use one\n  b : path /b/**  use two\n";
+    let farm = farm("rtsp-leaves", &[leaves, Script { name: "two", frames: 4, ..Script::default() }], "", "", rules);
+    let mut client = Viewer::connect(&farm.port.address());
+    assert_eq!(client.ask("DESCRIBE", "/a/x", "").value("x-origin"), "one");
+    let (id, answer) = client.set_up("/b/track1");
+    assert_eq!(answer.value("x-origin"), "two");
+    assert_eq!(client.ask("SET_PARAMETER", "/a/x", "").value("x-origin"), "one");
+    until("its connection is closed", || {
+        farm.origins[0].seen().iter().any(|message| message.first == "END").then_some(())
+    });
+    // The session of the other one goes on, both ways; and who has left is found again.
+    let session = format!("Session: {id}\r\n");
+    assert_eq!(client.ask("PLAY", "/b/", &session).value("x-origin"), "two");
+    client.send(b"$\x01\x00\x04rtcp");
+    let mut frames = 0;
+    while !matches!(client.wire.next(), Item::Frame(1, echo) if echo == b"rtcp") {
+        frames += 1;
+    }
+    assert_eq!(frames, 4);
+    assert_eq!(client.ask("DESCRIBE", "/a/x", "").value("x-origin"), "one");
+    assert_eq!(client.ask("GET_PARAMETER", "/elsewhere", &session).value("x-origin"), "two");
+}
+
+#[test]
+fn who_waits_for_a_server_that_leaves_is_told() {
+    let _turn = among_others();
+    let deaf = Script { deaf_to: "PAUSE", ..Script::default() };
+    let farm = farm("rtsp-deaf", &[deaf], "", "", ALL);
+    let mut client = Viewer::connect(&farm.port.address());
+    let (id, _) = client.set_up("/cam/1");
+    let session = format!("Session: {id}\r\n");
+    let all = ["PAUSE", "GET_PARAMETER"].map(|method| client.request(method, "/cam/", &session));
+    client.send(all.concat().as_bytes());
+    for cseq in ["2", "3"] {
+        let answer = client.wire.message();
+        assert_eq!((answer.status(), answer.value("cseq")), (502, cseq), "{answer:?}");
+    }
+    assert!(matches!(client.wire.next(), Item::End));
+}
+
+#[test]
+fn a_refusal_comes_in_its_turn() {
+    let _turn = among_others();
+    let origin = Origin::start(Script::default());
+    let more =
+        format!("[pool.few]\nservers = [{{ name = \"o\", address = \"{}\", max-sessions = 1 }}]\n", origin.address);
+    let rules = "rtsp *\n  few : path /few/**  use few\n";
+    let farm = farm("rtsp-turn", &named(&["one"]), "", &more, rules);
+    let mut client = Viewer::connect(&farm.port.address());
+    assert_eq!(client.ask("OPTIONS", "/few/a", "").status(), 200);
+    // The second session shows too late; what was asked behind it is not answered before it is refused.
+    let way = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    let mut all = ["/few/a/1", "/few/b/1"].map(|path| client.request("SETUP", path, way)).concat();
+    all += &client.request("OPTIONS", "/few/a", "");
+    client.send(all.as_bytes());
+    for (status, cseq) in [(200, "2"), (503, "3")] {
+        let answer = client.wire.message();
+        assert_eq!((answer.status(), answer.value("cseq")), (status, cseq), "{answer:?}");
+    }
+    assert!(matches!(client.wire.next(), Item::End));
+}
+
+fn connected(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    stream
+}
+
+/// The GET half of a tunnel, open.
+fn tunnel_down(address: &str, cookie: &str) -> peers::Wire<TcpStream> {
+    let mut down = connected(address);
+    let get = format!(
+        "GET /cam HTTP/1.1\r\nHost: a\r\nx-sessioncookie: {cookie}\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n"
+    );
+    down.write_all(get.as_bytes()).expect("sent");
+    let opened = crate::farm::raw::line(&mut down);
+    assert!(opened.starts_with("HTTP/1.0 200"), "{opened}");
+    while crate::farm::raw::line(&mut down) != "\r\n" {}
+    peers::Wire::new(down)
+}
+
+/// A POST half of a tunnel, behind its head.
+fn tunnel_up(address: &str, cookie: &str) -> TcpStream {
+    let mut up = connected(address);
+    let head = format!(
+        "POST /cam HTTP/1.0\r\nx-sessioncookie: {cookie}\r\nContent-Type: application/x-rtsp-tunnelled\r\n\
+         Content-Length: 32767\r\n\r\n"
+    );
+    up.write_all(head.as_bytes()).expect("sent");
+    up
+}
+
+#[test]
+fn what_a_tunnel_carries_may_be_long() {
+    let _turn = among_others();
+    let farm = farm("rtsp-tunnel-long", &named(&["one"]), "", "", ALL);
+    // As base64, "ANNOUNCE ... Content-Length: 49152" and a body: 40 KiB and more go by several pieces.
+    let body = "a=x ".repeat(12 << 10);
+    let message = format!(
+        "ANNOUNCE rtsp://a/live RTSP/1.0\r\nCSeq: 1\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let here = farm.port.address();
+    let (mut wire, mut up) = (tunnel_down(&here, "long"), tunnel_up(&here, "long"));
+    up.write_all(Base64::encode_string(message.as_bytes()).as_bytes()).expect("sent");
+    let answer = wire.message();
+    assert_eq!((answer.status(), answer.value("cseq")), (200, "1"), "{answer:?}");
+    assert!(farm.origins[0].seen()[0].body == body);
+    // A request line that does not end is refused.
+    let (mut wire, mut up) = (tunnel_down(&here, "endless"), tunnel_up(&here, "endless"));
+    let _ = up.write_all("QUFB".repeat(64 << 10).as_bytes());
+    assert_eq!(wire.message().status(), 400);
+    assert!(matches!(wire.next(), Item::End));
+    // And everybody else goes on.
+    assert_eq!(Viewer::connect(&farm.port.address()).ask("OPTIONS", "/cam", "").status(), 200);
+}
+
+#[test]
 fn the_halves_of_tunnels_meet() {
     let _turn = among_others();
     let farm = farm("rtsp-tunnel", &named(&["one", "two", "three"]), "", "", ALL);
     // Of an HTTP listener as well as of one for RTSP.
     for (number, address) in (0..20).zip([farm.port.address(), farm.reeve.address()].into_iter().cycle()) {
         let cookie = format!("cookie{number}");
-        let connect = || {
-            let stream = TcpStream::connect(&address).expect("a connection");
-            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
-            stream
-        };
-        let mut down = connect();
-        let get = format!(
-            "GET /cam HTTP/1.1\r\nHost: a\r\nx-sessioncookie: {cookie}\r\nAccept: application/x-rtsp-tunnelled\r\n\r\n"
-        );
-        down.write_all(get.as_bytes()).expect("sent");
-        let opened = crate::farm::raw::line(&mut down);
-        assert!(opened.starts_with("HTTP/1.0 200"), "{opened}");
-        while crate::farm::raw::line(&mut down) != "\r\n" {}
-        let mut wire = peers::Wire::new(down);
+        let mut wire = tunnel_down(&address, &cookie);
         for (post, text) in [
             // "DESCRIBE rtsp://a/cam RTSP/1.0\r\nCSeq: 1\r\n\r\n", and OPTIONS by a second POST of the tunnel.
             "REVTQ1JJQkUgcnRzcDovL2EvY2FtIFJUU1AvMS4wDQpDU2VxOiAxDQoNCg==",
@@ -375,12 +507,7 @@ fn the_halves_of_tunnels_meet() {
         .into_iter()
         .enumerate()
         {
-            let mut up = connect();
-            let head = format!(
-                "POST /cam HTTP/1.0\r\nx-sessioncookie: {cookie}\r\nContent-Type: application/x-rtsp-tunnelled\r\n\
-                 Content-Length: 32767\r\n\r\n"
-            );
-            up.write_all(head.as_bytes()).expect("sent");
+            let mut up = tunnel_up(&address, &cookie);
             let (first, rest) = text.split_at(7);
             up.write_all(first.as_bytes()).expect("sent");
             up.write_all(rest.as_bytes()).expect("sent");
@@ -389,10 +516,7 @@ fn the_halves_of_tunnels_meet() {
         }
     }
     // A POST that nobody waits for.
-    let mut up = TcpStream::connect(farm.port.address()).expect("a connection");
-    up.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
-    up.write_all(b"POST / HTTP/1.0\r\nx-sessioncookie: none\r\nContent-Type: application/x-rtsp-tunnelled\r\nContent-Length: 32767\r\n\r\n")
-        .expect("sent");
+    let mut up = tunnel_up(&farm.port.address(), "none");
     let mut said = String::new();
     let _ = up.read_to_string(&mut said);
     assert!(said.starts_with("HTTP/1.0 404"), "{said}");

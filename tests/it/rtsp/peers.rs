@@ -1,7 +1,7 @@
 //! An RTSP server and a client that do what a test says, and no more.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -122,11 +122,24 @@ pub struct Script {
     pub dies: bool,
     /// Each SETUP begins a session, whatever it asks for.
     pub renews: bool,
+    /// It says nothing more behind the answer to a request of this method, and notes as `END` that the other side has closed.
+    pub leaves: &'static str,
+    /// It closes a connection in the place of an answer to this.
+    pub deaf_to: &'static str,
 }
 
 impl Default for Script {
     fn default() -> Script {
-        Script { name: "one", session: "NAME-NUMBER;timeout=30", frames: 0, sdp: "", dies: false, renews: false }
+        Script {
+            name: "one",
+            session: "NAME-NUMBER;timeout=30",
+            frames: 0,
+            sdp: "",
+            dies: false,
+            renews: false,
+            leaves: "",
+            deaf_to: "",
+        }
     }
 }
 
@@ -200,6 +213,9 @@ fn talk(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Message>>, sessions
         if method.starts_with("RTSP/") {
             continue;
         }
+        if method == script.deaf_to {
+            return;
+        }
         let mut answer = format!("RTSP/1.0 200 OK\r\nCSeq: {}\r\nX-Origin: {}\r\n", asked.value("cseq"), script.name);
         let mut body = String::new();
         let mut session = asked.value("session").to_owned();
@@ -237,6 +253,13 @@ fn talk(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Message>>, sessions
         }
         answer += &format!("\r\n{body}");
         if to.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+        if method == script.leaves {
+            to.shutdown(Shutdown::Write).expect("an end");
+            while !matches!(wire.next(), Item::End) {}
+            let end = Message { first: "END".to_owned(), fields: Vec::new(), body: String::new() };
+            seen.lock().expect("what was seen").push(end);
             return;
         }
         if method == "PLAY" {

@@ -84,7 +84,6 @@ fn traffic(config: &Config, table: &Table, kind: Kind, request: &Request, roll: 
         Err(_) if !sealed => return nothing("refused 400"),
         Err(_) => "",
     };
-    let path = if kind == Kind::Rtsp { crate::wire::rtsp::uri::presentation(path) } else { path };
     let fields = request.fields();
     let mut fields: Vec<Field<'_>> =
         fields.iter().map(|(name, value)| Field { name, value: value.as_bytes() }).collect();
