@@ -455,7 +455,7 @@ fn a_reload_changes_weight_limit_and_backup() {
 
 #[test]
 fn a_path_is_its_last_publishers() {
-    let (farm, pool) = farm(Scheduler::Rr, three());
+    let (farm, pool) = farm(Scheduler::Lc, three());
     let (paths, one, two) = (&farm.media().paths, &pool.servers()[0], &pool.servers()[1]);
     let publisher = |path: &str, now| paths.publisher("web", path, now).map(|server| server.id());
     let first = paths.publish("/live", one, 100).expect("room");
@@ -479,7 +479,7 @@ fn a_path_is_its_last_publishers() {
 
 #[test]
 fn sessions_that_nobody_ends_are_swept() {
-    let (farm, pool) = farm(Scheduler::Rr, three());
+    let (farm, pool) = farm(Scheduler::Lc, three());
     let (sessions, server) = (&farm.media().sessions, &pool.servers()[0]);
     let (kept, begun) = sessions.begin("a", server, 0, 0, 1000).expect("room");
     assert!(begun && !sessions.begin("a", server, 0, 0, 1000).expect("the same").1);

@@ -356,7 +356,7 @@ impl Talk<'_> {
             match chosen {
                 // The URI as it was sent, but for the host.
                 Some(lease) => {
-                    let rest = text.split_once("://").map_or(text, |(_, rest)| &rest[uri.authority.len()..]);
+                    let rest = uri::target(text);
                     let scheme = if uri.scheme.is_empty() { "rtsp" } else { uri.scheme };
                     let location = format!("{scheme}://{}{rest}", lease.configured_address());
                     To::Ours(Reply::of(302).with("Location", location))

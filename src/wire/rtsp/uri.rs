@@ -40,8 +40,8 @@ pub fn parse(uri: &str) -> Option<Uri<'_>> {
 /// A URI's path and query, as they are: many cameras call their tracks by the end of a query.
 pub fn target(uri: &str) -> &str {
     match uri.split_once("://") {
-        Some((_, rest)) => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
-        None => uri,
+        Some((_, rest)) if !uri.starts_with('/') => rest.find(['/', '?']).map_or("/", |at| &rest[at..]),
+        _ => uri,
     }
 }
 
@@ -73,11 +73,11 @@ mod tests {
         assert_eq!(own("RTSPS://[::1]:322"), Some(("[::1]:322", "[::1]", "/", None)));
         assert_eq!(own("rtsp://u:p@10.0.0.1/a"), Some(("u:p@10.0.0.1", "10.0.0.1", "/a", None)));
         assert_eq!(own("rtsp://a?b"), Some(("a", "a", "/", Some("b"))));
-        assert_eq!(own("/x?y"), Some(("", "", "/x", Some("y"))));
+        assert_eq!(own("/x?y=a://b/c"), Some(("", "", "/x", Some("y"))));
         assert_eq!(own("rtsp://a b/x"), Some(("a b", "", "/x", None)));
         assert_eq!(
-            (target("rtsp://a/x?y=z/trackID=0"), target("rtsp://a"), target("/x?y")),
-            ("/x?y=z/trackID=0", "/", "/x?y")
+            (target("rtsp://a/x?y=z/trackID=0"), target("rtsp://a"), target("/x?y=a://b/c")),
+            ("/x?y=z/trackID=0", "/", "/x?y=a://b/c")
         );
         assert_eq!((own("*"), own("http://a/"), own("x")), (None, None, None));
     }

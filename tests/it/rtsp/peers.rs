@@ -120,12 +120,12 @@ pub struct Script {
     pub sdp: &'static str,
     /// It closes its connections behind the first frames.
     pub dies: bool,
+    /// Each SETUP begins a session, whatever it asks for.
+    pub renews: bool,
     /// It says nothing more behind the answer to a request of this method, and notes as `END` that the other side has closed.
     pub leaves: &'static str,
     /// It closes a connection in the place of an answer to this.
     pub deaf_to: &'static str,
-    /// Each SETUP begins a session, whatever it asks for.
-    pub renews: bool,
 }
 
 impl Default for Script {
@@ -136,9 +136,9 @@ impl Default for Script {
             frames: 0,
             sdp: "",
             dies: false,
+            renews: false,
             leaves: "",
             deaf_to: "",
-            renews: false,
         }
     }
 }
