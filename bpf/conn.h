@@ -87,6 +87,17 @@ INLINE int over(const struct conn *conn, __u32 now)
 
 /* --- counters of servers ------------------------------------------------------------------------------- */
 
+/* Is an overloaded server one no more? Asked when a connection ends, and by those who look for a server, for its thresholds
+ * may have changed. */
+INLINE int eased(const struct server *server, struct load *load)
+{
+	__u64 total = (__u64)load->active + load->inactive;
+	if (server->upper && (server->lower ? total >= server->lower : total * 4 >= (__u64)server->upper * 3))
+		return 0;
+	__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
+	return 1;
+}
+
 /* One more, inactive as every connection begins. */
 INLINE void bind(const struct server *server, struct load *load)
 {
@@ -101,11 +112,8 @@ INLINE void unbind(const struct server *server, struct load *load, int inactive)
 		__sync_fetch_and_add(&load->inactive, -1);
 	else
 		__sync_fetch_and_add(&load->active, -1);
-	if (!(load->flags & LOAD_OVERLOADED))
-		return;
-	__u64 total = (__u64)load->active + load->inactive;
-	if (!server->upper || (server->lower ? total < server->lower : total * 4 < (__u64)server->upper * 3))
-		__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
+	if (load->flags & LOAD_OVERLOADED)
+		eased(server, load);
 }
 
 INLINE void count_in(__u32 server, __u32 bytes, int first)

@@ -11,8 +11,8 @@
 #include "parse.h"
 #include "tcp.h"
 
-#include "choose.h"
 #include "conn.h"
+#include "choose.h"
 
 #include "rewrite.h"
 #include "verdict.h"
@@ -103,7 +103,7 @@ SECTION("classifier") int director_out(struct __sk_buff *skb)
 	switch (parse(skb, &p)) {
 	case PARSED_FLOW:
 		if (config->flags & CONFIG_LOCAL)
-			step = known(&p, &plan);
+			step = known_reply(&p, &plan);
 		break;
 	case PARSED_ERROR:
 		step = quoted_error(skb, &p, &plan);

@@ -90,6 +90,42 @@ fn nat_through_the_stack_and_to_the_host_itself_is_rewritten_only() {
 }
 
 #[test]
+fn at_egress_only_what_servers_here_send_is_looked_for() {
+    let Some(mut world) = World::new() else { return };
+    world.configure(|config| config.flags = abi::CONFIG_LOCAL);
+    for Places { client, vip, server } in places() {
+        let here = world.server(server, METHOD_NAT, 1);
+        world.change_server(here, |server| server.flags = abi::SERVER_LOCAL);
+        world.service(TCP, vip, SCHEDULER_RR, &[here], |_| {});
+        let direct_vip = SocketAddr::new(vip.ip(), 81);
+        let elsewhere = world.server(SocketAddr::new(server.ip(), 0), METHOD_DR, 1);
+        world.service(TCP, direct_vip, SCHEDULER_RR, &[elsewhere], |_| {});
+        let leaves = |world: &mut World, frame: &[u8]| {
+            let packet = Packet { interface: world.front, ..Packet::new(frame) };
+            world.loaded.run("director_out", &packet).expect("a run")
+        };
+        // By dr: in, and out again with the tuple that it came with. It is the same packet, counted once.
+        for flags in [SYN, ACK] {
+            let sent = world.show(&tcp(client, direct_vip, flags));
+            assert_eq!(sent.returned, REDIRECT);
+            let left = leaves(&mut world, &sent.data);
+            assert_eq!((left.returned, &left.data), (OK, &sent.data));
+        }
+        assert_eq!(world.conn(TCP, client, direct_vip).expect("a connection").packets, 2);
+        assert_eq!(world.statistics(elsewhere).packets_in, 2);
+        // Over its time, and no business of the egress.
+        super::states::silence(&world, client, direct_vip);
+        leaves(&mut world, &tcp(client, direct_vip, ACK));
+        assert_eq!(world.load_of(elsewhere), (1, 0));
+        // The local one's reply is seen beside it.
+        assert_eq!(world.show(&tcp(client, vip, SYN)).returned, OK);
+        let back = leaves(&mut world, &tcp(server, client, SYN | ACK));
+        assert_eq!((back.returned, wire::read(&back.data[L3..]).from), (OK, vip));
+        assert_eq!(world.statistics(here).packets_out, 1);
+    }
+}
+
+#[test]
 fn dr_changes_nothing_but_the_hops() {
     let Some(mut world) = World::new() else { return };
     for Places { client, vip, server } in places() {

@@ -104,6 +104,17 @@ fn a_template_outlives_its_time_while_connections_of_it_live() {
     world.map("templates").put(&key, &template).expect("it");
     assert_eq!(reap(&mut world, abi::REAP_TEMPLATES, &[key, key]), 1);
     assert_eq!((templates(&world).len(), persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 0, 0));
+    // One that is marked as ended was counted then: it is nobody's, and goes when its time is over.
+    template.flags = 1 << 31;
+    world.map("templates").put(&key, &template).expect("it");
+    let young = Template { last: template.last.wrapping_add(abi::ticks(Duration::from_secs(101))), ..template };
+    world.map("templates").put(&key, &young).expect("it");
+    assert_eq!(world.forwarded(&tcp(client, vip, SYN)).to, servers[0], "the next one's turn");
+    assert_eq!(reap(&mut world, abi::REAP_TEMPLATES | abi::REAP_FORCE, &[key]), 0);
+    assert_eq!(templates(&world).len(), 1);
+    world.map("templates").put(&key, &template).expect("it");
+    assert_eq!(reap(&mut world, abi::REAP_TEMPLATES, &[key]), 0);
+    assert_eq!((templates(&world).len(), persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 0, 0));
 }
 
 #[test]

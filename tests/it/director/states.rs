@@ -151,6 +151,13 @@ pub fn age_of(world: &World, client: SocketAddr, vip: SocketAddr, older: Duratio
     world.map("conn4").put(&key(client, vip), &conn).expect("a connection");
 }
 
+/// As if the connection, of either family, had been silent for longer than it may be.
+pub fn silence(world: &World, client: SocketAddr, vip: SocketAddr) {
+    let mut conn = world.conn(TCP, client, vip).expect("a connection");
+    conn.last = conn.last.wrapping_sub(conn.timeout + 300);
+    world.put_conn(TCP, client, vip, &conn);
+}
+
 #[test]
 fn silence_ends_a_connection_swept_or_not() {
     let Some(mut world) = World::new() else { return };
