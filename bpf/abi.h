@@ -143,6 +143,10 @@ struct server {
 /* `address` is one of this machine's: nat rewrites and hands the packet to the stack. */
 #define SERVER_LOCAL (1U << 1)
 
+/* Taken out of its service, but its connections go on (a drain). Its templates do not: their clients' next connections get
+ * another server. Unlike weight 0 alone, which templates go past. */
+#define SERVER_LEFT (1U << 2)
+
 /* `loads`: ARRAY, server id -> load. Writer: kernel, by atomic additions (user writes 0s before the id is
  * used again, and LOAD_OVERLOADED when it changes thresholds: set if total >= upper, upper > 0). */
 struct load {
@@ -202,7 +206,7 @@ struct conn {
 	__u32 timeout; /* ticks, by state */
 	__u32 server;  /* id */
 	__u32 control; /* index of `controls` that counts it, for connections of a template; else 0 */
-	__u32 packets; /* from the client */
+	__u32 packets; /* from the client, about: two CPUs at once may count one */
 	__u32 created; /* tick */
 	__u16 flags;   /* CONN_*, IPVS's own numbers */
 	__be16 port;   /* the server's */
@@ -384,7 +388,7 @@ struct configuration {
 #define CONFIG_FLOWS (1U << 4)        /* `flows` has entries */
 #define CONFIG_PORT_ZERO (1U << 5)    /* a service of port 0 exists */
 #define CONFIG_MARKS (1U << 6)        /* a service by mark exists */
-#define CONFIG_PMTU_DISC (1U << 7)    /* tun: packets that do not fit are answered, not split */
+#define CONFIG_PMTU_DISC (1U << 7)    /* said always: packets that do not fit are answered, not split */
 #define CONFIG_BACKUP_ONLY (1U << 8)  /* touch nothing */
 #define CONFIG_LOCAL (1U << 9)        /* a server is SERVER_LOCAL: its replies are looked for at egress */
 #define CONFIG_ANSWERS (1U << 10)     /* `answers` has entries */
@@ -412,7 +416,7 @@ struct configuration {
 
 /* --- real servers ------------------------------------------------------------------------------------------
  *
- * `real_server`: ARRAY of one. Writer: user (`reeve real-server`).
+ * `real_server`: ARRAY of one. Writer: user (on real servers; today the tests alone).
  * `directors`: HASH, director_key -> __u32 1: whose tunnels are opened.
  */
 struct real_server {

@@ -26,11 +26,11 @@ INLINE int template_over(const struct template *template, __u32 now)
 	return !counter || !(*counter & ~CONTROL_ASSURED);
 }
 
-/* The server may be quiesced or overloaded, but has to be there. */
+/* The server may be quiesced or overloaded, but has to be its service's. */
 INLINE int template_usable(const struct template *template, const struct configuration *config)
 {
 	const struct server *server = server_of(template->server);
-	return server && !(server->flags & SERVER_GONE) &&
+	return server && !(server->flags & (SERVER_GONE | SERVER_LEFT)) &&
 	       (server->weight || !(config->flags & CONFIG_EXPIRE_QUIESCENT));
 }
 

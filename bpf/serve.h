@@ -208,11 +208,6 @@ GLOBAL int fresh(const struct packet *p, struct plan *plan)
 	switch (made_so) {
 	case MADE:
 		count_in(conn.server, 0, 1);
-		if (conn.control) {
-			__u32 *counter = control_of(conn.control);
-			if (counter)
-				__sync_fetch_and_add(counter, 1);
-		}
 		break;
 	case MADE_CLASH:
 		count(COUNTER_CLASH);

@@ -187,7 +187,9 @@ INLINE enum step send_nat(struct __sk_buff *skb, const struct packet *p, struct 
 	return translate(skb, p, to, 1) ? STEP_SHOT : sent(plan, leave(&way));
 }
 
-/* The client's packet to the server as it is (dr), or in a tunnel. */
+/* The client's packet to the server as it is (dr), or in a tunnel. What does not fit is answered even if it could be cut up (no
+ * DF): this program cannot cut, and the host's stack would take dr's packet as its own, and a tunnel's for a forged one, since
+ * it comes in by the wire from an address of this host. A sender that does path MTU discovery in any form cuts it up next time. */
 INLINE enum step send_as_is(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct server *server)
 {
 	int tunnel = (plan->flags & CONN_METHOD) == METHOD_TUN;

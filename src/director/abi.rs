@@ -346,6 +346,8 @@ pub const METHOD_DR: u8 = 3;
 
 /// Taken out of its service.
 pub const SERVER_GONE: u32 = 1 << 0;
+/// Taken out of its service; its connections go on, its templates do not.
+pub const SERVER_LEFT: u32 = 1 << 2;
 /// Its address is this machine's.
 pub const SERVER_LOCAL: u32 = 1 << 1;
 

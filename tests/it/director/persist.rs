@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use reeve::director::abi::{
     self, Answer, AnswerKey, CONFIG_ANSWERS, CONFIG_EXPIRE_QUIESCENT, CONFIG_FLOWS, CONFIG_MARKS, CONFIG_PORT_ZERO,
-    CONTROL_ASSURED, Flow, FlowKey, Load, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVICE_ONE_PACKET, ServiceKey,
-    TEMPLATE_ASSURED, Template, TemplateKey,
+    CONTROL_ASSURED, Flow, FlowKey, Load, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVER_LEFT, SERVICE_ONE_PACKET,
+    ServiceKey, TEMPLATE_ASSURED, Template, TemplateKey,
 };
 use reeve::sys::bpf::Packet;
 use zerocopy::IntoBytes;
@@ -73,6 +73,23 @@ fn a_network_stays_with_its_server() {
     world.configure(|config| config.flags |= CONFIG_EXPIRE_QUIESCENT);
     assert_eq!(world.forwarded(&tcp(at("10.1.0.2:5"), vip, SYN)).to, servers[1]);
     assert_eq!((persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 2));
+}
+
+#[test]
+fn a_server_that_was_taken_out_keeps_its_connections_and_no_clients() {
+    let Some(mut world) = World::new() else { return };
+    let vip = at("10.1.0.100:80");
+    let servers = [at("10.2.0.11:8080"), at("10.2.0.12:8080")];
+    let ids = servers.map(|server| world.server(server, METHOD_NAT, 1));
+    world.service(TCP, vip, SCHEDULER_RR, &[ids[1], ids[0]], |put| {
+        put.value.persistence = abi::ticks(Duration::from_secs(100));
+        put.value.netmask = MASK24;
+    });
+    assert_eq!(world.forwarded(&tcp(at("10.1.0.2:1"), vip, SYN)).to, servers[0]);
+    world.change_server(ids[0], |server| (server.weight, server.flags) = (0, SERVER_LEFT));
+    assert_eq!(world.forwarded(&tcp(at("10.1.0.2:1"), vip, ACK)).to, servers[0]);
+    assert_eq!(world.forwarded(&tcp(at("10.1.0.2:2"), vip, SYN)).to, servers[1]);
+    assert_eq!((persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 1));
 }
 
 #[test]
