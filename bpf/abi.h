@@ -22,6 +22,9 @@
 #include <linux/types.h>
 
 #define ABI_VERSION 1
+/* A hash of this file without comments and white space, which a test compares: whoever changes the file decides whether what older
+ * versions have pinned still means the same (then only this is new), or not (then ABI_VERSION is raised, too).
+ * ABI_TEXT 0x73b01d5c89aa85df */
 
 #define TICK_SHIFT 22
 
@@ -310,10 +313,14 @@ struct fragment {
 	__u32 seen; /* tick of the first */
 	__u32 server; /* id */
 	__u16 flags; /* CONN_* of the connection */
-	__u8 out; /* from the server */
+	__u8 out; /* FRAGMENT_* */
 	__u8 zero;
-	__be32 address[4]; /* out: the new source */
+	__be32 address[4]; /* FRAGMENT_OUT: the new source; FRAGMENT_FLOW: the first one's ports, source and destination */
 };
+
+#define FRAGMENT_IN 0   /* to the server */
+#define FRAGMENT_OUT 1  /* from the server */
+#define FRAGMENT_FLOW 2 /* of an explicit flow */
 
 #define FRAGMENT_TICKS 7153 /* 30 s, as long as a host keeps them (net.ipv4.ipfrag_time) */
 
@@ -336,6 +343,19 @@ struct answer {
 	__u8 zero[2];
 	__u32 server; /* id */
 };
+
+/* --- what the director says ---------------------------------------------------------------------------------
+ *
+ * `answering`: PERCPU_ARRAY of one. Writer: kernel, for itself: how many ICMP errors this CPU may send. A tick gives
+ * ANSWERS_A_TICK, up to ANSWERS_AT_ONCE: what is sent to sources that may be forged, and costs more than a packet forwarded.
+ */
+struct answering {
+	__u32 tick;
+	__u32 left;
+};
+
+#define ANSWERS_A_TICK 4 /* 954 a second; Linux's own limit is 1,000 (net.ipv4.icmp_msgs_per_sec) */
+#define ANSWERS_AT_ONCE 128
 
 /* --- explicit flows ----------------------------------------------------------------------------------------
  *
@@ -412,6 +432,7 @@ struct configuration {
 #define COUNTER_DECAPSULATED 15  /* real server: tunnel packets opened */
 #define COUNTER_CLAMPED 16       /* MSS options lowered */
 #define COUNTER_RELIEVED 17      /* ended because the table was full: over their time, or half open */
+#define COUNTER_UNANSWERED 18    /* of those to be answered: too many, or what must not be answered */
 #define COUNTERS 32
 
 /* --- real servers ------------------------------------------------------------------------------------------

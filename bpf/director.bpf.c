@@ -60,6 +60,11 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 		break;
 	case PARSED_LATER:
 		step = fragment_known(&p, &plan);
+		if (step == STEP_FLOW)
+			step = flow_through(skb, &p, &plan);
+		/* The flow is gone. */
+		if (step == STEP_FRESH)
+			step = STEP_PASS;
 		break;
 	case PARSED_ERROR:
 		step = quoted_error(skb, &p, &plan);

@@ -403,7 +403,7 @@ pub const CONFIG_LOCAL: u32 = 1 << 9;
 pub const CONFIG_ANSWERS: u32 = 1 << 10;
 
 /// What `counters` counts, by index; see `bpf/abi.h` for what follows from each.
-pub const COUNTER_NAMES: [&str; 18] = [
+pub const COUNTER_NAMES: [&str; 19] = [
     "malformed",
     "no-server",
     "gone",
@@ -422,6 +422,7 @@ pub const COUNTER_NAMES: [&str; 18] = [
     "decapsulated",
     "clamped",
     "relieved",
+    "unanswered",
 ];
 /// Index of `counters`: connections put in.
 pub const COUNTER_CREATED: u32 = 11;

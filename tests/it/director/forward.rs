@@ -252,6 +252,37 @@ fn malformed_packets_are_never_taken_for_valid_ones() {
 }
 
 #[test]
+fn many_in_one_may_be_longer_than_a_header_can_say() {
+    let Some(mut world) = World::new() else { return };
+    for Places { client, vip, server } in places() {
+        let id = world.server(server, METHOD_NAT, 1);
+        world.service(TCP, vip, SCHEDULER_RR, &[id], |_| {});
+        world.forwarded(&tcp(client, vip, SYN));
+        let mut many = frame(&Ip::new(client.ip(), vip.ip(), TCP).packet(&tcp_segment(client, vip, ACK, &[1; 2800])));
+        let destination = if vip.is_ipv4() {
+            many[L3 + 2..L3 + 4].fill(0);
+            many[L3 + 10..L3 + 12].fill(0);
+            let sum = wire::sum(&[&many[L3..L3 + 20]]);
+            many[L3 + 10..L3 + 12].copy_from_slice(&sum.to_be_bytes());
+            L3 + 16..L3 + 20
+        } else {
+            many[L3 + 4..L3 + 6].fill(0);
+            L3 + 24..L3 + 40
+        };
+        let before = world.statistics(id).bytes_in;
+        let packet = Packet { interface: world.front, segment: 1400, ..Packet::new(&many) };
+        let ran = world.loaded.run("director_in", &packet).expect("a run");
+        assert_eq!(ran.returned, REDIRECT);
+        assert_eq!(ran.data[destination.clone()], abi::address(server.ip()).0[..destination.len()]);
+        assert_eq!(world.statistics(id).bytes_in - before, (many.len() - L3) as u64);
+        // A packet by itself has a length.
+        let ran = world.show(&many);
+        assert_eq!((ran.returned, &ran.data), (OK, &many));
+    }
+    assert_eq!(world.counter("malformed"), 2);
+}
+
+#[test]
 fn options_and_extension_headers_are_walked() {
     let Some(mut world) = World::new() else { return };
     let [four, six] = places();
