@@ -22,6 +22,9 @@
 #include <linux/types.h>
 
 #define ABI_VERSION 1
+/* A hash of this file without comments and white space, which a test compares: whoever changes the file decides whether what older
+ * versions have pinned still means the same (then only this is new), or not (then ABI_VERSION is raised, too).
+ * ABI_TEXT 0x73b01d5c89aa85df */
 
 #define TICK_SHIFT 22
 
@@ -143,6 +146,10 @@ struct server {
 /* `address` is one of this machine's: nat rewrites and hands the packet to the stack. */
 #define SERVER_LOCAL (1U << 1)
 
+/* Taken out of its service, but its connections go on (a drain). Its templates do not: their clients' next connections get
+ * another server. Unlike weight 0 alone, which templates go past. */
+#define SERVER_LEFT (1U << 2)
+
 /* `loads`: ARRAY, server id -> load. Writer: kernel, by atomic additions (user writes 0s before the id is
  * used again, and LOAD_OVERLOADED when it changes thresholds: set if total >= upper, upper > 0). */
 struct load {
@@ -202,7 +209,7 @@ struct conn {
 	__u32 timeout; /* ticks, by state */
 	__u32 server;  /* id */
 	__u32 control; /* index of `controls` that counts it, for connections of a template; else 0 */
-	__u32 packets; /* from the client */
+	__u32 packets; /* from the client, about: two CPUs at once may count one */
 	__u32 created; /* tick */
 	__u16 flags;   /* CONN_*, IPVS's own numbers */
 	__be16 port;   /* the server's */
@@ -306,10 +313,14 @@ struct fragment {
 	__u32 seen; /* tick of the first */
 	__u32 server; /* id */
 	__u16 flags; /* CONN_* of the connection */
-	__u8 out; /* from the server */
+	__u8 out; /* FRAGMENT_* */
 	__u8 zero;
-	__be32 address[4]; /* out: the new source */
+	__be32 address[4]; /* FRAGMENT_OUT: the new source; FRAGMENT_FLOW: the first one's ports, source and destination */
 };
+
+#define FRAGMENT_IN 0   /* to the server */
+#define FRAGMENT_OUT 1  /* from the server */
+#define FRAGMENT_FLOW 2 /* of an explicit flow */
 
 #define FRAGMENT_TICKS 7153 /* 30 s, as long as a host keeps them (net.ipv4.ipfrag_time) */
 
@@ -332,6 +343,19 @@ struct answer {
 	__u8 zero[2];
 	__u32 server; /* id */
 };
+
+/* --- what the director says ---------------------------------------------------------------------------------
+ *
+ * `answering`: PERCPU_ARRAY of one. Writer: kernel, for itself: how many ICMP errors this CPU may send. A tick gives
+ * ANSWERS_A_TICK, up to ANSWERS_AT_ONCE: what is sent to sources that may be forged, and costs more than a packet forwarded.
+ */
+struct answering {
+	__u32 tick;
+	__u32 left;
+};
+
+#define ANSWERS_A_TICK 4 /* 954 a second; Linux's own limit is 1,000 (net.ipv4.icmp_msgs_per_sec) */
+#define ANSWERS_AT_ONCE 128
 
 /* --- explicit flows ----------------------------------------------------------------------------------------
  *
@@ -384,7 +408,7 @@ struct configuration {
 #define CONFIG_FLOWS (1U << 4)        /* `flows` has entries */
 #define CONFIG_PORT_ZERO (1U << 5)    /* a service of port 0 exists */
 #define CONFIG_MARKS (1U << 6)        /* a service by mark exists */
-#define CONFIG_PMTU_DISC (1U << 7)    /* tun: packets that do not fit are answered, not split */
+#define CONFIG_PMTU_DISC (1U << 7)    /* said always: packets that do not fit are answered, not split */
 #define CONFIG_BACKUP_ONLY (1U << 8)  /* touch nothing */
 #define CONFIG_LOCAL (1U << 9)        /* a server is SERVER_LOCAL: its replies are looked for at egress */
 #define CONFIG_ANSWERS (1U << 10)     /* `answers` has entries */
@@ -408,11 +432,12 @@ struct configuration {
 #define COUNTER_DECAPSULATED 15  /* real server: tunnel packets opened */
 #define COUNTER_CLAMPED 16       /* MSS options lowered */
 #define COUNTER_RELIEVED 17      /* ended because the table was full: over their time, or half open */
+#define COUNTER_UNANSWERED 18    /* of those to be answered: too many, or what must not be answered */
 #define COUNTERS 32
 
 /* --- real servers ------------------------------------------------------------------------------------------
  *
- * `real_server`: ARRAY of one. Writer: user (`reeve real-server`).
+ * `real_server`: ARRAY of one. Writer: user (on real servers; today the tests alone).
  * `directors`: HASH, director_key -> __u32 1: whose tunnels are opened.
  */
 struct real_server {

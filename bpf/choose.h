@@ -9,6 +9,7 @@
 #ifndef REEVE_CHOOSE_H
 #define REEVE_CHOOSE_H
 
+#include "conn.h"
 #include "hash.h"
 #include "kernel.h"
 #include "maps.h"
@@ -31,7 +32,8 @@ INLINE int candidate(__u32 slot, struct candidate *c)
 		return 0;
 	struct server *server = bpf_map_lookup_elem(&servers, id);
 	struct load *load = bpf_map_lookup_elem(&loads, id);
-	if (!server || !load || !server->weight || server->flags & SERVER_GONE || load->flags & LOAD_OVERLOADED)
+	if (!server || !load || !server->weight || server->flags & SERVER_GONE ||
+	    (load->flags & LOAD_OVERLOADED && !eased(server, load)))
 		return 0;
 	c->id = *id;
 	c->weight = server->weight;

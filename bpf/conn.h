@@ -4,8 +4,12 @@
  *
  * Counts are exact although nothing is locked: every change of what a connection counts as is one
  * compare-and-swap of the word with its flags, and who succeeds moves the counters. CONN_DEAD goes in the same
- * way, so that only one deletes. (An entry that is deleted and given to another connection while a program on another
- * CPU still holds it could be counted wrong: a window of one packet's run, on an entry that was just over its time.)
+ * way, so that only one deletes.
+ *
+ * An entry may be deleted and given to another connection while a program on another CPU still holds it, for one packet's run.
+ * What that program then does it does to the new one: a packet or a change of state goes to the wrong account, and an end marks
+ * the new one DEAD and counts it as ended, but deletes by the old key, which is nobody's. Such an entry is nobody's either
+ * from then on, and is deleted by `reap` once its time is over (see bury).
  */
 #ifndef REEVE_CONN_H
 #define REEVE_CONN_H
@@ -69,13 +73,17 @@ INLINE void tuple(union tuple *t, __u8 family, __u8 protocol, const __be32 *sour
 	}
 }
 
+/* Dead or alive. */
+INLINE struct conn *look(__u8 family, const union tuple *t)
+{
+	if (family == FAMILY_V4)
+		return bpf_map_lookup_elem(&conn4, &t->v4);
+	return bpf_map_lookup_elem(&conn6, &t->v6);
+}
+
 INLINE struct conn *find(__u8 family, const union tuple *t)
 {
-	struct conn *conn;
-	if (family == FAMILY_V4)
-		conn = bpf_map_lookup_elem(&conn4, &t->v4);
-	else
-		conn = bpf_map_lookup_elem(&conn6, &t->v6);
+	struct conn *conn = look(family, t);
 	return conn && !(conn->flags & CONN_DEAD) ? conn : 0;
 }
 
@@ -86,6 +94,17 @@ INLINE int over(const struct conn *conn, __u32 now)
 }
 
 /* --- counters of servers ------------------------------------------------------------------------------- */
+
+/* Is an overloaded server one no more? Asked when a connection ends, and by those who look for a server, for its thresholds
+ * may have changed. */
+INLINE int eased(const struct server *server, struct load *load)
+{
+	__u64 total = (__u64)load->active + load->inactive;
+	if (server->upper && (server->lower ? total >= server->lower : total * 4 >= (__u64)server->upper * 3))
+		return 0;
+	__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
+	return 1;
+}
 
 /* One more, inactive as every connection begins. */
 INLINE void bind(const struct server *server, struct load *load)
@@ -101,11 +120,8 @@ INLINE void unbind(const struct server *server, struct load *load, int inactive)
 		__sync_fetch_and_add(&load->inactive, -1);
 	else
 		__sync_fetch_and_add(&load->active, -1);
-	if (!(load->flags & LOAD_OVERLOADED))
-		return;
-	__u64 total = (__u64)load->active + load->inactive;
-	if (!server->upper || (server->lower ? total < server->lower : total * 4 < (__u64)server->upper * 3))
-		__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
+	if (load->flags & LOAD_OVERLOADED)
+		eased(server, load);
 }
 
 INLINE void count_in(__u32 server, __u32 bytes, int first)
@@ -191,7 +207,7 @@ INLINE void step(struct conn *conn, const struct configuration *config, const st
 	if (conn->last != now)
 		conn->last = now;
 	if (!out)
-		__sync_fetch_and_add(&conn->packets, 1);
+		conn->packets++;
 }
 
 /* The key of the server's packets, from that of the client's. */
@@ -202,49 +218,6 @@ INLINE void back_key(union tuple *back, __u8 family, const union tuple *t, const
 	else
 		tuple(back, family, t->v6.protocol, server->address, t->v6.source, port, t->v6.source_port);
 }
-
-/* Ends a connection, whoever else wants to: 1 for the one who did. `t` is its key. */
-GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
-{
-	if (!t)
-		return 0;
-	struct conn *conn = find(family, t);
-	if (!conn || (!force && !over(conn, now)))
-		return 0;
-	__u32 word = *flags_word(conn), id = conn->server, control = conn->control;
-	if (word & CONN_DEAD || __sync_val_compare_and_swap(flags_word(conn), word, word | CONN_DEAD) != word)
-		return 0;
-	struct server *server = server_of(id);
-	struct load *load = load_of(id);
-	if (server && load) {
-		unbind(server, load, !!(word & CONN_INACTIVE));
-		if ((word & CONN_METHOD) == METHOD_NAT) {
-			union tuple back = {};
-			back_key(&back, family, t, server, word >> 16);
-			if (family == FAMILY_V4)
-				bpf_map_delete_elem(&back4, &back.v4);
-			else
-				bpf_map_delete_elem(&back6, &back.v6);
-		}
-	}
-	if (control) {
-		__u32 *counter = control_of(control);
-		if (counter)
-			__sync_fetch_and_add(counter, -1);
-	}
-	if (family == FAMILY_V4)
-		bpf_map_delete_elem(&conn4, &t->v4);
-	else
-		bpf_map_delete_elem(&conn6, &t->v6);
-	count(COUNTER_DELETED);
-	return 1;
-}
-
-enum made {
-	MADE,
-	MADE_CLASH, /* the server's tuple is another living connection's */
-	MADE_FULL,  /* no room, or another CPU was first */
-};
 
 /* The virtual address and port of a reply; 0 when there is none. */
 INLINE int back_find(__u8 family, const union tuple *t, __be32 *address, __be16 *port)
@@ -284,9 +257,81 @@ INLINE void back_delete(__u8 family, const union tuple *t)
 		bpf_map_delete_elem(&back6, &t->v6);
 }
 
+/* Is the way back that of this connection? */
+INLINE int back_is_of(__u8 family, const union tuple *back, const union tuple *t)
+{
+	__be32 address[4] = {};
+	__be16 port = 0;
+	if (!back_find(family, back, address, &port))
+		return 0;
+	if (family == FAMILY_V4)
+		return address[0] == t->v4.destination && port == t->v4.destination_port;
+	return address[0] == t->v6.destination[0] && address[1] == t->v6.destination[1] &&
+	       address[2] == t->v6.destination[2] && address[3] == t->v6.destination[3] && port == t->v6.destination_port;
+}
+
+INLINE void conn_delete(__u8 family, const union tuple *t)
+{
+	if (family == FAMILY_V4)
+		bpf_map_delete_elem(&conn4, &t->v4);
+	else
+		bpf_map_delete_elem(&conn6, &t->v6);
+}
+
+/* Ends a connection, whoever else wants to: 1 for the one who did. `t` is its key. */
+GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
+{
+	if (!t)
+		return 0;
+	struct conn *conn = find(family, t);
+	if (!conn || (!force && !over(conn, now)))
+		return 0;
+	__u32 word = *flags_word(conn);
+	if (word & CONN_DEAD || __sync_val_compare_and_swap(flags_word(conn), word, word | CONN_DEAD) != word)
+		return 0;
+	__u32 id = conn->server, control = conn->control;
+	struct server *server = server_of(id);
+	struct load *load = load_of(id);
+	if (server && load) {
+		unbind(server, load, !!(word & CONN_INACTIVE));
+		if ((word & CONN_METHOD) == METHOD_NAT) {
+			union tuple back = {};
+			back_key(&back, family, t, server, word >> 16);
+			if (back_is_of(family, &back, t))
+				back_delete(family, &back);
+		}
+	}
+	if (control) {
+		__u32 *counter = control_of(control);
+		if (counter)
+			__sync_fetch_and_add(counter, -1);
+	}
+	conn_delete(family, t);
+	count(COUNTER_DELETED);
+	return 1;
+}
+
+/* For `reap`: deletes an entry that an end marked and missed. It was counted then. */
+GLOBAL int bury(const union tuple *t, __u32 family, __u32 now)
+{
+	if (!t)
+		return 0;
+	struct conn *conn = look(family, t);
+	if (conn && conn->flags & CONN_DEAD && over(conn, now))
+		conn_delete(family, t);
+	return 0;
+}
+
+enum made {
+	MADE,
+	MADE_CLASH, /* the server's tuple is another living connection's */
+	MADE_FULL,  /* no room, or another CPU was first */
+};
+
 #define EEXIST 17
 
-/* Somebody has the server's tuple: ends that one if it is over its time or closing; 1 if the tuple is free now. */
+/* Somebody has the server's tuple: ends that one if it is over its time or closing; 1 if the
+ * tuple is free now. */
 GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 {
 	if (!back)
@@ -300,9 +345,16 @@ GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 		tuple(&t, family, back->v4.protocol, &back->v4.destination, address, back->v4.destination_port, port);
 	else
 		tuple(&t, family, back->v6.protocol, back->v6.destination, address, back->v6.destination_port, port);
-	struct conn *conn = find(family, &t);
+	struct conn *conn = look(family, &t);
 	if (!conn) {
-		/* Left over. */
+		/* Left over: a connection is put in before its way back. */
+		back_delete(family, back);
+		return 1;
+	}
+	/* Another CPU is just ending it, and will delete this. */
+	if (conn->flags & CONN_DEAD && !over(conn, now))
+		return 0;
+	if (conn->flags & CONN_DEAD) {
 		back_delete(family, back);
 		return 1;
 	}
@@ -311,7 +363,22 @@ GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 	return end(&t, family, now, closing);
 }
 
-/* Puts a new connection in, with the packet that opened it taken into account. `p` is the client's packet. */
+/* The way back of a connection that was just put in. */
+INLINE enum made make_back(const struct packet *p, const union tuple *t, const union tuple *back, __u32 now)
+{
+	__u8 family = p->family;
+	long failed = back_put(family, back, p);
+	if (failed != -EEXIST)
+		return failed ? MADE_FULL : MADE;
+	/* Left over from one of the same addresses. */
+	if (back_is_of(family, back, t))
+		return MADE;
+	if (!back_clear(back, family, now))
+		return MADE_CLASH;
+	return back_put(family, back, p) ? MADE_FULL : MADE;
+}
+
+/* Puts a new connection in, and counts it. `p` is the client's packet. */
 GLOBAL int make(const struct packet *p, const union tuple *t, const struct conn *conn)
 {
 	if (!p || !t || !conn)
@@ -322,32 +389,28 @@ GLOBAL int make(const struct packet *p, const union tuple *t, const struct conn 
 	struct load *load = load_of(conn->server);
 	if (!server || !load)
 		return MADE_FULL;
-	int nat = (conn->flags & CONN_METHOD) == METHOD_NAT;
-	union tuple back = {};
-	if (nat) {
-		back_key(&back, family, t, server, conn->port);
-		long failed = back_put(family, &back, p);
-		if (failed == -EEXIST) {
-			if (!back_clear(&back, family, now))
-				return MADE_CLASH;
-			failed = back_put(family, &back, p);
-		}
-		if (failed)
-			return MADE_FULL;
-	}
 	long failed;
 	if (family == FAMILY_V4)
 		failed = bpf_map_update_elem(&conn4, &t->v4, conn, BPF_NOEXIST);
 	else
 		failed = bpf_map_update_elem(&conn6, &t->v6, conn, BPF_NOEXIST);
-	if (failed) {
-		if (nat)
-			back_delete(family, &back);
+	if (failed)
 		return MADE_FULL;
-	}
 	bind(server, load);
 	count(COUNTER_CREATED);
-	return MADE;
+	if (conn->control) {
+		__u32 *counter = control_of(conn->control);
+		if (counter)
+			__sync_fetch_and_add(counter, 1);
+	}
+	if ((conn->flags & CONN_METHOD) != METHOD_NAT)
+		return MADE;
+	union tuple back = {};
+	back_key(&back, family, t, server, conn->port);
+	enum made made = make_back(p, t, &back, now);
+	if (made != MADE)
+		end(t, family, now, 1);
+	return made;
 }
 
 #endif

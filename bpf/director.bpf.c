@@ -11,8 +11,8 @@
 #include "parse.h"
 #include "tcp.h"
 
-#include "choose.h"
 #include "conn.h"
+#include "choose.h"
 
 #include "rewrite.h"
 #include "verdict.h"
@@ -60,6 +60,11 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 		break;
 	case PARSED_LATER:
 		step = fragment_known(&p, &plan);
+		if (step == STEP_FLOW)
+			step = flow_through(skb, &p, &plan);
+		/* The flow is gone. */
+		if (step == STEP_FRESH)
+			step = STEP_PASS;
 		break;
 	case PARSED_ERROR:
 		step = quoted_error(skb, &p, &plan);
@@ -103,7 +108,7 @@ SECTION("classifier") int director_out(struct __sk_buff *skb)
 	switch (parse(skb, &p)) {
 	case PARSED_FLOW:
 		if (config->flags & CONFIG_LOCAL)
-			step = known(&p, &plan);
+			step = known_reply(&p, &plan);
 		break;
 	case PARSED_ERROR:
 		step = quoted_error(skb, &p, &plan);

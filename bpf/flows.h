@@ -6,6 +6,7 @@
 #define REEVE_FLOWS_H
 
 #include "conn.h"
+#include "fragments.h"
 #include "kernel.h"
 #include "maps.h"
 #include "parse.h"
@@ -31,6 +32,8 @@ GLOBAL int flow_through(struct __sk_buff *skb, const struct packet *p, struct pl
 	flow->last = plan->now;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, p->length);
+	if (p->kind & PACKET_FIRST)
+		fragment_note(p, plan, STEP_FLOW);
 	struct ends to;
 	__builtin_memcpy(to.source, flow->source, 16);
 	__builtin_memcpy(to.destination, flow->destination, 16);

@@ -23,7 +23,7 @@ INLINE void fragment_name(struct fragment_key *key, const struct packet *p)
 	key->family = p->family;
 }
 
-/* The first of several was found to go in or out. */
+/* The first of several was found to go in or out, or to be of a flow. */
 GLOBAL int fragment_note(const struct packet *p, const struct plan *plan, int step)
 {
 	struct fragment_key key;
@@ -34,14 +34,19 @@ GLOBAL int fragment_note(const struct packet *p, const struct plan *plan, int st
 		.seen = plan->now,
 		.server = plan->server,
 		.flags = plan->flags,
-		.out = step == STEP_OUT,
+		.out = step == STEP_OUT ? FRAGMENT_OUT : FRAGMENT_IN,
 	};
 	__builtin_memcpy(note.address, plan->address, 16);
+	if (step == STEP_FLOW) {
+		note.out = FRAGMENT_FLOW;
+		note.address[0] = (__u32)p->source_port << 16 | p->destination_port;
+	}
 	return bpf_map_update_elem(&fragments, &key, &note, BPF_ANY);
 }
 
-/* A later one: STEP_IN or STEP_OUT after the first, or STEP_PASS. */
-GLOBAL int fragment_known(const struct packet *p, struct plan *plan)
+/* A later one: STEP_IN, STEP_OUT or STEP_FLOW (with the ports of the first, by which its flow is found) after the first, or
+ * STEP_PASS. */
+GLOBAL int fragment_known(struct packet *p, struct plan *plan)
 {
 	struct fragment_key key;
 	if (!p || !plan)
@@ -52,14 +57,19 @@ GLOBAL int fragment_known(const struct packet *p, struct plan *plan)
 		count(COUNTER_FRAGMENT);
 		return STEP_PASS;
 	}
+	if (note->out == FRAGMENT_FLOW) {
+		p->source_port = note->address[0] >> 16;
+		p->destination_port = note->address[0];
+		return STEP_FLOW;
+	}
 	plan->server = note->server;
 	plan->flags = note->flags;
 	__builtin_memcpy(plan->address, note->address, 16);
-	if (note->out)
+	if (note->out == FRAGMENT_OUT)
 		count_out(plan->server, p->length);
 	else
 		count_in(plan->server, p->length, 0);
-	return note->out ? STEP_OUT : STEP_IN;
+	return note->out == FRAGMENT_OUT ? STEP_OUT : STEP_IN;
 }
 
 #endif

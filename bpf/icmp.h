@@ -134,6 +134,31 @@ GLOBAL int finish(struct __sk_buff *skb, const struct packet *p, const struct pl
 	return bpf_skb_store_bytes(skb, at - sizeof(icmp), &icmp, sizeof(icmp), 0);
 }
 
+/* RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e): not about an error, nor a later fragment, nor to what is nobody's own address. */
+INLINE int answerable(const struct packet *p)
+{
+	if (p->kind & PACKET_LATER || (p->protocol != PROTOCOL_TCP && p->protocol != PROTOCOL_UDP))
+		return 0;
+	if (p->family == FAMILY_V4)
+		return p->source[0] && be32(p->source[0]) < 0xe0000000;
+	return be32(p->source[0]) < 0xff000000 && (p->source[0] || p->source[1] || p->source[2] || p->source[3]);
+}
+
+/* RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f): so many and no more. */
+INLINE int may_answer(__u32 now)
+{
+	__u32 zero = 0;
+	struct answering *here = bpf_map_lookup_elem(&answering, &zero);
+	if (!here)
+		return 0;
+	__u64 left = here->left + (__u64)(now - here->tick) * ANSWERS_A_TICK;
+	if (left > ANSWERS_AT_ONCE)
+		left = ANSWERS_AT_ONCE;
+	here->tick = now;
+	here->left = left ? left - 1 : 0;
+	return left > 0;
+}
+
 /* How much of a packet is quoted: whole words, so that sums are. */
 INLINE __u32 quoted(__u32 len)
 {
@@ -146,6 +171,10 @@ GLOBAL int answer(struct __sk_buff *skb, struct packet *p, const struct plan *pl
 {
 	if (!p || !plan)
 		return TC_ACT_SHOT;
+	if (!answerable(p) || !may_answer(plan->now)) {
+		count(COUNTER_UNANSWERED);
+		return TC_ACT_SHOT;
+	}
 	__u32 len = quoted(p->length);
 	if (p->l4 - p->l3 + 8U > len || bpf_skb_change_tail(skb, p->l3 + len, 0) ||
 	    bpf_skb_adjust_room(skb, answer_front(p->family), BPF_ADJ_ROOM_MAC, 0))

@@ -33,6 +33,7 @@ MAP(templates, BPF_MAP_TYPE_HASH, struct template_key, struct template, 1024);
 MAP(controls, BPF_MAP_TYPE_ARRAY, __u32, __u32, CONTROLS);
 MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragment, 4096);
 MAP(answers, BPF_MAP_TYPE_HASH, struct answer_key, struct answer, 1024);
+MAP(answering, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct answering, 1);
 MAP(flows, BPF_MAP_TYPE_HASH, struct flow_key, struct flow, 1024);
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, COUNTERS);
 MAP(real_server, BPF_MAP_TYPE_ARRAY, __u32, struct real_server, 1);

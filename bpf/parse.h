@@ -136,6 +136,12 @@ INLINE int sum4_good(struct __sk_buff *skb, __u32 l3, const struct ip4 *ip, __u3
 	return fold(sum) == 0xffff;
 }
 
+/* Many packets in one may be longer than its header can say; the length in it is then 0. */
+INLINE int big(const struct __sk_buff *skb, __be16 length)
+{
+	return !length && skb->gso_size;
+}
+
 /* Is it an error, which carries the packet that it is about? RFC 792; RFC 4443 §2.1: types below 128. */
 INLINE int icmp_is_error(__u8 family, __u8 type)
 {
@@ -189,7 +195,7 @@ INLINE enum parsed parse4(struct __sk_buff *skb, struct packet *p)
 	struct ip4 ip;
 	if (bpf_skb_load_bytes(skb, p->l3, &ip, sizeof(ip)))
 		return PARSED_BAD;
-	__u32 header = (ip.version_words & 15) * 4, length = be16(ip.length);
+	__u32 header = (ip.version_words & 15) * 4, length = big(skb, ip.length) ? skb->len - p->l3 : be16(ip.length);
 	if (ip.version_words >> 4 != 4 || header < 20 || length < header || p->l3 + length > skb->len ||
 	    !sum4_good(skb, p->l3, &ip, header))
 		return PARSED_BAD;
@@ -227,7 +233,7 @@ INLINE enum parsed parse6(struct __sk_buff *skb, struct packet *p)
 	struct ip6 ip;
 	if (bpf_skb_load_bytes(skb, p->l3, &ip, sizeof(ip)))
 		return PARSED_BAD;
-	__u32 length = be16(ip.length) + 40;
+	__u32 length = big(skb, ip.length) ? skb->len - p->l3 : be16(ip.length) + 40U;
 	if ((be32(ip.version_class_flow) >> 28) != 6 || p->l3 + length > skb->len)
 		return PARSED_BAD;
 	p->family = FAMILY_V6;

@@ -26,22 +26,26 @@ INLINE int template_over(const struct template *template, __u32 now)
 	return !counter || !(*counter & ~CONTROL_ASSURED);
 }
 
-/* The server may be quiesced or overloaded, but has to be there. */
+/* The server may be quiesced or overloaded, but has to be its service's. */
 INLINE int template_usable(const struct template *template, const struct configuration *config)
 {
 	const struct server *server = server_of(template->server);
-	return server && !(server->flags & SERVER_GONE) &&
+	return server && !(server->flags & (SERVER_GONE | SERVER_LEFT)) &&
 	       (server->weight || !(config->flags & CONFIG_EXPIRE_QUIESCENT));
 }
 
-/* Deletes one: 1 for the one who did. */
-INLINE int template_end(const struct template_key *key, __u32 server)
+/* Being deleted. Who sets it is the one who deletes and counts. */
+#define TEMPLATE_DEAD (1U << 31)
+
+/* Ends one, whoever else wants to: 1 for the one who did. */
+INLINE int template_end(const struct template_key *key, struct template *template)
 {
-	if (bpf_map_delete_elem(&templates, key))
+	if (template->flags & TEMPLATE_DEAD || __sync_fetch_and_or(&template->flags, TEMPLATE_DEAD) & TEMPLATE_DEAD)
 		return 0;
-	struct load *load = load_of(server);
+	struct load *load = load_of(template->server);
 	if (load)
 		__sync_fetch_and_add(&load->persistent, -1);
+	bpf_map_delete_elem(&templates, key);
 	return 1;
 }
 
@@ -50,7 +54,7 @@ INLINE void template_learn(struct template *template)
 {
 	__u32 *counter = control_of(template->control);
 	if (counter && *counter & CONTROL_ASSURED && !(template->flags & TEMPLATE_ASSURED))
-		template->flags |= TEMPLATE_ASSURED;
+		__sync_fetch_and_or(&template->flags, TEMPLATE_ASSURED);
 }
 
 INLINE __u32 template_make(const struct service *service, const struct template_key *key, __u32 server, __u32 now,
@@ -63,15 +67,16 @@ INLINE __u32 template_make(const struct service *service, const struct template_
 		__sync_fetch_and_and(counter, ~CONTROL_ASSURED);
 	long failed = bpf_map_update_elem(&templates, key, &template, BPF_NOEXIST);
 	if (failed == -EEXIST) {
-		/* Another CPU was first. */
+		/* Another CPU was first; or is just deleting the old one, and then this connection has no template. */
 		struct template *other = bpf_map_lookup_elem(&templates, key);
-		if (other) {
+		if (other && !(other->flags & TEMPLATE_DEAD)) {
 			*control = other->control;
 			return other->server;
 		}
 	}
 	if (failed) {
-		count(COUNTER_TEMPLATES_FULL);
+		if (failed != -EEXIST)
+			count(COUNTER_TEMPLATES_FULL);
 		return server;
 	}
 	struct load *load = load_of(server);
@@ -101,7 +106,7 @@ GLOBAL __u32 by_template(const struct service *service, const struct packet *p, 
 			key.port = p->destination_port;
 	}
 	struct template *template = bpf_map_lookup_elem(&templates, &key);
-	if (template) {
+	if (template && !(template->flags & TEMPLATE_DEAD)) {
 		__u32 server = template->server;
 		if (!template_over(template, now) && template_usable(template, config)) {
 			template_learn(template);
@@ -110,7 +115,7 @@ GLOBAL __u32 by_template(const struct service *service, const struct packet *p, 
 			plan->control = template->control;
 			return server;
 		}
-		template_end(&key, server);
+		template_end(&key, template);
 	}
 	__u32 server = choose(service, p);
 	return server ? template_make(service, &key, server, now, &plan->control) : 0;
@@ -124,9 +129,15 @@ INLINE int template_reap(const struct template_key *key, __u32 now, __u32 force)
 	struct template *template = bpf_map_lookup_elem(&templates, key);
 	if (!template)
 		return 0;
+	if (template->flags & TEMPLATE_DEAD) {
+		/* Its deletion missed it (see CONN_DEAD), and it was counted then. */
+		if ((__s32)(now - template->last) > (__s32)template->timeout)
+			bpf_map_delete_elem(&templates, key);
+		return 0;
+	}
 	template_learn(template);
 	if (force || template_over(template, now))
-		return template_end(key, template->server);
+		return template_end(key, template);
 	if ((__s32)(now - template->last) > (__s32)template->timeout)
 		template->last = now + MINUTE_TICKS - template->timeout;
 	return 0;

@@ -27,11 +27,13 @@ static long reap_one(__u32 turn, struct reap *r)
 		if (bpf_skb_load_bytes(r->skb, at + turn * sizeof(t.v4), &t, sizeof(t.v4)))
 			return 1;
 		r->ended += end(&t, FAMILY_V4, r->now, force);
+		bury(&t, FAMILY_V4, r->now);
 		return 0;
 	case REAP_CONN6:
 		if (bpf_skb_load_bytes(r->skb, at + turn * sizeof(t.v6), &t, sizeof(t.v6)))
 			return 1;
 		r->ended += end(&t, FAMILY_V6, r->now, force);
+		bury(&t, FAMILY_V6, r->now);
 		return 0;
 	case REAP_TEMPLATES:
 		if (bpf_skb_load_bytes(r->skb, at + turn * sizeof(key), &key, sizeof(key)))

@@ -58,6 +58,35 @@ INLINE enum step answers_of(const struct packet *p, struct plan *plan)
 	return STEP_OUT;
 }
 
+/* A packet of a server, whose connection or answer is known: STEP_OUT; else STEP_FRESH. `t` is its tuple. */
+INLINE enum step reply(const struct configuration *config, const struct packet *p, union tuple *t, struct plan *plan)
+{
+	/* The same addresses are the key of the way back. */
+	if (!back_find(p->family, t, plan->address, &plan->port))
+		return config->flags & CONFIG_ANSWERS ? answers_of(p, plan) : STEP_FRESH;
+	tuple(t, p->family, p->protocol, p->destination, plan->address, p->destination_port, plan->port);
+	struct conn *conn = find(p->family, t);
+	if (!conn || over(conn, plan->now))
+		return STEP_FRESH;
+	step(conn, config, p, 1, plan->now);
+	plan->server = conn->server;
+	plan->flags = conn->flags;
+	count_out(conn->server, p->length);
+	return STEP_OUT;
+}
+
+/* At egress: only what servers on this host send is looked for. What a client sent was counted as it came, and by dr it
+ * leaves with the same tuple. */
+GLOBAL int known_reply(const struct packet *p, struct plan *plan)
+{
+	const struct configuration *config = config_now();
+	if (!p || !plan || !config)
+		return STEP_FRESH;
+	union tuple t = {};
+	tuple(&t, p->family, p->protocol, p->source, p->destination, p->source_port, p->destination_port);
+	return reply(config, p, &t, plan);
+}
+
 /* A packet of a connection, from either end: STEP_IN, STEP_OUT, STEP_SHOT; else STEP_FRESH. */
 GLOBAL int known(const struct packet *p, struct plan *plan)
 {
@@ -91,19 +120,7 @@ GLOBAL int known(const struct packet *p, struct plan *plan)
 		end(&t, family, plan->now, 0);
 		return STEP_FRESH;
 	}
-
-	/* A reply? Then the same addresses are the key of the way back. */
-	if (!back_find(family, &t, plan->address, &plan->port))
-		return config->flags & CONFIG_ANSWERS ? answers_of(p, plan) : STEP_FRESH;
-	tuple(&t, family, p->protocol, p->destination, plan->address, p->destination_port, plan->port);
-	conn = find(family, &t);
-	if (!conn || over(conn, plan->now))
-		return STEP_FRESH;
-	step(conn, config, p, 1, plan->now);
-	plan->server = conn->server;
-	plan->flags = conn->flags;
-	count_out(conn->server, p->length);
-	return STEP_OUT;
+	return reply(config, p, &t, plan);
 }
 
 /* The service that a packet is for: by mark, by address and port, by address alone. */
@@ -191,11 +208,6 @@ GLOBAL int fresh(const struct packet *p, struct plan *plan)
 	switch (made_so) {
 	case MADE:
 		count_in(conn.server, 0, 1);
-		if (conn.control) {
-			__u32 *counter = control_of(conn.control);
-			if (counter)
-				__sync_fetch_and_add(counter, 1);
-		}
 		break;
 	case MADE_CLASH:
 		count(COUNTER_CLASH);

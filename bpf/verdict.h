@@ -28,6 +28,7 @@ enum step {
 	STEP_TOO_BIG, /* tell the sender what fits */
 	STEP_TTL,     /* tell the sender */
 	STEP_REQUOTE, /* a new message is to be put around the quote */
+	STEP_FLOW,    /* of an explicit flow */
 	STEP_FRESH,   /* no connection: to be scheduled, perhaps */
 };
 
@@ -99,6 +100,12 @@ INLINE __u32 tunnel_len(const struct server *server)
 	return server->family == FAMILY_V4 ? sizeof(struct ip4) : sizeof(struct ip6);
 }
 
+/* As headers say it: see big. */
+INLINE __be16 said_length(__u32 length)
+{
+	return length > 65535 ? 0 : be16(length);
+}
+
 /* IP in IP (RFC 2003, RFC 2473): the packet becomes the payload of another. Time to live, traffic class and DF are those of
  * the packet inside. Packets of many in one stay so: their segments were found to fit before. */
 INLINE int encapsulate(struct __sk_buff *skb, const struct packet *p, const struct server *server, __u8 ttl)
@@ -107,7 +114,7 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct packet *p, const stru
 	int own = server->source[0] || server->source[1] || server->source[2] || server->source[3];
 	if (server->family == FAMILY_V4) {
 		struct ip4 ip = {.version_words = 0x45, .tos = p->tos, .ttl = ttl, .protocol = inside};
-		ip.length = be16(p->length + sizeof(ip));
+		ip.length = said_length(p->length + sizeof(ip));
 		ip.fragment = p->kind & PACKET_WHOLE ? be16(0x4000) : 0;
 		ip.id = bpf_get_prandom_u32();
 		ip.source = own || p->family != FAMILY_V4 ? server->source[0] : p->destination[0];
@@ -121,7 +128,7 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct packet *p, const stru
 	}
 	struct ip6 ip = {.next = inside, .hops = ttl};
 	ip.version_class_flow = be32(6U << 28 | (__u32)p->tos << 20);
-	ip.length = be16(p->length);
+	ip.length = said_length(p->length);
 	if (own || p->family != FAMILY_V6)
 		__builtin_memcpy(ip.source, server->source, 16);
 	else
@@ -187,7 +194,9 @@ INLINE enum step send_nat(struct __sk_buff *skb, const struct packet *p, struct 
 	return translate(skb, p, to, 1) ? STEP_SHOT : sent(plan, leave(&way));
 }
 
-/* The client's packet to the server as it is (dr), or in a tunnel. */
+/* The client's packet to the server as it is (dr), or in a tunnel. What does not fit is answered even if it could be cut up (no
+ * DF): this program cannot cut, and the host's stack would take dr's packet as its own, and a tunnel's for a forged one, since
+ * it comes in by the wire from an address of this host. A sender that does path MTU discovery in any form cuts it up next time. */
 INLINE enum step send_as_is(struct __sk_buff *skb, const struct packet *p, struct plan *plan, const struct server *server)
 {
 	int tunnel = (plan->flags & CONN_METHOD) == METHOD_TUN;

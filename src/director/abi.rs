@@ -346,6 +346,8 @@ pub const METHOD_DR: u8 = 3;
 
 /// Taken out of its service.
 pub const SERVER_GONE: u32 = 1 << 0;
+/// Taken out of its service; its connections go on, its templates do not.
+pub const SERVER_LEFT: u32 = 1 << 2;
 /// Its address is this machine's.
 pub const SERVER_LOCAL: u32 = 1 << 1;
 
@@ -401,7 +403,7 @@ pub const CONFIG_LOCAL: u32 = 1 << 9;
 pub const CONFIG_ANSWERS: u32 = 1 << 10;
 
 /// What `counters` counts, by index; see `bpf/abi.h` for what follows from each.
-pub const COUNTER_NAMES: [&str; 18] = [
+pub const COUNTER_NAMES: [&str; 19] = [
     "malformed",
     "no-server",
     "gone",
@@ -420,6 +422,7 @@ pub const COUNTER_NAMES: [&str; 18] = [
     "decapsulated",
     "clamped",
     "relieved",
+    "unanswered",
 ];
 /// Index of `counters`: connections put in.
 pub const COUNTER_CREATED: u32 = 11;

@@ -309,9 +309,9 @@ impl Present {
     fn take_out(&mut self, id: u32, on_down: OnDown, has_udp: bool, writes: &mut Vec<Write>) {
         let Some(server) = self.servers.get_mut(&id) else { return };
         server.listed = false;
+        server.record.flags |= if on_down == OnDown::Drain { abi::SERVER_LEFT } else { abi::SERVER_GONE };
+        writes.push(Write::Server { id, server: server.record });
         if on_down != OnDown::Drain {
-            server.record.flags |= abi::SERVER_GONE;
-            writes.push(Write::Server { id, server: server.record });
             if has_udp || on_down == OnDown::Reset {
                 writes.push(Write::Forget { server: id, all: on_down == OnDown::Reset });
             }

@@ -210,6 +210,23 @@ fn a_server_leaves_in_one_update_and_comes_back_as_itself() {
 }
 
 #[test]
+fn a_server_that_leaves_in_peace_gives_up_its_templates() {
+    let now = Instant::now();
+    let key = tcp("192.0.2.10:80");
+    let (mut kernel, mut present) = (Kernel::default(), Present::empty(ROOM));
+    let mut service = service(key, Scheduler::Rr, &[server("10.0.0.1:80", 1), server("10.0.0.2:80", 1)]);
+    service.conduct.on_down = OnDown::Drain;
+    kernel.apply(&mut present, &wanted(std::slice::from_ref(&service)), now);
+    let id = present.services()[&key].list[0];
+    let left = service.servers.remove(0);
+    kernel.apply(&mut present, &wanted(std::slice::from_ref(&service)), now);
+    assert_eq!((kernel.servers[&id].flags, present.leaving()), (abi::SERVER_LEFT, vec![id]));
+    service.servers.insert(0, left);
+    kernel.apply(&mut present, &wanted(&[service]), later(now));
+    assert_eq!((present.services()[&key].list[0], kernel.servers[&id].flags), (id, 0));
+}
+
+#[test]
 fn a_server_that_drains_stays_for_its_flows_but_those_of_udp() {
     let now = Instant::now();
     let key = udp("192.0.2.53:53");

@@ -7,6 +7,7 @@ use reeve::sys::bpf::Packet;
 
 use super::wire::{self, ACK, ICMP, ICMP6, Ip, L3, SYN, TCP, UDP, frame, tcp, tcp_segment, udp, udp_datagram};
 use super::world::{OK, REDIRECT, SHOT, World, at, run};
+use crate::farm::until;
 
 struct Places {
     client: SocketAddr,
@@ -36,6 +37,98 @@ fn no_port(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), 0)
 }
 
+/// A frame with a part of a datagram.
+fn fragment(from: SocketAddr, to: SocketAddr, payload: &[u8], offset: u16, more: bool) -> Vec<u8> {
+    if from.is_ipv4() {
+        let fragment = (offset / 8) | if more { 0x2000 } else { 0 };
+        let ip = Ip { fragment, id: 77, ..Ip::new(from.ip(), to.ip(), UDP) };
+        return frame(&ip.packet(payload));
+    }
+    let mut all = vec![UDP, 0];
+    all.extend((offset | u16::from(more)).to_be_bytes());
+    all.extend(77u32.to_be_bytes());
+    all.extend(payload);
+    frame(&Ip::new(from.ip(), to.ip(), 44).packet(&all))
+}
+
+#[test]
+fn fragments_of_a_flow_leave_as_it_does() {
+    let Some(mut world) = World::new() else { return };
+    world.configure(|config| config.flags = abi::CONFIG_FLOWS);
+    for Places { client, vip, server, director } in places() {
+        let (address, family) = abi::address(client.ip());
+        let key = abi::FlowKey {
+            source: address,
+            destination: abi::address(vip.ip()).0,
+            source_port: client.port().to_be_bytes(),
+            destination_port: vip.port().to_be_bytes(),
+            protocol: UDP,
+            family,
+            ..abi::FlowKey::default()
+        };
+        let there = SocketAddr::new(director.ip(), 30001);
+        let flow = abi::Flow {
+            source: abi::address(there.ip()).0,
+            destination: abi::address(server.ip()).0,
+            source_port: there.port().to_be_bytes(),
+            destination_port: server.port().to_be_bytes(),
+            ..abi::Flow::default()
+        };
+        world.map("flows").put(&key, &flow).expect("room");
+        let datagram = udp_datagram(client, vip, &[9; 100]);
+        let later = fragment(client, vip, &datagram[64..], 64, false);
+        assert_eq!(world.show(&later).returned, OK, "before the first it is a stranger");
+        let one = world.forwarded(&fragment(client, vip, &datagram[..64], 0, true));
+        let two = world.forwarded(&later);
+        for part in [&one, &two] {
+            assert_eq!((part.from.ip(), part.to.ip(), part.ttl), (there.ip(), server.ip(), 63));
+        }
+        let header = if client.is_ipv4() { 0 } else { 8 };
+        let whole = [&one.payload[header..], &two.payload[header..]].concat();
+        let whole = wire::read(&Ip::new(there.ip(), server.ip(), UDP).packet(&whole));
+        assert_eq!((whole.from, whole.to), (there, server));
+        let seen: abi::Flow = world.map("flows").get(&key).expect("a look").expect("the flow");
+        assert_eq!(seen.packets, 2);
+        // Without the flow they are strangers again.
+        world.map("flows").delete(&key).expect("a deletion");
+        let ran = world.show(&later);
+        assert_eq!((ran.returned, ran.data), (OK, later));
+    }
+}
+
+#[test]
+fn answers_have_a_limit_and_some_things_none() {
+    let Some(mut world) = World::new() else { return };
+    let [four, six] = places();
+    for Places { client, vip, server, .. } in [&four, &six] {
+        world.service(TCP, *vip, SCHEDULER_RR, &[], |_| {});
+        // To no address of a sender's own.
+        let nobody = if vip.is_ipv4() { ["224.0.0.1:9", "0.0.0.0:9"] } else { ["[ff02::1]:9", "[::]:9"] };
+        for from in nobody {
+            assert_eq!(world.show(&tcp(at(from), *vip, SYN)).returned, SHOT, "{from}");
+        }
+        // Neither about errors: one that is out of hops on its way to a server.
+        let udp_vip = SocketAddr::new(vip.ip(), 53);
+        let id = world.server(*server, METHOD_NAT, 1);
+        world.service(UDP, udp_vip, SCHEDULER_RR, &[id], |_| {});
+        world.forwarded(&udp(*client, udp_vip, b"question"));
+        let reply = world.show(&udp(*server, *client, b"answer")).data[L3..].to_vec();
+        if !vip.is_ipv4() {
+            let mut late = error(*client, no_port(*vip), [1, 4], 0, &reply, 200);
+            late[L3 + 7] = 1;
+            assert_eq!(world.show(&late).returned, SHOT);
+        }
+    }
+    assert_eq!(world.counter("unanswered"), 5);
+    // A flood of what nobody is there for: some get an answer, and soon one gets none.
+    let flood = (1000..21_000u16).map(|port| tcp(SocketAddr::new(four.client.ip(), port), four.vip, SYN));
+    let answered = flood.map(|frame| world.show(&frame).returned).take_while(|returned| *returned == REDIRECT).count();
+    assert!((100..20_000).contains(&answered), "{answered}");
+    assert_eq!(world.counter("unanswered"), 6);
+    // A tick later there is room again.
+    until("an answer", || (world.show(&tcp(four.client, four.vip, SYN)).returned == REDIRECT).then_some(()));
+}
+
 #[test]
 fn later_fragments_follow_the_first() {
     let Some(mut world) = World::new() else { return };
@@ -46,18 +139,7 @@ fn later_fragments_follow_the_first() {
         for (from, to, new_from, new_to) in ways {
             let datagram = udp_datagram(from, to, &[9; 100]);
             let (first, later) = datagram.split_at(64);
-            let cut = |payload: &[u8], offset: u16, more: bool| {
-                if from.is_ipv4() {
-                    let fragment = (offset / 8) | if more { 0x2000 } else { 0 };
-                    let ip = Ip { fragment, id: 77, ..Ip::new(from.ip(), to.ip(), UDP) };
-                    return frame(&ip.packet(payload));
-                }
-                let mut all = vec![UDP, 0];
-                all.extend((offset | u16::from(more)).to_be_bytes());
-                all.extend(77u32.to_be_bytes());
-                all.extend(payload);
-                frame(&Ip::new(from.ip(), to.ip(), 44).packet(&all))
-            };
+            let cut = |payload: &[u8], offset: u16, more: bool| fragment(from, to, payload, offset, more);
             // Before the first it is a stranger.
             let stranger = world.show(&cut(later, 64, false));
             assert_eq!((stranger.returned, stranger.data), (OK, cut(later, 64, false)));

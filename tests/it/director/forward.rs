@@ -90,6 +90,42 @@ fn nat_through_the_stack_and_to_the_host_itself_is_rewritten_only() {
 }
 
 #[test]
+fn at_egress_only_what_servers_here_send_is_looked_for() {
+    let Some(mut world) = World::new() else { return };
+    world.configure(|config| config.flags = abi::CONFIG_LOCAL);
+    for Places { client, vip, server } in places() {
+        let here = world.server(server, METHOD_NAT, 1);
+        world.change_server(here, |server| server.flags = abi::SERVER_LOCAL);
+        world.service(TCP, vip, SCHEDULER_RR, &[here], |_| {});
+        let direct_vip = SocketAddr::new(vip.ip(), 81);
+        let elsewhere = world.server(SocketAddr::new(server.ip(), 0), METHOD_DR, 1);
+        world.service(TCP, direct_vip, SCHEDULER_RR, &[elsewhere], |_| {});
+        let leaves = |world: &mut World, frame: &[u8]| {
+            let packet = Packet { interface: world.front, ..Packet::new(frame) };
+            world.loaded.run("director_out", &packet).expect("a run")
+        };
+        // By dr: in, and out again with the tuple that it came with. It is the same packet, counted once.
+        for flags in [SYN, ACK] {
+            let sent = world.show(&tcp(client, direct_vip, flags));
+            assert_eq!(sent.returned, REDIRECT);
+            let left = leaves(&mut world, &sent.data);
+            assert_eq!((left.returned, &left.data), (OK, &sent.data));
+        }
+        assert_eq!(world.conn(TCP, client, direct_vip).expect("a connection").packets, 2);
+        assert_eq!(world.statistics(elsewhere).packets_in, 2);
+        // Over its time, and no business of the egress.
+        super::states::silence(&world, client, direct_vip);
+        leaves(&mut world, &tcp(client, direct_vip, ACK));
+        assert_eq!(world.load_of(elsewhere), (1, 0));
+        // The local one's reply is seen beside it.
+        assert_eq!(world.show(&tcp(client, vip, SYN)).returned, OK);
+        let back = leaves(&mut world, &tcp(server, client, SYN | ACK));
+        assert_eq!((back.returned, wire::read(&back.data[L3..]).from), (OK, vip));
+        assert_eq!(world.statistics(here).packets_out, 1);
+    }
+}
+
+#[test]
 fn dr_changes_nothing_but_the_hops() {
     let Some(mut world) = World::new() else { return };
     for Places { client, vip, server } in places() {
@@ -213,6 +249,37 @@ fn malformed_packets_are_never_taken_for_valid_ones() {
     }
     assert!(bad > 80, "only {bad} were shown");
     assert!(world.counter("malformed") > 80);
+}
+
+#[test]
+fn many_in_one_may_be_longer_than_a_header_can_say() {
+    let Some(mut world) = World::new() else { return };
+    for Places { client, vip, server } in places() {
+        let id = world.server(server, METHOD_NAT, 1);
+        world.service(TCP, vip, SCHEDULER_RR, &[id], |_| {});
+        world.forwarded(&tcp(client, vip, SYN));
+        let mut many = frame(&Ip::new(client.ip(), vip.ip(), TCP).packet(&tcp_segment(client, vip, ACK, &[1; 2800])));
+        let destination = if vip.is_ipv4() {
+            many[L3 + 2..L3 + 4].fill(0);
+            many[L3 + 10..L3 + 12].fill(0);
+            let sum = wire::sum(&[&many[L3..L3 + 20]]);
+            many[L3 + 10..L3 + 12].copy_from_slice(&sum.to_be_bytes());
+            L3 + 16..L3 + 20
+        } else {
+            many[L3 + 4..L3 + 6].fill(0);
+            L3 + 24..L3 + 40
+        };
+        let before = world.statistics(id).bytes_in;
+        let packet = Packet { interface: world.front, segment: 1400, ..Packet::new(&many) };
+        let ran = world.loaded.run("director_in", &packet).expect("a run");
+        assert_eq!(ran.returned, REDIRECT);
+        assert_eq!(ran.data[destination.clone()], abi::address(server.ip()).0[..destination.len()]);
+        assert_eq!(world.statistics(id).bytes_in - before, (many.len() - L3) as u64);
+        // A packet by itself has a length.
+        let ran = world.show(&many);
+        assert_eq!((ran.returned, &ran.data), (OK, &many));
+    }
+    assert_eq!(world.counter("malformed"), 2);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use reeve::director::abi::{
     self, Answer, AnswerKey, CONFIG_ANSWERS, CONFIG_EXPIRE_QUIESCENT, CONFIG_FLOWS, CONFIG_MARKS, CONFIG_PORT_ZERO,
-    CONTROL_ASSURED, Flow, FlowKey, Load, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVICE_ONE_PACKET, ServiceKey,
-    TEMPLATE_ASSURED, Template, TemplateKey,
+    CONTROL_ASSURED, Flow, FlowKey, Load, METHOD_DR, METHOD_NAT, SCHEDULER_RR, SERVER_LEFT, SERVICE_ONE_PACKET,
+    ServiceKey, TEMPLATE_ASSURED, Template, TemplateKey,
 };
 use reeve::sys::bpf::Packet;
 use zerocopy::IntoBytes;
@@ -76,6 +76,23 @@ fn a_network_stays_with_its_server() {
 }
 
 #[test]
+fn a_server_that_was_taken_out_keeps_its_connections_and_no_clients() {
+    let Some(mut world) = World::new() else { return };
+    let vip = at("10.1.0.100:80");
+    let servers = [at("10.2.0.11:8080"), at("10.2.0.12:8080")];
+    let ids = servers.map(|server| world.server(server, METHOD_NAT, 1));
+    world.service(TCP, vip, SCHEDULER_RR, &[ids[1], ids[0]], |put| {
+        put.value.persistence = abi::ticks(Duration::from_secs(100));
+        put.value.netmask = MASK24;
+    });
+    assert_eq!(world.forwarded(&tcp(at("10.1.0.2:1"), vip, SYN)).to, servers[0]);
+    world.change_server(ids[0], |server| (server.weight, server.flags) = (0, SERVER_LEFT));
+    assert_eq!(world.forwarded(&tcp(at("10.1.0.2:1"), vip, ACK)).to, servers[0]);
+    assert_eq!(world.forwarded(&tcp(at("10.1.0.2:2"), vip, SYN)).to, servers[1]);
+    assert_eq!((persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 1));
+}
+
+#[test]
 fn a_template_outlives_its_time_while_connections_of_it_live() {
     let Some(mut world) = World::new() else { return };
     let (vip, client) = (at("10.1.0.100:80"), at("10.1.0.2:1"));
@@ -103,6 +120,17 @@ fn a_template_outlives_its_time_while_connections_of_it_live() {
     template.last = template.last.wrapping_sub(abi::ticks(Duration::from_secs(101)));
     world.map("templates").put(&key, &template).expect("it");
     assert_eq!(reap(&mut world, abi::REAP_TEMPLATES, &[key, key]), 1);
+    assert_eq!((templates(&world).len(), persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 0, 0));
+    // One that is marked as ended was counted then: it is nobody's, and goes when its time is over.
+    template.flags = 1 << 31;
+    world.map("templates").put(&key, &template).expect("it");
+    let young = Template { last: template.last.wrapping_add(abi::ticks(Duration::from_secs(101))), ..template };
+    world.map("templates").put(&key, &young).expect("it");
+    assert_eq!(world.forwarded(&tcp(client, vip, SYN)).to, servers[0], "the next one's turn");
+    assert_eq!(reap(&mut world, abi::REAP_TEMPLATES | abi::REAP_FORCE, &[key]), 0);
+    assert_eq!(templates(&world).len(), 1);
+    world.map("templates").put(&key, &template).expect("it");
+    assert_eq!(reap(&mut world, abi::REAP_TEMPLATES, &[key]), 0);
     assert_eq!((templates(&world).len(), persistent(&world, ids[0]), persistent(&world, ids[1])), (0, 0, 0));
 }
 

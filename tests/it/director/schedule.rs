@@ -67,9 +67,12 @@ impl Trial {
         }
     }
 
-    fn flag(&self, world: &World, letter: char, flags: u32) {
+    /// One that has a connection has too many, or not.
+    fn overload(&self, world: &World, letter: char, overloaded: bool) {
         let id = self.ids[usize::from(letter as u8 - b'A')];
         let load: Load = world.map("loads").get(&id).expect("a look").expect("a load");
+        world.change_server(id, |server| server.upper = u32::from(overloaded));
+        let flags = if overloaded { LOAD_OVERLOADED } else { 0 };
         world.map("loads").put(&id, &Load { flags, ..load }).expect("a load");
     }
 }
@@ -105,10 +108,10 @@ fn rr_goes_round_from_the_newest() {
     world.change_server(trial.ids[1], |server| server.weight = 0);
     assert_eq!(trial.picks(&mut world, 5), "ACACA");
     world.change_server(trial.ids[1], |server| server.weight = 1);
-    trial.flag(&world, 'C', LOAD_OVERLOADED);
+    trial.overload(&world, 'C', true);
     assert_eq!(trial.picks(&mut world, 4), "BABA");
     // An update that carries the position over: D is new, the last was A.
-    trial.flag(&world, 'C', 0);
+    trial.overload(&world, 'C', false);
     let fourth = world.server(at("10.3.0.4:8001"), METHOD_NAT, 1);
     trial.ids.push(fourth);
     let list: Vec<u32> = trial.ids.iter().rev().copied().collect();
@@ -141,7 +144,8 @@ fn wrr_walks_levels_as_ipvs_does() {
     // Heavy servers that take nobody: their levels are skipped at once, however many.
     let weights = [65535, 1, 2];
     let mut trial = Trial::new(&mut world, SCHEDULER_WRR, &weights, |put| wrr(put, &weights));
-    trial.flag(&world, 'A', LOAD_OVERLOADED);
+    trial.load(&world, &[(1, 0)]);
+    trial.overload(&world, 'A', true);
     let picks = trial.picks(&mut world, 9);
     assert_eq!(&picks[picks.find("CB").expect("both")..][..2], "CB");
     assert_eq!((picks.matches('C').count(), picks.matches('B').count()), (6, 3), "{picks}");
@@ -181,7 +185,8 @@ fn least_connections_and_its_kin() {
     // An overloaded server is nobody's choice.
     for scheduler in [SCHEDULER_LC, SCHEDULER_WLC, SCHEDULER_SED, SCHEDULER_NQ, SCHEDULER_FO, SCHEDULER_OVF] {
         let mut trial = Trial::new(&mut world, scheduler, &[1, 1, 9], |_| {});
-        trial.flag(&world, 'C', LOAD_OVERLOADED);
+        trial.load(&world, &[(1, 0); 3]);
+        trial.overload(&world, 'C', true);
         assert_eq!(trial.pick(&mut world), 'B', "scheduler {scheduler}");
     }
     // Many, and the last one wins.
@@ -208,7 +213,14 @@ fn thresholds_set_and_clear_themselves() {
     end(&mut world, 1025);
     assert_eq!(trial.pick(&mut world), 'A');
     end(&mut world, 1026);
-    assert_eq!(trial.pick(&mut world), 'B');
+    assert_eq!(trial.picks(&mut world, 3), "BBA");
+    // Overloaded by the thresholds of yesterday: raised or taken away, they count at once.
+    world.change_server(trial.ids[1], |server| (server.upper, server.lower) = (9, 5));
+    assert_eq!(trial.picks(&mut world, 6), "BBBBBA");
+    world.change_server(trial.ids[1], |server| server.upper = 0);
+    assert_eq!(trial.picks(&mut world, 2), "BB");
+    let load: Load = world.map("loads").get(&trial.ids[1]).expect("a look").expect("a load");
+    assert_eq!((load.active, load.flags), (11, 0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use reeve::director::abi::{
 use zerocopy::IntoBytes;
 
 use super::wire::{ACK, FIN, RST, SYN, TCP, UDP, tcp, udp};
-use super::world::{OK, World, at};
+use super::world::{OK, SHOT, World, at};
 
 const NAMES: [&str; 11] = ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"];
 
@@ -151,6 +151,13 @@ pub fn age_of(world: &World, client: SocketAddr, vip: SocketAddr, older: Duratio
     world.map("conn4").put(&key(client, vip), &conn).expect("a connection");
 }
 
+/// As if the connection, of either family, had been silent for longer than it may be.
+pub fn silence(world: &World, client: SocketAddr, vip: SocketAddr) {
+    let mut conn = world.conn(TCP, client, vip).expect("a connection");
+    conn.last = conn.last.wrapping_sub(conn.timeout + 300);
+    world.put_conn(TCP, client, vip, &conn);
+}
+
 #[test]
 fn silence_ends_a_connection_swept_or_not() {
     let Some(mut world) = World::new() else { return };
@@ -186,6 +193,37 @@ fn silence_ends_a_connection_swept_or_not() {
     world.forwarded(&tcp(client, vip, SYN));
     assert_eq!(reap(&mut world, abi::REAP_CONN4 | abi::REAP_FORCE, &keys), 1);
     assert_eq!((world.counter("created"), world.counter("deleted")), (3, 3));
+}
+
+#[test]
+fn what_an_end_missed_is_buried_when_its_time_is_over() {
+    let Some(mut world) = World::new() else { return };
+    let (client, vip, server) = (at("10.1.0.2:40000"), at("10.1.0.100:80"), at("10.2.0.11:80"));
+    let other = at("10.1.0.101:80");
+    let id = world.server(server, METHOD_NAT, 1);
+    world.service(TCP, vip, SCHEDULER_RR, &[id], |_| {});
+    world.service(TCP, other, SCHEDULER_RR, &[id], |_| {});
+    world.forwarded(&tcp(client, vip, SYN));
+    // As another CPU leaves it: marked as ended, and counted.
+    let mut conn = world.conn(TCP, client, vip).expect("a connection");
+    conn.flags |= 0x10;
+    world.put_conn(TCP, client, vip, &conn);
+    let before = (world.load_of(id), world.counter("deleted"));
+    assert_eq!(world.show(&tcp(client, vip, SYN)).returned, SHOT, "being deleted, for all that is known");
+    // Its way back is not another's to take until then.
+    assert_eq!(world.show(&tcp(client, other, SYN)).returned, SHOT);
+    assert_eq!(world.counter("clash"), 1);
+    assert_eq!(reap(&mut world, abi::REAP_CONN4 | abi::REAP_FORCE, &[key(client, vip)]), 0);
+    assert!(world.conn(TCP, client, vip).is_some());
+    let made = world.counter("created") - world.counter("deleted");
+    silence(&world, client, vip);
+    assert_eq!(reap(&mut world, abi::REAP_CONN4, &[key(client, vip)]), 0);
+    assert_eq!(world.conn(TCP, client, vip), None);
+    assert_eq!((world.load_of(id), world.counter("created") - world.counter("deleted")), (before.0, made));
+    // What is left of it is in nobody's way.
+    assert_eq!(world.forwarded(&tcp(client, other, SYN)).to, server);
+    let back = world.forwarded(&tcp(server, client, SYN | ACK));
+    assert_eq!((back.from, back.to), (other, client));
 }
 
 #[test]

@@ -174,32 +174,18 @@ impl World {
     }
 
     pub fn conn(&self, protocol: u8, client: SocketAddr, virtual_address: SocketAddr) -> Option<Conn> {
-        let (source_port, destination_port) = (client.port().to_be_bytes(), virtual_address.port().to_be_bytes());
-        match (client.ip(), virtual_address.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let key = Tuple4 {
-                    source: from.octets(),
-                    destination: to.octets(),
-                    source_port,
-                    destination_port,
-                    protocol,
-                    ..Tuple4::default()
-                };
-                self.map("conn4").get(&key).expect("a look")
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let key = Tuple6 {
-                    source: from.octets(),
-                    destination: to.octets(),
-                    source_port,
-                    destination_port,
-                    protocol,
-                    ..Tuple6::default()
-                };
-                self.map("conn6").get(&key).expect("a look")
-            }
-            mixed => panic!("two families: {mixed:?}"),
+        match key(protocol, client, virtual_address) {
+            Key::V4(key) => self.map("conn4").get(&key).expect("a look"),
+            Key::V6(key) => self.map("conn6").get(&key).expect("a look"),
         }
+    }
+
+    pub fn put_conn(&self, protocol: u8, client: SocketAddr, virtual_address: SocketAddr, conn: &Conn) {
+        match key(protocol, client, virtual_address) {
+            Key::V4(key) => self.map("conn4").put(&key, conn),
+            Key::V6(key) => self.map("conn6").put(&key, conn),
+        }
+        .expect("room");
     }
 
     pub fn load_of(&self, server: u32) -> (u32, u32) {
@@ -222,6 +208,35 @@ impl World {
         let index = abi::COUNTER_NAMES.iter().position(|known| *known == name).expect("a counter") as u32;
         let each: Vec<u64> = self.map("counters").get_each(&index).expect("a look").expect("a counter");
         each.into_iter().sum()
+    }
+}
+
+/// Of a connection.
+pub enum Key {
+    V4(Tuple4),
+    V6(Tuple6),
+}
+
+pub fn key(protocol: u8, client: SocketAddr, virtual_address: SocketAddr) -> Key {
+    let (source_port, destination_port) = (client.port().to_be_bytes(), virtual_address.port().to_be_bytes());
+    match (client.ip(), virtual_address.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => Key::V4(Tuple4 {
+            source: from.octets(),
+            destination: to.octets(),
+            source_port,
+            destination_port,
+            protocol,
+            ..Tuple4::default()
+        }),
+        (IpAddr::V6(from), IpAddr::V6(to)) => Key::V6(Tuple6 {
+            source: from.octets(),
+            destination: to.octets(),
+            source_port,
+            destination_port,
+            protocol,
+            ..Tuple6::default()
+        }),
+        mixed => panic!("two families: {mixed:?}"),
     }
 }
 
