@@ -10,9 +10,10 @@ use super::abi;
 use super::kernel::Kernel;
 use super::observe::{self, Beside as Known, Watch};
 use super::own::{self, Beside, Own};
-use super::plan::{LeftOut, Present, Wanted};
-use super::{sweep, wanted};
-use crate::model::director::{Director, ServiceKey};
+use super::plan::{LeftOut, Present, Wanted, WantedServer};
+use super::sweep;
+use super::wanted::{self, Here};
+use crate::model::director::{Director, Method, ServiceKey};
 use crate::state::Farm;
 use crate::state::director::{Carried, Change, Explicit, Flows, Refusal, Table, Tuple, Unavailable};
 use crate::sys::bpf::Fault;
@@ -29,6 +30,8 @@ pub struct On {
     wanted: Wanted,
     names: HashMap<(ServiceKey, SocketAddr), Arc<str>>,
     left_out: Vec<LeftOut>,
+    /// This machine's addresses, as they were known last.
+    local: HashSet<IpAddr>,
     /// Why the programs are not at all of the interfaces.
     unattached: Option<String>,
     /// The interfaces' numbers, when the programs were put there.
@@ -57,6 +60,7 @@ impl On {
             wanted: Wanted::default(),
             names: HashMap::new(),
             left_out: Vec::new(),
+            local: HashSet::new(),
             unattached: None,
             indexes: Vec::new(),
             explicit: HashSet::new(),
@@ -119,15 +123,22 @@ impl On {
         if indexes != self.indexes {
             self.attach();
         }
-        if !self.left_out.is_empty() {
+        let no_way = |server: &WantedServer| server.method == Method::Tun && server.source.is_none();
+        if !self.left_out.is_empty() || self.wanted.services.iter().flat_map(|service| &service.servers).any(no_way) {
             self.update(farm, own);
         }
     }
 
     /// Writes what is different from what is wanted.
     pub fn update(&mut self, farm: &Farm, own: &Own) {
-        let local: HashSet<IpAddr> = interfaces::addresses().unwrap_or_default();
-        let mut wanted = wanted::gather(&farm.snapshot(), &self.director, own, &local);
+        match interfaces::addresses() {
+            Ok(local) => self.local = local,
+            Err(error) => {
+                tracing::warn!(%error, "director: the addresses of this machine cannot be read: those known before count");
+            }
+        }
+        let here = Here { local: &self.local, towards: &interfaces::towards };
+        let mut wanted = wanted::gather(&farm.snapshot(), &self.director, own, &here);
         if !self.explicit.is_empty() || !self.inherited.is_empty() {
             wanted.configuration.flags |= abi::CONFIG_FLOWS;
         }

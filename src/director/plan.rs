@@ -51,6 +51,8 @@ pub struct WantedServer {
     pub lower: u32,
     /// Its address is this machine's.
     pub local: bool,
+    /// Where a tunnel to it begins.
+    pub source: Option<IpAddr>,
     /// It stays for the flows that it has: those of UDP are forgotten all the same.
     pub down: bool,
 }
@@ -491,7 +493,7 @@ impl Present {
                     flags: if server.local { abi::SERVER_LOCAL } else { 0 },
                     upper: server.upper,
                     lower: server.lower,
-                    source: [0; 16],
+                    source: server.source.map_or([0; 16], |source| abi::address(source).0),
                 },
             });
         }

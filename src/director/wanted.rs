@@ -26,11 +26,26 @@ const TCP: [(u8, u32); 10] = [
     (abi::TCP_FIN_WAIT, 120),
 ];
 
+/// What is known of this machine.
+pub struct Here<'a> {
+    /// Its addresses.
+    pub local: &'a HashSet<IpAddr>,
+    /// Which of them it sends to an address by.
+    pub towards: &'a dyn Fn(IpAddr) -> Option<IpAddr>,
+}
+
+impl Here<'_> {
+    /// The outer source of packets by `tun`: the virtual address would not do, which the server has itself.
+    fn source(&self, server: IpAddr, method: Method) -> Option<IpAddr> {
+        (method == Method::Tun).then(|| (self.towards)(server)).flatten()
+    }
+}
+
 /// The whole of it; the newest services last, as they were added.
-pub fn gather(snapshot: &Snapshot, director: &Director, own: &Own, local: &HashSet<IpAddr>) -> Wanted {
+pub fn gather(snapshot: &Snapshot, director: &Director, own: &Own, here: &Here<'_>) -> Wanted {
     let configured = director.services.iter().filter_map(|service| {
         let pool = snapshot.pool(&service.pool)?;
-        let servers = servers(service, pool, local);
+        let servers = servers(service, pool, here);
         Some(WantedService { key: service.key, conduct: service.conduct.clone(), servers })
     });
     let added = own.services.iter().rev().filter(|own| director.services.iter().all(|it| it.key != own.key));
@@ -48,7 +63,8 @@ pub fn gather(snapshot: &Snapshot, director: &Director, own: &Own, local: &HashS
                 share: server.share,
                 upper: server.dest.upper,
                 lower: server.dest.lower,
-                local: local.contains(&server.dest.address.ip()),
+                local: here.local.contains(&server.dest.address.ip()),
+                source: here.source(server.dest.address.ip(), server.dest.method),
                 down: false,
             })
             .collect(),
@@ -78,7 +94,7 @@ fn configuration(timeouts: FlowTimeouts) -> abi::Configuration {
 }
 
 /// A pool's servers as L7 would choose among them; the last of the file first, as IPVS has what was added last.
-fn servers(service: &Service, pool: &LivePool, local: &HashSet<IpAddr>) -> Vec<WantedServer> {
+fn servers(service: &Service, pool: &LivePool, here: &Here<'_>) -> Vec<WantedServer> {
     let configured = &pool.config().servers;
     let panics = pool.panics();
     let is_up = |server: &LiveServer| panics || server.health() == Health::Up;
@@ -105,7 +121,8 @@ fn servers(service: &Service, pool: &LivePool, local: &HashSet<IpAddr>) -> Vec<W
             share: server.weight(),
             upper: configured.most.connections.unwrap_or(0),
             lower: 0,
-            local: local.contains(&address.ip()),
+            local: here.local.contains(&address.ip()),
+            source: here.source(address.ip(), method),
             down: !up,
         });
     }
@@ -152,8 +169,21 @@ mod tests {
         (Farm::new(Arc::new(config), Vec::new()), director)
     }
 
+    fn wanted(farm: &Farm, director: &Director) -> Wanted {
+        let local = HashSet::new();
+        let towards = |server: IpAddr| (server == IpAddr::from([10, 0, 0, 2])).then(|| [10, 0, 0, 100].into());
+        gather(&farm.snapshot(), director, &Own::default(), &Here { local: &local, towards: &towards })
+    }
+
+    #[test]
+    fn a_tunnel_begins_at_the_address_towards_the_server() {
+        let (farm, director) = farm(&TEXT.replace("\"dr\"", "\"tun\""));
+        let sources: Vec<_> = wanted(&farm, &director).services[0].servers.iter().map(|server| server.source).collect();
+        assert_eq!(sources, [None, Some([10, 0, 0, 100].into()), None]);
+    }
+
     fn seen(farm: &Farm, director: &Director) -> Vec<(String, u32, bool)> {
-        let wanted = gather(&farm.snapshot(), director, &Own::default(), &HashSet::new());
+        let wanted = wanted(farm, director);
         let servers = wanted.services[0].servers.iter();
         servers.map(|server| (server.address.to_string(), server.weight, server.down)).collect()
     }
@@ -175,7 +205,7 @@ mod tests {
         let mut drains = director.clone();
         drains.services[0].conduct.on_down = OnDown::Drain;
         assert_eq!(seen(&farm, &drains)[1], row("10.0.0.2:80", 0, true));
-        let wanted = gather(&farm.snapshot(), &director, &Own::default(), &HashSet::new());
+        let wanted = wanted(&farm, &director);
         assert_eq!(wanted.services[0].servers[1].upper, 50);
         assert_eq!(wanted.configuration.tcp[1], abi::ticks(Duration::from_secs(900)));
     }
