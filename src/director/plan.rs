@@ -15,6 +15,7 @@ use super::own::port_in_tables;
 use super::records::{key_of, method, record_of, stands, start, table};
 use super::regions::Regions;
 use super::tables::Wrr;
+use super::wanted::{Adopted, Listed};
 use crate::model::director::{Conduct, Method, OnDown, Protocol, Scheduler, ServiceKey};
 
 /// Slots that nobody points to any more are left alone for so long: no program runs longer.
@@ -224,6 +225,15 @@ impl Present {
 
     pub fn services(&self) -> &BTreeMap<ServiceKey, Service> {
         &self.services
+    }
+
+    /// The servers that are on the lists, the newest first.
+    pub fn listed(&self) -> Adopted {
+        let of = |service: &Service| {
+            let records = service.list.iter().filter_map(|id| Some(self.servers.get(id)?.record));
+            records.filter_map(Listed::of).collect()
+        };
+        self.services.iter().map(|(key, service)| (*key, of(service))).collect()
     }
 
     pub fn server(&self, id: u32) -> Option<&Server> {
