@@ -402,7 +402,20 @@ async fn control_thread(running: Running, settling: Option<Settling>, ends: Ends
 
 /// The director's thread: it reads and writes the kernel's tables, which may take a while.
 fn spawn_director(start: director::Start) -> Option<JoinHandle<()>> {
+    /// Says that the thread has ended, by a panic also.
+    struct Ends(watch::Receiver<bool>);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            if !*self.0.borrow() && self.0.has_changed().is_ok() {
+                tracing::error!(
+                    "director: its thread has ended: packets go on by what was written last, and nobody looks after servers; restart"
+                );
+            }
+        }
+    }
+    let ends = Ends(start.stop.clone());
     let thread = std::thread::Builder::new().name("director".to_owned()).spawn(move || {
+        let _ends = ends;
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(director::run(start)),
             Err(error) => tracing::error!(%error, "director: its thread cannot be started: layer 4 is not served"),

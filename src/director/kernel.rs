@@ -93,7 +93,7 @@ impl Kernel {
     pub fn attach(&mut self, interfaces: &[std::sync::Arc<str>]) -> Result<(), Fault> {
         let mut failed = None;
         for there in self.loaded.attached() {
-            if !interfaces.iter().any(|name| name.replace('.', ":") == there) {
+            if !interfaces.iter().any(|name| **name == *there) {
                 failed = failed.or(self.detach(&there).err());
             }
         }
@@ -107,9 +107,8 @@ impl Kernel {
     }
 
     fn detach(&mut self, interface: &str) -> Result<(), Fault> {
-        let interface = interface.replace(':', ".");
-        self.loaded.detach(&interface, Direction::In)?;
-        self.loaded.detach(&interface, Direction::Out).map(drop)
+        self.loaded.detach(interface, Direction::In)?;
+        self.loaded.detach(interface, Direction::Out).map(drop)
     }
 
     /// Takes the programs off and forgets everything.

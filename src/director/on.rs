@@ -1,5 +1,6 @@
 //! The director at work: the kernel's tables, what is known to be in them, and what is done with them.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +11,10 @@ use super::abi;
 use super::kernel::Kernel;
 use super::observe::{self, Beside as Known, Watch};
 use super::own::{self, Beside, Own};
-use super::plan::{LeftOut, Present, Wanted};
-use super::{sweep, wanted};
-use crate::model::director::{Director, ServiceKey};
+use super::plan::{LeftOut, Present, Wanted, WantedServer};
+use super::sweep;
+use super::wanted::{self, Adopted, Here};
+use crate::model::director::{Director, Method, ServiceKey};
 use crate::state::Farm;
 use crate::state::director::{Carried, Change, Explicit, Flows, Refusal, Table, Tuple, Unavailable};
 use crate::sys::bpf::Fault;
@@ -20,6 +22,9 @@ use crate::sys::interfaces;
 
 /// After something that was left out, or an interface that is not there.
 const AGAIN: Duration = Duration::from_secs(1);
+/// So long what an earlier process left counts for servers that are not checked or resolved yet: a name's first answer takes up to
+/// 5 s, and checks come every few.
+const GRACE: Duration = Duration::from_secs(30);
 
 pub struct On {
     kernel: Kernel,
@@ -29,6 +34,10 @@ pub struct On {
     wanted: Wanted,
     names: HashMap<(ServiceKey, SocketAddr), Arc<str>>,
     left_out: Vec<LeftOut>,
+    /// What an earlier process left, until when at the latest it counts.
+    adopted: Option<(Instant, Adopted)>,
+    /// This machine's addresses, as they were known last.
+    local: HashSet<IpAddr>,
     /// Why the programs are not at all of the interfaces.
     unattached: Option<String>,
     /// The interfaces' numbers, when the programs were put there.
@@ -50,6 +59,7 @@ impl On {
     pub fn new(kernel: Kernel, director: &Director) -> io::Result<On> {
         let present = kernel.present()?;
         let inherited = kernel.explicit()?;
+        let adopted = Some((Instant::now() + GRACE, present.listed()));
         Ok(On {
             present,
             watch: Watch::default(),
@@ -57,6 +67,8 @@ impl On {
             wanted: Wanted::default(),
             names: HashMap::new(),
             left_out: Vec::new(),
+            adopted,
+            local: HashSet::new(),
             unattached: None,
             indexes: Vec::new(),
             explicit: HashSet::new(),
@@ -119,15 +131,31 @@ impl On {
         if indexes != self.indexes {
             self.attach();
         }
-        if !self.left_out.is_empty() {
+        let no_way = |server: &WantedServer| server.method == Method::Tun && server.source.is_none();
+        if !self.left_out.is_empty()
+            || self.adopted.is_some()
+            || self.wanted.services.iter().flat_map(|service| &service.servers).any(no_way)
+        {
             self.update(farm, own);
         }
     }
 
     /// Writes what is different from what is wanted.
     pub fn update(&mut self, farm: &Farm, own: &Own) {
-        let local: HashSet<IpAddr> = interfaces::addresses().unwrap_or_default();
-        let mut wanted = wanted::gather(&farm.snapshot(), &self.director, own, &local);
+        match interfaces::addresses() {
+            Ok(local) => self.local = local,
+            Err(error) => {
+                tracing::warn!(%error, "director: the addresses of this machine cannot be read: those known before count");
+            }
+        }
+        self.adopted = self.adopted.take().filter(|(until, _)| *until > Instant::now());
+        let holds = Cell::new(false);
+        let adopted = self.adopted.as_ref().map(|(_, adopted)| adopted);
+        let here = Here { local: &self.local, towards: &interfaces::towards, adopted, holds: &holds };
+        let mut wanted = wanted::gather(&farm.snapshot(), &self.director, own, &here);
+        if !holds.get() {
+            self.adopted = None;
+        }
         if !self.explicit.is_empty() || !self.inherited.is_empty() {
             wanted.configuration.flags |= abi::CONFIG_FLOWS;
         }

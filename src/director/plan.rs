@@ -15,6 +15,7 @@ use super::own::port_in_tables;
 use super::records::{key_of, method, record_of, stands, start, table};
 use super::regions::Regions;
 use super::tables::Wrr;
+use super::wanted::{Adopted, Listed};
 use crate::model::director::{Conduct, Method, OnDown, Protocol, Scheduler, ServiceKey};
 
 /// Slots that nobody points to any more are left alone for so long: no program runs longer.
@@ -51,6 +52,8 @@ pub struct WantedServer {
     pub lower: u32,
     /// Its address is this machine's.
     pub local: bool,
+    /// Where a tunnel to it begins.
+    pub source: Option<IpAddr>,
     /// It stays for the flows that it has: those of UDP are forgotten all the same.
     pub down: bool,
 }
@@ -222,6 +225,15 @@ impl Present {
 
     pub fn services(&self) -> &BTreeMap<ServiceKey, Service> {
         &self.services
+    }
+
+    /// The servers that are on the lists, the newest first.
+    pub fn listed(&self) -> Adopted {
+        let of = |service: &Service| {
+            let records = service.list.iter().filter_map(|id| Some(self.servers.get(id)?.record));
+            records.filter_map(Listed::of).collect()
+        };
+        self.services.iter().map(|(key, service)| (*key, of(service))).collect()
     }
 
     pub fn server(&self, id: u32) -> Option<&Server> {
@@ -491,7 +503,7 @@ impl Present {
                     flags: if server.local { abi::SERVER_LOCAL } else { 0 },
                     upper: server.upper,
                     lower: server.lower,
-                    source: [0; 16],
+                    source: server.source.map_or([0; 16], |source| abi::address(source).0),
                 },
             });
         }

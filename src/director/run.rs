@@ -26,7 +26,7 @@ use super::own::Own;
 use crate::model::director::Director;
 use crate::state::Farm;
 use crate::state::director::{Command, Refusal, Unavailable};
-use crate::sys::bpf::Fault;
+use crate::sys::bpf::{self, Fault};
 use crate::sys::files;
 
 /// What the loop is started with.
@@ -52,7 +52,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 enum Work {
     Off,
-    Closed { why: String, busy: bool, since: Instant, again: Option<Instant>, said: bool },
+    Closed { pin: PathBuf, why: String, busy: bool, since: Instant, again: Option<Instant>, said: bool },
     On(Box<On>),
 }
 
@@ -124,6 +124,7 @@ pub async fn run(start: Start) {
         {
             tracing::error!("director: {why}; its tables are read anew");
             work = Work::Closed {
+                pin: on.director().pin.clone(),
                 why,
                 busy: false,
                 since: Instant::now(),
@@ -145,11 +146,15 @@ async fn until(at: Option<Instant>) {
 fn configured(work: Work, farm: &Farm, own: &Own) -> Work {
     let snapshot = farm.snapshot();
     let Some(director) = &snapshot.config.director else {
-        if let Work::On(on) = work {
-            let pins = on.director().pin.clone();
-            match on.close() {
-                Ok(()) => tracing::info!(pins = %pins.display(), "director: off, nothing is forwarded any more"),
-                Err(fault) => tracing::warn!("director: it could not be taken off: {fault}"),
+        match work {
+            Work::Off => left_behind(Path::new(Director::PIN)),
+            Work::Closed { pin, .. } => left_behind(&pin),
+            Work::On(on) => {
+                let pins = on.director().pin.clone();
+                match on.close() {
+                    Ok(()) => tracing::info!(pins = %pins.display(), "director: off, nothing is forwarded any more"),
+                    Err(fault) => tracing::warn!("director: it could not be taken off: {fault}"),
+                }
             }
         }
         return Work::Off;
@@ -166,8 +171,23 @@ fn configured(work: Work, farm: &Farm, own: &Own) -> Work {
     }
 }
 
+/// Says that an earlier process's programs go on, which nobody looks after. They may be those of another one that only restarts
+/// now: they are left where they are.
+fn left_behind(pin: &Path) {
+    let interfaces = bpf::attached(pin);
+    if !interfaces.is_empty() {
+        tracing::warn!(
+            ?interfaces,
+            "director: there is no [director] here, but programs of an earlier process go on forwarding, and nobody looks after their \
+             servers: write [director] again, or take them off with `rm -r {}` (before Linux 6.6 see docs/director.md)",
+            pin.display()
+        );
+    }
+}
+
 /// `told`: what has been said already of why it does not work.
 fn open(director: &Director, farm: &Farm, own: &Own, since: Instant, told: Option<String>) -> Work {
+    let pin = director.pin.clone();
     let opened = Kernel::open(director).and_then(|kernel| {
         On::new(kernel, director).map_err(|error| {
             Closed::Fault(Fault::Call { what: format!("the tables below {}", director.pin.display()), error })
@@ -183,7 +203,7 @@ fn open(director: &Director, farm: &Farm, own: &Own, since: Instant, told: Optio
             let why = format!("another process has the director at {}; it goes on there", director.pin.display());
             let wait = if since.elapsed() > PATIENCE { SWEEP } else { KNOCK };
             let said = told.as_deref() == Some(why.as_str());
-            Work::Closed { why, busy: true, since, again: Some(Instant::now() + wait), said }
+            Work::Closed { pin, why, busy: true, since, again: Some(Instant::now() + wait), said }
         }
         Err(Closed::Fault(fault)) => {
             let passes = !matches!(fault, Fault::NotAllowed { .. } | Fault::Kernel { .. } | Fault::Load { .. });
@@ -192,7 +212,7 @@ fn open(director: &Director, farm: &Farm, own: &Own, since: Instant, told: Optio
                 tracing::error!("director: layer 4 is not served: {why}");
             }
             let again = passes.then(|| Instant::now() + AGAIN);
-            Work::Closed { why, busy: false, since, again, said: true }
+            Work::Closed { pin, why, busy: false, since, again, said: true }
         }
     }
 }

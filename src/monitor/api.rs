@@ -157,10 +157,7 @@ pub async fn answer(source: &Source, door: Door, request: &http::Request<Bytes>)
             Err(text) => problem(StatusCode::BAD_REQUEST, text),
         },
         Page::DirectorChanges => match serde_json::from_slice(request.body()) {
-            Ok(changes) => match layer4::change(&source.director, changes).await {
-                Some(results) => json(StatusCode::OK, &results),
-                None => ending(),
-            },
+            Ok(changes) => json(StatusCode::OK, &layer4::change(&source.director, changes).await),
             Err(error) => problem(StatusCode::BAD_REQUEST, format!("the body is no list of changes: {error}")),
         },
         Page::Connections => match limit(query, CONNECTIONS_CEILING) {

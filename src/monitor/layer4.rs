@@ -10,19 +10,28 @@ use crate::state::director::{Change, Command, Commands, Flows, Refusal, Table, U
 /// Longer than to read all that the tables can hold.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Its thread has ended, or is stuck.
+const SILENT: &str =
+    "the director does not answer: the log says why; a restart begins anew, and packets go on meanwhile";
+
 /// What is answered is `Unavailable` where there is no director, or it is stuck.
 pub async fn table(director: &Commands) -> Result<Table, Unavailable> {
-    asked(director, |reply| Command::Table { reply }).await.unwrap_or(Err(Unavailable::Off))
+    asked(director, |reply| Command::Table { reply })
+        .await
+        .unwrap_or_else(|| Err(Unavailable::Fault(SILENT.to_owned())))
 }
 
 /// As [`table`].
 pub async fn flows(director: &Commands, limit: usize) -> Result<Flows, Unavailable> {
-    asked(director, |reply| Command::Flows { limit, reply }).await.unwrap_or(Err(Unavailable::Off))
+    asked(director, |reply| Command::Flows { limit, reply })
+        .await
+        .unwrap_or_else(|| Err(Unavailable::Fault(SILENT.to_owned())))
 }
 
-/// `None`: the process is about to end.
-pub async fn change(director: &Commands, changes: Vec<Change>) -> Option<Vec<Result<(), Refusal>>> {
-    asked(director, |reply| Command::Change { changes, reply }).await
+/// An answer for each.
+pub async fn change(director: &Commands, changes: Vec<Change>) -> Vec<Result<(), Refusal>> {
+    let silent = vec![Err(Refusal::NoDirector(SILENT.to_owned())); changes.len()];
+    asked(director, |reply| Command::Change { changes, reply }).await.unwrap_or(silent)
 }
 
 async fn asked<T>(director: &Commands, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// Every address of every interface of this network namespace.
 ///
@@ -28,6 +28,15 @@ pub fn addresses() -> io::Result<HashSet<IpAddr>> {
     // SAFETY: the list is freed once, and nothing of it is kept.
     unsafe { libc::freeifaddrs(first) };
     Ok(found)
+}
+
+/// The address of this machine that packets to `to` have as their source; none where there is no way.
+pub fn towards(to: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Nothing is sent: the kernel only looks for the way. Any port does.
+    socket.connect((to, 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// The number of an interface of this network namespace, while there is one of the name.
@@ -63,5 +72,6 @@ mod tests {
     fn the_loopback_is_there() {
         assert!(addresses().unwrap().contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert!(index("lo").is_some() && index("no-such-one").is_none());
+        assert_eq!(towards(Ipv4Addr::LOCALHOST.into()), Some(Ipv4Addr::LOCALHOST.into()));
     }
 }

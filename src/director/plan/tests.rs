@@ -24,6 +24,7 @@ fn server(text: &str, weight: u32) -> WantedServer {
         upper: 0,
         lower: 0,
         local: false,
+        source: None,
         down: false,
     }
 }

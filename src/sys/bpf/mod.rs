@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Before 6.6 there are no such links: programs then hang at the clsact qdisc by a fixed priority and handle, which outlives the
-//! process too.
+//! process too. An empty folder of the same name stands for each, so that the next process knows where they are.
 
 mod call;
 mod fault;
@@ -194,6 +194,10 @@ impl Loaded {
                 }
             }
             Hook::Clsact => {
+                // First, for what is not written down is never taken off.
+                if let Some(pin) = &pin {
+                    std::fs::create_dir_all(pin).map_err(|error| fault(&error))?;
+                }
                 // It may be there already.
                 let _ = tc::qdisc_add_clsact(interface);
                 let there = SchedClassifierLink::attached(interface, way, PRIORITY, HANDLE, None)
@@ -219,33 +223,29 @@ impl Loaded {
     /// `Attach`, when it is there and stays.
     pub fn detach(&mut self, interface: &str, direction: Direction) -> Result<bool, Fault> {
         let Some(pins) = &self.pins else { return Ok(false) };
-        match self.hook {
-            Hook::Tcx => match std::fs::remove_file(link_pin(pins, interface, direction)) {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(Fault::Attach {
-                    program: "nothing".to_owned(),
-                    interface: interface.to_owned(),
-                    error: error.to_string(),
-                }),
-            },
-            Hook::Clsact => {
-                let link = SchedClassifierLink::attached(interface, way(direction), PRIORITY, HANDLE, None);
-                // Dropping it takes the filter off.
-                Ok(link.is_ok())
-            }
+        let pin = link_pin(pins, interface, direction);
+        let removed = match self.hook {
+            Hook::Tcx => std::fs::remove_file(pin),
+            // Without a folder the filter is another one's, or there is none.
+            Hook::Clsact => std::fs::remove_dir(pin).map(|()| {
+                // Dropping it takes the filter off; with its interface it is gone already.
+                drop(SchedClassifierLink::attached(interface, way(direction), PRIORITY, HANDLE, None));
+            }),
+        };
+        match removed {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Fault::Attach {
+                program: "nothing".to_owned(),
+                interface: interface.to_owned(),
+                error: error.to_string(),
+            }),
         }
     }
 
-    /// Interfaces that have a program by a pinned link, of this process or an earlier one.
+    /// Interfaces that have a program that outlives the process, of this one or an earlier one.
     pub fn attached(&self) -> Vec<String> {
-        let Some(pins) = &self.pins else { return Vec::new() };
-        let Ok(folder) = std::fs::read_dir(pins.join("links")) else { return Vec::new() };
-        let names = folder.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names.filter_map(|name| Some(name.rsplit_once('-')?.0.to_owned())).collect();
-        names.sort();
-        names.dedup();
-        names
+        self.pins.as_deref().map_or_else(Vec::new, attached)
     }
 
     /// Shows a packet to a program, without an interface (BPF_PROG_TEST_RUN).
@@ -256,6 +256,16 @@ impl Loaded {
         let fd = program(&mut self.ebpf, name)?.fd().map_err(|error| refused(name, &error))?;
         run(fd.as_fd(), packet).map_err(|error| Fault::Call { what: format!("a run of {name}"), error })
     }
+}
+
+/// Interfaces that have a program by what is pinned in this folder, sorted.
+pub fn attached(pins: &Path) -> Vec<String> {
+    let Ok(folder) = std::fs::read_dir(pins.join("links")) else { return Vec::new() };
+    let names = folder.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter_map(|name| Some(name.rsplit_once('-')?.0.replace(':', "."))).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// A packet for [`Loaded::run`].
