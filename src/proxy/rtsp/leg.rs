@@ -197,37 +197,3 @@ impl Leg {
         if self.stream.is_plain() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::AsyncReadExt;
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_a_slow_reader_has_taken_is_not_kept() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut far, _) = listener.accept().await.unwrap();
-        let mut leg = Leg::new(Stream::Plain(near), Source::Stream, None);
-        let message = [b'x'; 8 << 10];
-        let (mut said, mut most) = (0, 0);
-        let mut read = vec![0; 32 << 10];
-        while said < 32 << 20 {
-            let waits = poll_fn(|cx| Poll::Ready(leg.poll_text(cx).is_pending())).await;
-            if waits && !leg.has_room() {
-                // Something is always waiting.
-                assert!(far.read(&mut read).await.unwrap() > 0);
-            }
-            while leg.has_room() {
-                leg.text().extend_from_slice(&message);
-                said += message.len();
-            }
-            most = most.max(leg.text().len());
-        }
-        assert!(most < 4 * MOST_TEXT && leg.unsaid() > 0, "{most}");
-    }
-}
