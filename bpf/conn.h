@@ -3,8 +3,8 @@
  * Connections: found, made, moved from state to state, ended; and what of them is counted at their servers.
  *
  * Counts are exact although nothing is locked: every change of what a connection counts as is one
- * compare-and-swap of the word with its flags, and who succeeds moves the counters. CONN_DEAD goes in the same
- * way, so that only one deletes.
+ * compare-and-swap of the word with its flags, and who succeeds moves the counters. CONN_DEAD goes in by one step, too,
+ * so that only one deletes.
  *
  * An entry may be deleted and given to another connection while a program on another CPU still holds it, for one packet's run.
  * What that program then does it does to the new one: a packet or a change of state goes to the wrong account, and an end marks
@@ -286,8 +286,8 @@ GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
 	struct conn *conn = find(family, t);
 	if (!conn || (!force && !over(conn, now)))
 		return 0;
-	__u32 word = *flags_word(conn);
-	if (word & CONN_DEAD || __sync_val_compare_and_swap(flags_word(conn), word, word | CONN_DEAD) != word)
+	__u32 word = __sync_fetch_and_or(flags_word(conn), CONN_DEAD);
+	if (word & CONN_DEAD)
 		return 0;
 	__u32 id = conn->server, control = conn->control;
 	struct server *server = server_of(id);

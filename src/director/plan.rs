@@ -323,10 +323,8 @@ impl Present {
         server.listed = false;
         server.record.flags |= if on_down == OnDown::Drain { abi::SERVER_LEFT } else { abi::SERVER_GONE };
         writes.push(Write::Server { id, server: server.record });
-        if on_down != OnDown::Drain {
-            if has_udp || on_down == OnDown::Reset {
-                writes.push(Write::Forget { server: id, all: on_down == OnDown::Reset });
-            }
+        if on_down == OnDown::Reset || (has_udp && on_down != OnDown::Drain) {
+            writes.push(Write::Forget { server: id, all: on_down == OnDown::Reset });
         }
     }
 
