@@ -12,7 +12,7 @@ use super::source::{Seen, Sources};
 use super::{fault, read, reason, rules};
 use crate::model::check::Check;
 use crate::model::config::{Log, LogTarget};
-use crate::model::director::{self, Director, Method, ServiceKey};
+use crate::model::director::{self, Director, Family, Method, ServiceKey};
 use crate::model::listener::{Listener, Protocol};
 use crate::model::pool::{Address, Pool};
 use crate::model::rule::{Kind, RuleSet, Term, Test};
@@ -223,6 +223,19 @@ fn layer4(director: &Director, listeners: &[Listen], pools: &[Pool], faults: &mu
                 Address::Ip(address) => address.port(),
                 Address::Name { port, .. } => *port,
             };
+            if let Address::Ip(address) = &server.address
+                && Family::of(address.ip()) != service.key.family()
+                && service.method_of(&server.name) != Method::Tun
+            {
+                let message = format!(
+                    "{named} is of {}, and server \"{}\" at {address} is not: its packets cannot be made those of another family",
+                    service.key.family().word(),
+                    server.name
+                );
+                let fault =
+                    Fault::error("R0125", service.place.clone(), message).also(server.place.clone(), "the server");
+                faults.push(fault.help("method \"tun\" can, or give it a pool of its own"));
+            }
             // As in IPVS, silently there: the packet stays as it is.
             if service.method_of(&server.name) != Method::Nat && service.key.port() != 0 && port != service.key.port() {
                 let message = format!(

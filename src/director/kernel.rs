@@ -28,7 +28,8 @@ const ANSWERS: u32 = 1 << 14;
 const FLOWS: u32 = 1 << 14;
 
 /// How much room the tables are made with.
-pub const ROOM: Room = Room { services: Director::SERVICES as u32, servers: Director::SERVERS as u32, slots: SLOTS };
+pub const ROOM: Room =
+    Room { services: Director::SERVICES as u32, servers: Director::SERVERS as u32, slots: SLOTS, answers: ANSWERS };
 
 const IN: &str = "director_in";
 const OUT: &str = "director_out";
@@ -369,10 +370,7 @@ fn mount(pins: &Path) -> Result<(), Fault> {
     // Below the usual place there is one mostly; elsewhere the folder gets its own.
     let usual = Path::new("/sys/fs/bpf");
     bpf::mount(if pins.starts_with(usual) { usual } else { pins })?;
-    std::fs::create_dir_all(pins).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => Fault::NotAllowed { doing: "a folder for the director's tables" },
-        _ => Fault::Mount { path: pins.to_owned(), error },
-    })
+    std::fs::create_dir_all(pins).map_err(|error| Fault::Folder { path: pins.to_owned(), error })
 }
 
 /// Held as long as the process writes the tables; the kernel lets go of it when the process ends, however it ends.

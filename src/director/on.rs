@@ -1,6 +1,6 @@
 //! The director at work: the kernel's tables, what is known to be in them, and what is done with them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::abi;
 use super::kernel::Kernel;
 use super::observe::{self, Beside as Known, Watch};
-use super::own::{self, Beside, Own};
-use super::plan::{LeftOut, Present, Wanted, WantedServer};
-use super::sweep;
+use super::own::{self, Beside, Own, OwnServer, OwnService};
+use super::plan::{self, LeftOut, Present, Wanted, WantedServer};
 use super::wanted::{self, Adopted, Here};
+use super::{records, sweep};
 use crate::model::director::{Director, Method, ServiceKey};
 use crate::state::Farm;
 use crate::state::director::{Carried, Change, Explicit, Flows, Refusal, Table, Tuple, Unavailable};
@@ -80,6 +80,18 @@ impl On {
         })
     }
 
+    /// The services of the tables that the configuration has not, as if they had been added at run time.
+    pub fn added(&self) -> Own {
+        let others =
+            self.present.services().iter().filter(|(key, _)| self.director.services.iter().all(|it| it.key != **key));
+        let of = |(key, service): (&ServiceKey, &plan::Service)| {
+            let servers = service.list.iter().filter_map(|id| records::dest_of(self.present.server(*id)?));
+            let servers = servers.map(|dest| OwnServer { share: dest.weight, dest }).collect();
+            Some(OwnService { key: *key, conduct: records::conduct_of(&service.record, key.family())?, servers })
+        };
+        Own { services: others.filter_map(of).collect(), ..Own::default() }
+    }
+
     pub fn director(&self) -> &Director {
         &self.director
     }
@@ -100,9 +112,21 @@ impl On {
         let (flows, pin) = (self.director.flows, self.director.pin.clone());
         // These two are the tables' own, until a restart.
         self.director = Director { flows, pin, ..director.clone() };
+        self.shadowed(own);
         self.update(farm, own);
         if other {
             self.attach();
+        }
+    }
+
+    /// Says which services were added at run time and now stand in the configuration, which goes before them.
+    pub fn shadowed(&self, own: &Own) {
+        for service in self.director.services.iter().filter(|it| own.services.iter().any(|own| own.key == it.key)) {
+            tracing::warn!(
+                "director: {} was added at run time too: [director.service.{}] goes before it; `ipvsadm -D` forgets the other",
+                service.key,
+                service.name
+            );
         }
     }
 
@@ -149,9 +173,9 @@ impl On {
             }
         }
         self.adopted = self.adopted.take().filter(|(until, _)| *until > Instant::now());
-        let holds = Cell::new(false);
+        let (holds, unfit) = (Cell::new(false), RefCell::default());
         let adopted = self.adopted.as_ref().map(|(_, adopted)| adopted);
-        let here = Here { local: &self.local, towards: &interfaces::towards, adopted, holds: &holds };
+        let here = Here { local: &self.local, towards: &interfaces::towards, adopted, unfit: &unfit, holds: &holds };
         let mut wanted = wanted::gather(&farm.snapshot(), &self.director, own, &here);
         if !holds.get() {
             self.adopted = None;
@@ -160,7 +184,8 @@ impl On {
             wanted.configuration.flags |= abi::CONFIG_FLOWS;
         }
         let kernel = &self.kernel;
-        let (writes, left_out) = self.present.plan(&wanted, &|service| kernel.position(service), Instant::now());
+        let (writes, mut left_out) = self.present.plan(&wanted, &|service| kernel.position(service), Instant::now());
+        left_out.extend(unfit.take());
         let count = writes.len();
         let written = self.kernel.write(writes).and_then(|forget| sweep::forget(&mut self.kernel, &forget));
         match written {
@@ -184,6 +209,7 @@ impl On {
     /// Carries out changes of services that were added at run time; an answer for each.
     pub fn change(&mut self, changes: &[Change], own: &mut Own, farm: &Farm) -> Vec<Result<(), Refusal>> {
         let before = own.clone();
+        let left_before = self.left_out.clone();
         let services = self.director.services.len();
         let configured = self.wanted.services.iter().take(services).map(|service| service.servers.len()).sum();
         let mut results: Vec<_> = {
@@ -196,12 +222,16 @@ impl On {
         };
         if *own != before {
             self.update(farm, own);
-            // What has no room is refused, as a whole: it cannot be told which of them was one too many.
-            let added = |left: &LeftOut| own.services.iter().any(|service| service.key == left.key);
-            if self.left_out.iter().any(added) {
+            // What cannot be had is refused, as a whole: it cannot be told which of them was one too many. What was so before is no
+            // reason.
+            let added = |left: &&LeftOut| {
+                own.services.iter().any(|service| service.key == left.key) && !left_before.contains(left)
+            };
+            if let Some(LeftOut { key, why }) = self.left_out.iter().find(added) {
+                let why = format!("{key}: {why}");
                 *own = before;
                 self.update(farm, own);
-                return changes.iter().map(|_| Err(Refusal::NoRoom)).collect();
+                return changes.iter().map(|_| Err(Refusal::Failed(why.clone()))).collect();
             }
         }
         for (change, result) in changes.iter().zip(&mut results) {

@@ -17,6 +17,9 @@ pub struct Own {
     /// Where `--set` was called; 0 leaves what the configuration says.
     #[serde(default)]
     pub timeouts: Option<FlowTimeouts>,
+    /// The file was damaged: what the tables have is to be taken for it.
+    #[serde(skip)]
+    pub damaged: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +67,7 @@ impl Own {
             }
             Change::Zero { key: None } => {}
             Change::AddService { key, conduct } => {
-                if self.services.iter().any(|service| service.key == *key) || (beside.configured)(key).is_some() {
+                if self.at(key).is_some() || (beside.configured)(key).is_some() {
                     return Err(Refusal::Exists);
                 }
                 let conduct = accepted(key, conduct)?;
@@ -75,15 +78,19 @@ impl Own {
             }
             Change::EditService { key, conduct } => {
                 let at = self.find(key, beside)?;
-                self.services[at].conduct = accepted(key, conduct)?;
+                let edited = OwnService { conduct: accepted(key, conduct)?, ..self.services[at].clone() };
+                edited.servers.iter().try_for_each(|server| way_back(&edited, &server.dest))?;
+                self.services[at] = edited;
             }
             Change::DeleteService { key } => {
-                let at = self.find(key, beside)?;
+                // Also one that the configuration has taken over: it would come back with the end of that.
+                let at = self.at(key).map_or_else(|| self.find(key, beside), Ok)?;
                 self.services.remove(at);
             }
             Change::AddServer { key, server } => {
                 let at = self.find(key, beside)?;
                 let server = possible(key, server)?;
+                way_back(&self.services[at], &server)?;
                 let all: usize = self.services.iter().map(|service| service.servers.len()).sum();
                 let own = &mut self.services[at].servers;
                 if own.iter().any(|known| known.dest.address == server.address) {
@@ -97,6 +104,7 @@ impl Own {
             Change::EditServer { key, server } => {
                 let at = self.find(key, beside)?;
                 let server = possible(key, server)?;
+                way_back(&self.services[at], &server)?;
                 let own = &mut self.services[at].servers;
                 let known = own.iter_mut().find(|known| known.dest.address == server.address);
                 let known = known.ok_or(Refusal::NotFound)?;
@@ -116,11 +124,16 @@ impl Own {
         Ok(())
     }
 
+    /// A service that the configuration has as well is the configuration's: a change would do nothing.
     fn find(&self, key: &ServiceKey, beside: &Beside<'_>) -> Result<usize, Refusal> {
-        match self.services.iter().position(|service| service.key == *key) {
-            Some(at) => Ok(at),
-            None => Err((beside.configured)(key).map_or(Refusal::NoService, Refusal::Configured)),
+        match (beside.configured)(key) {
+            Some(name) => Err(Refusal::Configured(name)),
+            None => self.at(key).ok_or(Refusal::NoService),
         }
+    }
+
+    fn at(&self, key: &ServiceKey) -> Option<usize> {
+        self.services.iter().position(|service| service.key == *key)
     }
 }
 
@@ -146,6 +159,17 @@ fn possible(key: &ServiceKey, server: &Dest) -> Result<Dest, Refusal> {
         return Err(Refusal::Invalid);
     }
     Ok(server.clone())
+}
+
+/// Answers of a service by mark are known by its flows, and one-packet services have none.
+fn way_back(service: &OwnService, server: &Dest) -> Result<(), Refusal> {
+    let marked = matches!(service.key, ServiceKey::Mark { .. });
+    if marked && service.conduct.one_packet && server.method == Method::Nat {
+        return Err(Refusal::Failed(
+            "a one-packet service by mark has no way back by masquerading (-m): use -g or -i".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// The timeouts in force.
@@ -229,6 +253,34 @@ mod tests {
         assert_eq!(serde_json::from_str::<Own>(&json).unwrap(), own);
         assert_eq!(own.change(&Change::Clear, &beside), Ok(()));
         assert!(own.services.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_the_configuration_has_too_can_only_be_deleted() {
+        let web = key("192.0.2.10:80");
+        let free = Beside { configured: &|_| None, servers: 0, services: 0 };
+        let taken = Beside { configured: &|_| Some("director.service.web".to_owned()), servers: 0, services: 1 };
+        let mut own = Own::default();
+        own.change(&Change::AddService { key: web, conduct: wanted("rr") }, &free).unwrap();
+        let add = Change::AddServer { key: web, server: dest("10.0.0.1:80", 1) };
+        assert_eq!(own.change(&add, &taken), Err(Refusal::Configured("director.service.web".to_owned())));
+        assert_eq!(own.change(&Change::DeleteService { key: web }, &taken), Ok(()));
+        assert!(own.services.is_empty());
+    }
+
+    #[test]
+    fn one_packet_by_mark_and_nat_has_no_way_back() {
+        let beside = Beside { configured: &|_| None, servers: 0, services: 0 };
+        let mark = ServiceKey::Mark { mark: 7, family: Family::Ipv4 };
+        let mut single = wanted("rr");
+        single.conduct.one_packet = true;
+        let mut own = Own::default();
+        own.change(&Change::AddService { key: mark, conduct: single }, &beside).unwrap();
+        let nat = dest("10.0.0.1:80", 1);
+        let refused = own.change(&Change::AddServer { key: mark, server: nat.clone() }, &beside);
+        assert!(matches!(refused, Err(Refusal::Failed(_))), "{refused:?}");
+        let direct = Dest { method: Method::Dr, ..nat };
+        assert_eq!(own.change(&Change::AddServer { key: mark, server: direct }, &beside), Ok(()));
     }
 
     #[test]

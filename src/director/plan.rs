@@ -106,6 +106,8 @@ pub struct Room {
     /// Numbers 1 to this.
     pub servers: u32,
     pub slots: u32,
+    /// Servers of one-packet services by `nat`.
+    pub answers: u32,
 }
 
 /// A server in the tables.
@@ -534,6 +536,12 @@ impl Present {
                         "server {} answers for {other} already: a server of one-packet services can be of one only; give it another port",
                         server.address
                     );
+                    left_out.push(LeftOut { key: service.key, why });
+                    continue;
+                }
+                if all.len() >= self.room.answers as usize {
+                    let why =
+                        format!("there is no room for more than {} servers of one-packet services", self.room.answers);
                     left_out.push(LeftOut { key: service.key, why });
                     continue;
                 }

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::abi::{self, Position};
-use super::plan::{Service, WantedService};
+use super::plan::{Server, Service, WantedService};
 use super::tables::{self, Share, Wrr};
-use crate::model::director::{Conduct, Family, Forwarding, Method, Protocol, Scheduler, ServiceKey};
+use crate::model::director::{
+    Conduct, Dest, Family, Flags, Forwarding, Method, OnDown, Persistence, Protocol, Scheduler, ServiceKey,
+};
 
 /// A service's own record, but for where its lists are and where it stands.
 pub fn record_of(wanted: &WantedService, id: u32) -> abi::Service {
@@ -51,6 +53,29 @@ pub fn method(method: Method) -> u8 {
         Method::Tun => abi::METHOD_TUN,
         Method::Dr => abi::METHOD_DR,
     }
+}
+
+/// What a record was made of; the ways that the tables do not have are the usual ones.
+pub fn conduct_of(record: &abi::Service, family: Family) -> Option<Conduct> {
+    let has = |flag: u32| record.flags & flag != 0;
+    let word = Scheduler::WORDS.iter().filter_map(|word| Scheduler::of(word));
+    let mask = abi::ip(record.netmask, if family == Family::Ipv4 { abi::V4 } else { abi::V6 });
+    let seconds = u32::try_from(abi::duration(record.persistence).as_secs()).ok().filter(|seconds| *seconds > 0);
+    Some(Conduct {
+        scheduler: word.into_iter().find(|it| it.is_built() && scheduler(*it) == record.scheduler)?,
+        flags: Flags { fallback: has(abi::SERVICE_FALLBACK), port: has(abi::SERVICE_HASH_PORT) },
+        persistence: seconds.and_then(|seconds| Some(Persistence { seconds, mask: mask? })),
+        one_packet: has(abi::SERVICE_ONE_PACKET),
+        forwarding: if has(abi::SERVICE_STACK) { Forwarding::Stack } else { Forwarding::Fast },
+        on_down: OnDown::default(),
+    })
+}
+
+/// A server of a service that was added at run time, as its record has it.
+pub fn dest_of(server: &Server) -> Option<Dest> {
+    let method = [Method::Nat, Method::Tun, Method::Dr].into_iter().find(|it| method(*it) == server.record.method)?;
+    let abi::Server { weight, upper, lower, .. } = server.record;
+    Some(Dest { address: server.address, method, weight, upper, lower })
 }
 
 /// The table of sh, dh and mh, with the servers' numbers; 0: nobody.

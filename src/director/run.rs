@@ -23,7 +23,7 @@ use super::estimator;
 use super::kernel::{Closed, Kernel};
 use super::on::On;
 use super::own::Own;
-use crate::model::director::Director;
+use crate::model::director::{Director, FlowTimeouts};
 use crate::state::Farm;
 use crate::state::director::{Command, Refusal, Unavailable};
 use crate::sys::bpf::{self, Fault};
@@ -61,12 +61,21 @@ pub async fn run(start: Start) {
     let Start { farm, folder, mut commands, mut stop } = start;
     let mut changes = farm.changes();
     let mut own = read(&folder);
+    if let Some(timeouts) = own.timeouts {
+        let FlowTimeouts { tcp, tcpfin, udp } = timeouts;
+        tracing::info!(
+            tcp,
+            tcpfin,
+            udp,
+            "director: timeouts of `ipvsadm --set` go before the configuration's (0: not set)"
+        );
+    }
     let mut work = Work::Off;
     let (mut look, mut sweep) = (Instant::now(), Instant::now());
     let mut fresh = true;
     loop {
         if fresh {
-            work = configured(work, &farm, &own);
+            work = configured(work, &farm, &mut own, &folder);
         }
         fresh = false;
         if let Work::Closed { busy: true, since, said, why, .. } = &mut work
@@ -143,7 +152,7 @@ async fn until(at: Option<Instant>) {
 }
 
 /// What the configuration in force asks for.
-fn configured(work: Work, farm: &Farm, own: &Own) -> Work {
+fn configured(work: Work, farm: &Farm, own: &mut Own, folder: &Path) -> Work {
     let snapshot = farm.snapshot();
     let Some(director) = &snapshot.config.director else {
         match work {
@@ -164,9 +173,9 @@ fn configured(work: Work, farm: &Farm, own: &Own) -> Work {
             on.configure(director, farm, own);
             Work::On(on)
         }
-        Work::Off => open(director, farm, own, Instant::now(), None),
+        Work::Off => open(director, farm, own, folder, Instant::now(), None),
         Work::Closed { why, since, said, busy, .. } => {
-            open(director, farm, own, if busy { since } else { Instant::now() }, said.then_some(why))
+            open(director, farm, own, folder, if busy { since } else { Instant::now() }, said.then_some(why))
         }
     }
 }
@@ -186,7 +195,7 @@ fn left_behind(pin: &Path) {
 }
 
 /// `told`: what has been said already of why it does not work.
-fn open(director: &Director, farm: &Farm, own: &Own, since: Instant, told: Option<String>) -> Work {
+fn open(director: &Director, farm: &Farm, own: &mut Own, folder: &Path, since: Instant, told: Option<String>) -> Work {
     let pin = director.pin.clone();
     let opened = Kernel::open(director).and_then(|kernel| {
         On::new(kernel, director).map_err(|error| {
@@ -195,6 +204,15 @@ fn open(director: &Director, farm: &Farm, own: &Own, since: Instant, told: Optio
     });
     match opened {
         Ok(mut on) => {
+            if own.damaged {
+                *own = on.added();
+                tracing::warn!(
+                    services = own.services.len(),
+                    "director: services added at run time are taken from the tables"
+                );
+                keep(folder, own);
+            }
+            on.shadowed(own);
             on.update(farm, own);
             on.attach();
             Work::On(Box::new(on))
@@ -206,7 +224,10 @@ fn open(director: &Director, farm: &Farm, own: &Own, since: Instant, told: Optio
             Work::Closed { pin, why, busy: true, since, again: Some(Instant::now() + wait), said }
         }
         Err(Closed::Fault(fault)) => {
-            let passes = !matches!(fault, Fault::NotAllowed { .. } | Fault::Kernel { .. } | Fault::Load { .. });
+            let passes = !matches!(
+                fault,
+                Fault::NotAllowed { .. } | Fault::Folder { .. } | Fault::Kernel { .. } | Fault::Load { .. }
+            );
             let why = fault.to_string();
             if told.as_deref() != Some(why.as_str()) {
                 tracing::error!("director: layer 4 is not served: {why}");
@@ -239,10 +260,8 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
         Command::Change { changes, reply } => {
             let before = own.clone();
             let results = on.change(&changes, own, farm);
-            if *own != before
-                && let Err(error) = write(folder, own)
-            {
-                tracing::warn!(folder = %folder.display(), %error, "director: services added at run time cannot be kept: a restart forgets them");
+            if *own != before {
+                keep(folder, own);
             }
             let _ = reply.send(results);
         }
@@ -254,7 +273,7 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
     }
 }
 
-/// What was added at run time before; a file that is damaged is told and left aside.
+/// What was added at run time before; a file that is damaged is told and put aside.
 fn read(folder: &Path) -> Own {
     let path = folder.join(FILE);
     let text = match std::fs::read(&path) {
@@ -266,9 +285,17 @@ fn read(folder: &Path) -> Own {
         }
     };
     serde_json::from_slice(&text).unwrap_or_else(|error| {
-        tracing::warn!(file = %path.display(), %error, "director: the file of services added at run time is damaged: it is left aside");
-        Own::default()
+        let aside = folder.join(format!("{FILE}.damaged"));
+        let moved = std::fs::rename(&path, &aside).map_or_else(|error| error.to_string(), |()| aside.display().to_string());
+        tracing::error!(file = %path.display(), %error, moved, "director: the file of services added at run time is damaged: it is put aside");
+        Own { damaged: true, ..Own::default() }
     })
+}
+
+fn keep(folder: &Path, own: &Own) {
+    if let Err(error) = write(folder, own) {
+        tracing::warn!(folder = %folder.display(), %error, "director: services added at run time cannot be kept: a restart forgets them");
+    }
 }
 
 fn write(folder: &Path, own: &Own) -> std::io::Result<()> {

@@ -1,14 +1,14 @@
 //! Gathers what is to be in force: the configuration's services with what is known of their servers, and those that were
 //! added at run time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::abi;
 use super::own::{self, Own, port_in_tables};
-use super::plan::{Wanted, WantedServer, WantedService};
+use super::plan::{LeftOut, Wanted, WantedServer, WantedService};
 use super::records;
 use crate::model::director::{Director, Family, FlowTimeouts, Method, OnDown, Service, ServiceKey};
 use crate::model::pool::{Address, Server};
@@ -37,6 +37,8 @@ pub struct Here<'a> {
     pub towards: &'a dyn Fn(IpAddr) -> Option<IpAddr>,
     /// What an earlier process left, while that is better than nothing.
     pub adopted: Option<&'a Adopted>,
+    /// Servers that are of another family than their service, which only `tun` can bridge.
+    pub unfit: &'a RefCell<Vec<LeftOut>>,
     /// Set where something of `adopted` is kept.
     pub holds: &'a Cell<bool>,
 }
@@ -192,6 +194,11 @@ fn servers(service: &Service, pool: &LivePool, here: &Here<'_>) -> Vec<WantedSer
         }
         let address = arrival(server, address);
         if Family::of(address.ip()) != service.key.family() && method != Method::Tun {
+            let why = format!(
+                "server \"{}\" is at {address}, which is of another family: only \"tun\" leads there",
+                server.name()
+            );
+            here.unfit.borrow_mut().push(LeftOut { key: service.key, why });
             continue;
         }
         let out = !up || server.is_drained() || server.is_backup() && primary;
@@ -247,9 +254,9 @@ mod tests {
 
     /// With what was adopted; whether something of it is kept.
     fn gathered(farm: &Farm, director: &Director, adopted: Option<&Adopted>) -> (Wanted, bool) {
-        let (local, holds) = (HashSet::new(), Cell::new(false));
+        let (local, holds, unfit) = (HashSet::new(), Cell::new(false), RefCell::default());
         let towards = |server: IpAddr| (server == IpAddr::from([10, 0, 0, 2])).then(|| [10, 0, 0, 100].into());
-        let here = Here { local: &local, towards: &towards, adopted, holds: &holds };
+        let here = Here { local: &local, towards: &towards, adopted, unfit: &unfit, holds: &holds };
         (gather(&farm.snapshot(), director, &Own::default(), &here), holds.get())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::AsRawFd;
 
 /// Every address of every interface of this network namespace.
 ///
@@ -46,6 +47,25 @@ pub fn index(name: &str) -> Option<u32> {
     Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|index| *index != 0)
 }
 
+/// What kind of link an interface of this network namespace is (ARPHRD_, <linux/if_arp.h>: 1 Ethernet, 772 loopback); none where
+/// the kernel does not say.
+pub fn kind(name: &str) -> Option<u16> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // SAFETY: a structure of bytes, numbers and pointers that are not followed: all of it may be 0.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays 0.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    // SAFETY: the call reads the name and writes within the structure.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) } != 0 {
+        return None;
+    }
+    // SAFETY: it is what this call writes.
+    Some(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
 /// Safety: `at` points to an address of the family that it says.
 unsafe fn address(at: *const libc::sockaddr) -> Option<IpAddr> {
     // SAFETY: the caller's; both structures are read whole, wherever they lie.
@@ -72,6 +92,7 @@ mod tests {
     fn the_loopback_is_there() {
         assert!(addresses().unwrap().contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert!(index("lo").is_some() && index("no-such-one").is_none());
+        assert_eq!((kind("lo"), kind("no-such-one")), (Some(772), None));
         assert_eq!(towards(Ipv4Addr::LOCALHOST.into()), Some(Ipv4Addr::LOCALHOST.into()));
     }
 }

@@ -108,6 +108,9 @@ impl Tool {
             Asked::Connections { numeric, persistent } => {
                 let flows: Flows = self.ask(&format!("/api/v1/director/flows?limit={FLOWS_CEILING}"))?;
                 print(&list::connections(&flows.flows, persistent, &Shown::new(numeric)));
+                if flows.total > flows.flows.len() as u64 {
+                    complain(&format!("{} of {} connections are listed", flows.flows.len(), flows.total));
+                }
                 Ok(0)
             }
             Asked::Timeouts => {

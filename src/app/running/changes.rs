@@ -35,6 +35,18 @@ pub fn need_a_restart(old: &Config, new: &Config) -> Vec<String> {
     };
     tell(old.process.workers != new.process.workers, "process.workers", "another number of threads");
     tell(old.process.socket != new.process.socket, "process.socket", "another control socket");
+    if let (Some(old), Some(new)) = (&old.director, &new.director) {
+        tell(
+            old.flows != new.flows,
+            "director.flows",
+            "tables of another size, after `rm -r` of the folder of pins, which loses connections,",
+        );
+        tell(
+            old.pin != new.pin,
+            "director.pin",
+            "another folder, after `rm -r` of the old one, which takes its programs off,",
+        );
+    }
     tell(old.state_path != new.state_path, "state.path", "another state folder");
     all
 }

@@ -46,6 +46,15 @@ pub fn read(walk: &Walk<'_>, entry: &Entry, mentioned: &mut Vec<Named>) -> Optio
         && let Some(text) = walk.text(&entry.node, "pin")
     {
         director.pin = PathBuf::from(text);
+        let last = director.pin.file_name().and_then(|name| name.to_str()).unwrap_or(".");
+        if !director.pin.is_absolute()
+            || director.pin.starts_with("/sys/fs/bpf") && text.contains('.')
+            || last.contains('.')
+        {
+            let fault =
+                walk.error("R0117", &entry.node, format!("pin \"{text}\" cannot be a folder of a BPF file system"));
+            walk.push(fault.help("name it from the root, without a dot: for example \"/sys/fs/bpf/reeve\""));
+        }
     }
     let tables = named(walk, fields.get("service"), "director.service");
     for entry in tables {
@@ -159,11 +168,21 @@ fn service(walk: &Walk<'_>, entry: &Entry, mentioned: &mut Vec<Named>) -> Option
     }
     let method = word(&mut fields, "method", &Method::WORDS).and_then(Method::of).unwrap_or(Method::Nat);
     let mut methods = Vec::new();
+    let marked = matches!(key, Some(ServiceKey::Mark { .. }));
     if let Some(entry) = fields.get("methods") {
         for entry in walk.entries(&entry.node, "methods").unwrap_or_default() {
             let word = walk.word(&entry.node, "method", &Method::WORDS);
             methods.extend(word.and_then(Method::of).map(|method| (entry.key.as_str().into(), method)));
         }
+    }
+    let any_nat = method == Method::Nat || methods.iter().any(|(_, method)| *method == Method::Nat);
+    if conduct.one_packet && marked && any_nat {
+        let message =
+            format!("{title} is by mark, of one packet each and by nat: answers would not be known as its own");
+        walk.push(
+            Fault::error("R0125", table_place(walk, entry), message)
+                .help("method = \"dr\" or \"tun\"; or leave out one-packet"),
+        );
     }
     let mut pool = None;
     if let Some(entry) = fields.require("pool", "its servers are those of a pool") {
@@ -260,4 +279,31 @@ fn mask(walk: &Walk<'_>, node: &Node, family: Family) -> Option<IpAddr> {
         }));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load_text;
+    use crate::model::Severity;
+
+    #[test]
+    fn what_could_not_work_is_an_error() {
+        let pool = "[pool.web]\nservers = [\"[2001:db8::1]:80\"]\n";
+        let all = [
+            ("pin = \"bpf/reeve\"", "cannot be a folder of a BPF file system"),
+            ("pin = \"/sys/fs/bpf/a.b\"", "cannot be a folder of a BPF file system"),
+            ("[director.service.web]\naddress = \"192.0.2.1:80\"\npool = \"web\"", "another family"),
+            (
+                "[director.service.web]\nfwmark = 7\nfamily = \"ipv6\"\npool = \"web\"\none-packet = true",
+                "answers would not be known",
+            ),
+        ];
+        for (text, wanted) in all {
+            let faults = load_text("reeve.toml", &format!("{pool}[director]\n{text}\n")).faults;
+            assert!(faults.iter().any(|fault| fault.message.contains(wanted)), "{text}: {faults:?}");
+        }
+        let good = "pin = \"/run/reeve-bpf\"\n[director.service.web]\naddress = \"192.0.2.1:80\"\npool = \"web\"\nmethod = \"tun\"";
+        let faults = load_text("reeve.toml", &format!("{pool}[director]\n{good}\n")).faults;
+        assert!(faults.iter().all(|fault| fault.severity != Severity::Error), "{faults:?}");
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::director::records;
 use crate::model::director::{Family, Flags, Forwarding, Persistence};
 
-const ROOM: Room = Room { services: 8, servers: 16, slots: 20_000 };
+const ROOM: Room = Room { services: 8, servers: 16, slots: 20_000, answers: 4 };
 
 fn tcp(text: &str) -> ServiceKey {
     ServiceKey::Address { protocol: Protocol::Tcp, address: text.parse().unwrap() }
@@ -317,7 +317,8 @@ fn rr_and_wrr_go_on_as_ipvs_does() {
 #[test]
 fn what_has_no_room_is_told_and_the_rest_is_served() {
     let now = Instant::now();
-    let (mut kernel, mut present) = (Kernel::default(), Present::empty(Room { services: 3, servers: 4, slots: 4100 }));
+    let (mut kernel, mut present) =
+        (Kernel::default(), Present::empty(Room { services: 3, servers: 4, slots: 4100, answers: 4 }));
     let many: Vec<_> = (1..=5).map(|last| server(&format!("10.0.0.{last}:80"), 1)).collect();
     let services = [
         service(tcp("192.0.2.1:80"), Scheduler::Rr, &many),

@@ -16,8 +16,12 @@ pub enum Fault {
     Kernel { have: String },
     /// No such interface.
     Interface { name: String },
+    /// Its packets do not begin with an Ethernet header.
+    NotEthernet { name: String, kind: u32 },
     /// The folder of pins is no file system of bpf, and cannot be made one.
     Mount { path: PathBuf, error: io::Error },
+    /// A folder for the pins cannot be made or read.
+    Folder { path: PathBuf, error: io::Error },
     /// What is pinned is of another version or size, and would have to be given up.
     Pinned { path: PathBuf, what: String },
     /// The kernel refused the object: its own words.
@@ -33,8 +37,8 @@ impl fmt::Display for Fault {
         match self {
             Self::NotAllowed { doing } => write!(
                 f,
-                "{doing} is not allowed: it needs CAP_BPF and CAP_NET_ADMIN (and CAP_SYS_ADMIN to mount bpffs); start as root, or give the unit \
-                 AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_SYS_ADMIN"
+                "{doing} is not allowed: it needs CAP_BPF and CAP_NET_ADMIN (and CAP_SYS_ADMIN to mount bpffs); start as root, or install \
+                 packaging/reeve-director.conf beside the unit"
             ),
             Self::Kernel { have } => {
                 let (major, minor) = OLDEST_KERNEL;
@@ -46,10 +50,21 @@ impl fmt::Display for Fault {
                     "there is no interface {name}: `ip link` lists those there are; correct [director] interfaces"
                 )
             }
+            Self::NotEthernet { name, kind } => write!(
+                f,
+                "interface {name} is of type {kind} (/sys/class/net/{name}/type): packets are known by their Ethernet header, which only \
+                 types 1 and 772 (lo) have; name the Ethernet device below it in [director] interfaces"
+            ),
             Self::Mount { path, error } => write!(
                 f,
                 "cannot mount a bpf file system at {}: {error}; mount one there (mount -t bpf bpf {}), or name another folder",
                 path.display(),
+                path.display()
+            ),
+            Self::Folder { path, error } => write!(
+                f,
+                "{}: {error}: the folder of pins has to be this user's to write, and not read-only (systemd: ProtectKernelTunables); start \
+                 as root, or install packaging/reeve-director.conf beside the unit",
                 path.display()
             ),
             Self::Pinned { path, what } => write!(

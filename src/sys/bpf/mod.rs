@@ -25,6 +25,8 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
+use super::interfaces;
+
 pub use fault::{Fault, OLDEST_KERNEL};
 pub use map::Map;
 
@@ -80,12 +82,17 @@ pub fn mount(path: &Path) -> Result<(), Fault> {
         io::ErrorKind::PermissionDenied => Fault::NotAllowed { doing: "mounting a bpf file system" },
         _ => Fault::Mount { path: path.to_owned(), error },
     };
-    std::fs::create_dir_all(path).map_err(fault)?;
+    let folder = |error| Fault::Folder { path: path.to_owned(), error };
+    std::fs::create_dir_all(path).map_err(folder)?;
     // <linux/magic.h>
     const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
     let there = rustix::fs::statfs(path).map_err(|error| fault(error.into()))?;
     if there.f_type as i64 == BPF_FS_MAGIC {
         return Ok(());
+    }
+    if std::fs::read_dir(path).map_err(folder)?.next().is_some() {
+        let error = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "there are files in it, which would be hidden");
+        return Err(Fault::Mount { path: path.to_owned(), error });
     }
     rustix::mount::mount("bpf", path, "bpf", rustix::mount::MountFlags::empty(), Some(c"mode=0700"))
         .map_err(|error| fault(error.into()))
@@ -163,6 +170,9 @@ impl Loaded {
     pub fn attach(&mut self, name: &str, interface: &str, direction: Direction) -> Result<(), Fault> {
         if rustix::net::netdevice::name_to_index(rustix_socket()?, interface).is_err() {
             return Err(Fault::Interface { name: interface.to_owned() });
+        }
+        if let Some(kind) = interfaces::kind(interface).filter(|kind| ![1, 772].contains(kind)) {
+            return Err(Fault::NotEthernet { name: interface.to_owned(), kind: kind.into() });
         }
         let fault = |error: &dyn std::fmt::Display| Fault::Attach {
             program: name.to_owned(),

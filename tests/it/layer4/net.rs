@@ -103,7 +103,25 @@ impl Net {
         assert!(output.status.success(), "ip {words} in {role}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn sysctl(&self, role: &str, all: &[&str]) {
+    /// Whether it could be done.
+    pub fn tries(&self, role: &str, words: &str) -> bool {
+        let mut command = Command::new("ip");
+        let output = command.args(["-n", &self.name(role)]).args(words.split(' ')).output().expect("ip");
+        output.status.success()
+    }
+
+    /// Does something on a thread of a namespace.
+    pub fn within<T: Send>(&self, role: &str, what: impl FnOnce() -> T + Send) -> T {
+        let space = std::fs::File::open(self.space(role)).expect("a namespace");
+        let thread = || {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&space), kind).expect("the namespace");
+            what()
+        };
+        std::thread::scope(|scope| scope.spawn(thread).join()).expect("its end")
+    }
+
+    pub fn sysctl(&self, role: &str, all: &[&str]) {
         for setting in all {
             let (name, value) = setting.split_once('=').expect("a setting");
             let path = format!("/proc/sys/{}", name.replace('.', "/"));

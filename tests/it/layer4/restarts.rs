@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use reeve::sys::bpf::{self, Direction, Loaded, OBJECT};
+
 use crate::farm::process::Process;
 use crate::farm::{observe, until};
 
@@ -79,4 +81,32 @@ fn killed_restarted_and_upgraded_under_load_nothing_is_lost() {
         (code == 0).then_some(())
     });
     load.ends_well();
+}
+
+#[test]
+fn filters_of_clsact_are_found_again_and_taken_off() {
+    let Some(net) = Net::new("l4-clsact", &["tc"]) else { return };
+    let pins = net.pin();
+    let open = || {
+        let load = bpf::Load { object: OBJECT, pins: Some(&pins), sizes: &[], programs: &["director_in"] };
+        let mut loaded = Loaded::open(load).expect("the object");
+        loaded.use_clsact();
+        loaded
+    };
+    let filters = || net.output("d", "tc", &["filter", "show", "dev", "front", "ingress"]).1;
+    net.within("d", || {
+        bpf::mount("/sys/fs/bpf".as_ref()).expect("a bpf file system");
+        open().attach("director_in", "front", Direction::In).expect("it is put there");
+    });
+    // That process has ended.
+    assert!(filters().contains("director_in"), "{}", filters());
+    net.within("d", || {
+        let mut next = open();
+        assert_eq!(next.attached(), ["front"]);
+        next.attach("director_in", "front", Direction::In).expect("it is exchanged");
+        assert_eq!(filters().matches("name director_in").count(), 1, "{}", filters());
+        assert_eq!((next.detach("front", Direction::In).ok(), next.attached().len()), (Some(true), 0));
+    });
+    assert!(!filters().contains("director_in"), "{}", filters());
+    std::fs::remove_dir_all(&pins).expect("its folder");
 }
