@@ -52,7 +52,9 @@ impl Talk<'_> {
                     // The server has a session that nobody may use: with its connection it ends.
                     let status = reply.status;
                     self.answered(&due, status, Some(at));
-                    self.close_at_once_with(Reply { cseq: due.cseq, ..reply }, Ending::Done);
+                    // An answer to what was asked behind it would come before this one.
+                    self.line.truncate(place);
+                    self.close_with(Reply { cseq: due.cseq, ..reply }, Ending::Done);
                     return Ok(());
                 }
             }
