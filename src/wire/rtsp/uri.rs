@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(own("RTSPS://[::1]:322"), Some(("[::1]:322", "[::1]", "/", None)));
         assert_eq!(own("rtsp://u:p@10.0.0.1/a"), Some(("u:p@10.0.0.1", "10.0.0.1", "/a", None)));
         assert_eq!(own("rtsp://a?b"), Some(("a", "a", "/", Some("b"))));
-        assert_eq!(own("/x?y=a://b/c"), Some(("", "", "/x", Some("y"))));
+        assert_eq!(own("/x?y=a://b/c"), Some(("", "", "/x", Some("y=a://b/c"))));
         assert_eq!(own("rtsp://a b/x"), Some(("a b", "", "/x", None)));
         assert_eq!(
             (target("rtsp://a/x?y=z/trackID=0"), target("rtsp://a"), target("/x?y=a://b/c")),

@@ -215,8 +215,9 @@ fn a_session_goes_on_by_another_connection() {
     third.send("DESCRIBE", &url, "");
     assert!(third.told().good().field("public").is_some());
     assert!(third.told().good().body.starts_with("v=0"));
-    // Its first word begins as HTTP's does.
-    viewer(&farm).ask("GET_PARAMETER", &url, &session).good();
+    // Its first word begins as HTTP's does. It stays: this server ends the media of a session with any connection that named it.
+    let mut fourth = viewer(&farm);
+    fourth.ask("GET_PARAMETER", &url, &session).good();
     assert_eq!(third.ask("DESCRIBE", &url, "Require: foo.bar\r\n").status(), 551);
     assert_eq!(third.ask("PLAY", &url, "Session: unheard-of\r\n").status(), 454);
     third.ask("OPTIONS", "*", "").good();
