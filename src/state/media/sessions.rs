@@ -23,7 +23,7 @@ pub struct Sessions {
     swept: AtomicU32,
 }
 
-/// One session. It is over when [`Session::end`] says so; its streams see that.
+/// One session. It is over when [`Sessions::end`] says so; its streams see that.
 #[derive(Debug)]
 pub struct Session {
     /// As the client has it.
