@@ -21,7 +21,13 @@ pub fn messages(data: &[u8]) {
     out.extend_from_slice(b"\r\n");
     assert_eq!(Framer::default().next(&out, |_, _| {}), Item::Head(out.len()), "one message");
     let again = message::parse(&out, &limits).expect("what is written is valid");
-    assert_eq!((again.start, again.version, again.cseq, again.body), (head.start, head.version, head.cseq, head.body));
+    // What would end a line is a blank in the phrase that is written.
+    let told = |start| match start {
+        Start::Answer { status, .. } => Err(status),
+        Start::Request { method, uri } => Ok((method, uri)),
+    };
+    assert_eq!(told(again.start), told(head.start));
+    assert_eq!((again.version, again.cseq, again.body), (head.version, head.cseq, head.body));
     assert_eq!(again.fields.len(), head.fields.len());
     if let Start::Request { uri: text, .. } = head.start
         && let Some(uri) = uri::parse(text)
