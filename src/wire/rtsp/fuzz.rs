@@ -15,6 +15,10 @@ pub fn messages(data: &[u8]) {
     assert_eq!(cut(data, data.len().max(1)), cut(data, usize::from(*piece).max(1)), "whole and in pieces");
     let limits = Limits::default();
     let Ok(head) = message::parse(data, &limits) else { return };
+    // A framer takes that for media, and never has it parsed.
+    if data.first() == Some(&b'$') {
+        return;
+    }
     let mut out = Vec::new();
     message::write_start(&head, &mut out);
     head.fields.iter().for_each(|field| message::write_field(field.name, field.value, &mut out));
