@@ -1,6 +1,5 @@
 //! The demonstration: one command, no files, everything that it names answers.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -53,8 +52,9 @@ fn shows(url: &str, transport: &str) {
     }
     let (code, out, wrong) = run(&mut ffmpeg, Duration::from_secs(20));
     assert_eq!((code, wrong.as_str()), (0, ""), "{url} by {transport}");
-    let pictures: BTreeSet<&str> =
+    let mut pictures: Vec<&str> =
         out.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit(", ").next()).collect();
+    pictures.dedup();
     assert_eq!(pictures.len(), 5, "{url} by {transport}: {out}");
 }
 

@@ -56,8 +56,6 @@ impl Card {
             let high = ROWS / STRIPES.len();
             STRIPES.iter().enumerate().for_each(|(at, stripe)| card.fill(0, at * high, COLUMNS, high, *stripe));
         }
-        // A ball that the edges throw back.
-        card.fill(bounce(picture, COLUMNS - 4), bounce(picture * 2 / 3, ROWS - 4), 4, 4, WHITE);
         card.fill(2, 2, 8, 12, BLACK);
         card.glyph(3, 3, 2, number % 10);
         let seconds = picture / RATE;
@@ -66,6 +64,10 @@ impl Card {
         for (at, glyph) in [minutes / 10, minutes % 10, COLON, seconds / 10, seconds % 10].into_iter().enumerate() {
             card.glyph(COLUMNS - 23 + 4 * at, ROWS - 8, 1, glyph);
         }
+        // A ball that the edges throw back: before everything, and of two colours, so that it is seen on each.
+        let (left, top) = (bounce(picture, COLUMNS - 4), bounce(picture * 2 / 3, ROWS - 4));
+        card.fill(left, top, 4, 4, WHITE);
+        card.fill(left + 1, top + 1, 2, 2, BLACK);
         card
     }
 
@@ -92,4 +94,19 @@ impl Card {
 fn bounce(step: u64, most: usize) -> usize {
     let at = (step % (2 * most as u64)) as usize;
     at.min(2 * most - at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COLUMNS, Card};
+
+    #[test]
+    fn a_picture_is_never_the_one_before() {
+        for number in [1, 2] {
+            for picture in 0..12 * COLUMNS as u64 {
+                let (card, next) = (Card::drawn(number, picture), Card::drawn(number, picture + 1));
+                assert!(card.brightness != next.brightness, "camera {number}, picture {picture}");
+            }
+        }
+    }
 }
