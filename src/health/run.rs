@@ -139,7 +139,7 @@ fn sealed(server: &LiveServer, pool: &LivePool, check: &Check) -> Option<Sealed>
     };
     let config = match (tls, check.verify) {
         (Some(tls), verify) if verify.is_none() || verify == own.map(|own| own.verify) => tls.clone(),
-        (_, verify) => tls::for_checks(verify.unwrap_or(true))?,
+        (_, verify) => tls::by_system(verify.unwrap_or(true))?,
     };
     Some(Sealed { config, name: name? })
 }

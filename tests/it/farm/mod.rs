@@ -4,6 +4,7 @@ pub mod authority;
 pub mod client;
 pub mod h2;
 pub mod h2_origin;
+pub mod nginx;
 pub mod origin;
 pub mod peer;
 pub mod ports;
