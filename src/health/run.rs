@@ -127,7 +127,11 @@ impl Watched {
 /// What the server has to prove to a check: what it has to prove to a request, where nothing else is said.
 fn sealed(server: &LiveServer, pool: &LivePool, check: &Check) -> Option<Sealed> {
     let (own, tls) = (pool.config().tls.as_ref(), pool.tls());
-    let wanted = check.seal == Seal::Tls || check.seal == Seal::AsPool && own.is_some();
+    let wanted = match check.seal {
+        Seal::Tls | Seal::Starttls => true,
+        Seal::AsPool => own.is_some(),
+        Seal::Clear => false,
+    };
     if !wanted {
         return None;
     }

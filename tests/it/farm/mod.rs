@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod daemon;
 pub mod h2;
 pub mod h2_origin;
 pub mod nginx;
