@@ -219,6 +219,7 @@ fn every_probe_can_be_said() {
         "pop3 = true, over-tls = true, port = 995",
         "imap = true, address = \"10.0.0.9\"",
         "ftp = true",
+        "smtp = \"a\", starttls = true, verify = false",
         "dns = \".\", type = \"SOA\", over-tcp = true",
         "rtsp = \"DESCRIBE\", path = \"/cam\"",
         "ping = true",
@@ -237,7 +238,12 @@ fn every_probe_can_be_said() {
         let word = text.split(' ').next().unwrap();
         assert_eq!(check.probe.word(), if word == "https" { "http" } else { word }, "{text}");
         let sealed = word == "tls" || word == "https" || text.contains("over-tls = true");
-        assert_eq!(check.seal == check::Seal::Tls, sealed, "{text}");
+        let begins = match (sealed, text.contains("starttls = true")) {
+            (true, _) => check::Seal::Tls,
+            (_, true) => check::Seal::Starttls,
+            _ => check::Seal::AsPool,
+        };
+        assert_eq!(check.seal, begins, "{text}");
     }
 }
 

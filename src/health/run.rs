@@ -127,7 +127,11 @@ impl Watched {
 /// What the server has to prove to a check: what it has to prove to a request, where nothing else is said.
 fn sealed(server: &LiveServer, pool: &LivePool, check: &Check) -> Option<Sealed> {
     let (own, tls) = (pool.config().tls.as_ref(), pool.tls());
-    let wanted = check.seal == Seal::Tls || check.seal == Seal::AsPool && own.is_some();
+    let wanted = match check.seal {
+        Seal::Tls | Seal::Starttls => true,
+        Seal::AsPool => own.is_some(),
+        Seal::Clear => false,
+    };
     if !wanted {
         return None;
     }
@@ -139,7 +143,7 @@ fn sealed(server: &LiveServer, pool: &LivePool, check: &Check) -> Option<Sealed>
     };
     let config = match (tls, check.verify) {
         (Some(tls), verify) if verify.is_none() || verify == own.map(|own| own.verify) => tls.clone(),
-        (_, verify) => tls::for_checks(verify.unwrap_or(true))?,
+        (_, verify) => tls::by_system(verify.unwrap_or(true))?,
     };
     Some(Sealed { config, name: name? })
 }

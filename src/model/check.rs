@@ -70,6 +70,8 @@ pub enum Seal {
     #[default]
     AsPool,
     Tls,
+    /// It begins in clear, and the server is asked for TLS in its own language.
+    Starttls,
     Clear,
 }
 

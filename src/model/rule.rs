@@ -373,12 +373,16 @@ impl std::fmt::Debug for Users {
     }
 }
 
-/// `auth forward URL`: a service that is asked by plain HTTP whether a request may pass.
+/// `auth forward URL`: a service that is asked whether a request may pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthUrl {
     /// An address or a name, without brackets.
     pub host: Arc<str>,
     pub port: u16,
+    /// By TLS, and it has to prove that it is `host` to whom the system trusts.
+    pub tls: bool,
+    /// Scheme and authority, by which connections to it are known.
+    pub origin: Arc<str>,
     /// What `Host` says.
     pub authority: Arc<str>,
     /// Path and query.

@@ -13,8 +13,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 
 use super::{ClientSlot, pem, provider, versions};
 use crate::model::pool::{Address, Pool, Protocol};
+use crate::model::rule::Refinement;
 use crate::model::tls::{PoolTls, TlsVersion};
-use crate::model::{Fault, Limits};
+use crate::model::{Config, Fault, Limits};
 use crate::wire::certificate;
 
 /// Reads what a pool needs to speak to its servers.
@@ -135,9 +136,31 @@ pub fn host_name(address: &Address) -> Option<ServerName<'static>> {
     }
 }
 
-/// What is demanded of servers by checks that go by TLS on their own: that someone the system trusts has signed for them, or
-/// nothing. `None` where the system trusts nobody. Made once, when the first check asks.
-pub fn for_checks(verify: bool) -> Option<ClientSlot> {
+/// Finds services of `auth forward` that could never prove who they are. What is demanded of them is made ready along the
+/// way, so that no request waits for it.
+pub fn services(config: &Config, faults: &mut Vec<Fault>) {
+    let rules = config.rule_sets.iter().flat_map(|set| &set.sections).flat_map(|section| &section.rules);
+    for rule in rules {
+        for refinement in &rule.refinements {
+            let Refinement::AuthForward { url } = refinement else { continue };
+            if !url.tls {
+                continue;
+            }
+            let why = match (named(&url.host), by_system(true)) {
+                (None, _) => "its host is no name that a certificate could hold",
+                (_, None) => "the system trusts nobody who could sign for it: install ca-certificates",
+                _ => continue,
+            };
+            let message = format!("{} cannot prove who it is: {why}", url.origin);
+            faults.push(Fault::error("R0131", rule.place.clone(), message));
+        }
+    }
+}
+
+/// What is demanded of servers where no authority is named, by checks that go by TLS on their own and of services that say who
+/// may pass: that someone the system trusts has signed for them, or nothing. `None` where the system trusts nobody. Made
+/// once, when first it is asked for.
+pub fn by_system(verify: bool) -> Option<ClientSlot> {
     static MADE: [OnceLock<Option<ClientSlot>>; 2] = [const { OnceLock::new() }; 2];
     let make = || {
         let verifier: Arc<dyn ServerCertVerifier> = if verify {

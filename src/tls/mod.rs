@@ -30,7 +30,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
-pub use client::{for_checks, host_name, name as server_name, named};
+pub use client::{by_system, host_name, name as server_name, named};
 pub use handshake::{Accepted, Peer, Refused, accept, connect};
 pub use sessions::{KeyName, Mark, Marks, Version as SessionVersion, key_name, of_hello};
 pub use watch::{InForce, run as watch};
@@ -117,6 +117,7 @@ pub fn load(config: &Config, before: Before<'_>, now: SystemTime, faults: &mut V
         loaded.pools.push(slot);
         loaded.read[POOLS].push(read);
     }
+    client::services(config, faults);
     loaded
 }
 

@@ -1,7 +1,7 @@
 //! `auth basic` and `auth forward`: nothing reaches a server before it is known who asks.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use argon2::PasswordHasher;
 
 use crate::farm::h2::{Body, Session};
+use crate::farm::nginx::Nginx;
 use crate::farm::ports::Port;
 use crate::farm::reeve::{Site, command, pool};
-use crate::farm::{Answer, Client, Origin, Reeve, among_others, get, observe, until};
+use crate::farm::{Answer, Authority, Client, Origin, Reeve, among_others, get, observe, until};
 
 /// `joe:open sesame`
 const SHOWN: &str = "Basic am9lOm9wZW4gc2VzYW1l";
@@ -311,6 +312,71 @@ fn a_service_says_who_may_pass() {
             .expect("sent");
         assert_eq!(client.head().expect("an answer").status, status);
     }
+}
+
+#[test]
+fn a_service_over_tls_proves_who_it_is() {
+    let _turn = among_others();
+    let (ours, strange) = (Authority::new("ours"), Authority::new("strange"));
+    let origin = Origin::start("web");
+    let config = pool("web", "rr", &[("web", origin.address())]);
+    let site = Site::write("auth-tls", &config, "");
+    let says = "location = /check { if ($http_x_as = eve) { return 403; } \
+                add_header X-Auth-Seen \"$ssl_protocol sni=$ssl_server_name n=$connection_requests\"; return 204; }";
+    let servers = [
+        ("right", &ours.issue("auth", &["127.0.0.1", "localhost"]), says),
+        ("foreign", &strange.issue("auth", &["127.0.0.1"]), says),
+        ("named", &ours.issue("auth", &["auth.example"]), says),
+        ("expired", &ours.expired("auth", &["127.0.0.1"]), says),
+    ];
+    let Some(nginx) = Nginx::start(&site.folder, &servers) else { return };
+    // By a name where that leads to nginx, so that its SNI is seen.
+    let first = ("localhost", 0).to_socket_addrs().ok().and_then(|mut found| found.next());
+    let host = if first.is_some_and(|first| first.is_ipv4()) { "localhost" } else { "127.0.0.1" };
+    let sni = if host == "localhost" { host } else { "" };
+    let mut rules = "http *\n".to_owned();
+    let mut rule = |name: &str, url: String| {
+        rules += &format!("  {name} : path /{name}  use web\n          auth forward {url}/check\n");
+    };
+    rule("right", format!("https://{host}:{}", nginx.ports[0].number));
+    for (at, name) in [(1, "foreign"), (2, "named"), (3, "expired")] {
+        rule(name, format!("https://{}", nginx.ports[at].address()));
+    }
+    // Not by TLS, to one that speaks nothing else: another connection than that of `right`.
+    rule("clear", format!("http://{host}:{}", nginx.ports[0].number));
+    site.rewrite(&config, &rules);
+    let roots = site.folder.write("roots.pem", ours.pem());
+    let mut command = command();
+    command.env("SSL_CERT_FILE", &roots).env_remove("SSL_CERT_DIR");
+    let reeve = Reeve::run_by(command, site);
+    let ask = |path: &str| get(&reeve.address(), path, &[("x-as", "joe")]);
+    // Two workers, and each has a connection of its own, which it keeps.
+    let counts: Vec<u32> = (0..12)
+        .map(|_| {
+            let answer = ask("/right");
+            let seen = answer.text().lines().find_map(|line| line.strip_prefix("X-Auth-Seen: ").map(str::to_owned));
+            let seen = seen.unwrap_or_else(|| panic!("{} {}", answer.status, answer.text()));
+            let count = seen.strip_prefix(&format!("TLSv1.3 sni={sni} n=")).unwrap_or_else(|| panic!("{seen}"));
+            count.trim().parse().expect("a number")
+        })
+        .collect();
+    assert!(counts.iter().filter(|count| **count == 1).count() <= 2, "{counts:?}");
+    assert_eq!(get(&reeve.address(), "/right", &[("x-as", "eve")]).status, 403);
+    let served = origin.requests();
+    for path in ["/foreign", "/named", "/expired"] {
+        assert_eq!(ask(path).status, 503, "{path}");
+    }
+    // nginx answers 400 where TLS is wanted and not spoken.
+    assert_eq!(ask("/clear").status, 502);
+    assert_eq!((served, origin.requests()), (12, 12), "no server heard of it");
+
+    // A system that trusts nobody is found out before anything is served.
+    let nobody = reeve.site.folder.write("nobody.pem", "");
+    let mut command = crate::farm::reeve::command();
+    command.env("SSL_CERT_FILE", &nobody).env_remove("SSL_CERT_DIR");
+    let (code, out, wrong) =
+        crate::farm::process::run(command.arg("check").arg("-c").arg(reeve.site.config()), Duration::from_secs(20));
+    assert!(code == 2 && (out.clone() + &wrong).contains("R0131"), "{out}{wrong}");
 }
 
 #[test]

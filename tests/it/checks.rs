@@ -5,13 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 
+use crate::farm::daemon::{Daemon, root, sbin};
 use crate::farm::peer::{daemon, test_file};
 use crate::farm::ports::Port;
 use crate::farm::process::Process;
@@ -22,34 +22,6 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 const CHECK: &str = "interval = \"100ms\", timeout = \"100ms\", jitter = \"0%\", rise = 2, fall = 2, start = \"down\", on-down = \"close\"";
-
-/// A daemon with all of its processes.
-struct Daemon {
-    process: Process,
-}
-
-impl Daemon {
-    fn start(command: &mut Command) -> Daemon {
-        Daemon { process: Process::start(command.process_group(0)) }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
-            let _ = kill_process_group(group, signal);
-        }
-    }
-
-    fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.process.kill();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 /// How a client asks: what it says first, what it has to hear, and what its last words are.
 #[derive(Clone, Copy)]
@@ -232,12 +204,6 @@ fn missing(name: &str) -> bool {
     true
 }
 
-/// A program of /usr/sbin, whatever it thinks of options.
-fn sbin(name: &str) -> Option<String> {
-    let path = format!("/usr/sbin/{name}");
-    std::path::Path::new(&path).exists().then_some(path)
-}
-
 /// A server that greets, and answers each line with the first answer whose word it begins with.
 fn scripted(greeting: &'static [u8], answers: &'static [(&'static [u8], &'static [u8])]) -> String {
     raw::serve(move |mut stream: TcpStream| {
@@ -252,10 +218,6 @@ fn scripted(greeting: &'static [u8], answers: &'static [(&'static [u8], &'static
             }
         }
     })
-}
-
-fn root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod body_rules;
 mod browser;
 mod chaos;
 mod checks;
+mod checks_sealed;
 mod clients;
 mod commands;
 mod conformance;

@@ -2,63 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use crate::farm::nginx::Nginx;
 use crate::farm::origin::is_pattern;
-use crate::farm::ports::Port;
-use crate::farm::process::{Process, listens};
 use crate::farm::reeve::Site;
-use crate::farm::{Authority, Client, Folder, Issued, Reeve, among_others, get, skip, until};
-
-/// nginx with a server of its own for each certificate.
-struct Nginx {
-    _process: Process,
-    ports: Vec<Port>,
-}
-
-impl Nginx {
-    /// `servers`: a certificate and more of its configuration.
-    fn start(folder: &Folder, servers: &[(&str, &Issued, &str)]) -> Option<Nginx> {
-        let there = Command::new("nginx").arg("-v").stdin(Stdio::null()).stderr(Stdio::null()).status();
-        if !there.is_ok_and(|status| status.success()) {
-            skip("no nginx");
-            return None;
-        }
-        let ports: Vec<Port> = servers.iter().map(|_| Port::free()).collect();
-        let mut blocks = String::new();
-        for ((name, issued, more), port) in servers.iter().zip(&ports) {
-            let (certificate, key) = issued.write(folder, &format!("nginx/{name}"));
-            blocks += &format!(
-                "server {{ listen {} ssl; ssl_certificate {}; ssl_certificate_key {}; {more}\n\
-                 location / {{ return 200 \"{name} $ssl_protocol sni=$ssl_server_name reused=$ssl_session_reused \
-                 requests=$connection_requests client=$ssl_client_s_dn\"; }}\n\
-                 location /files/ {{ alias {}/; }} }}\n",
-                port.address(),
-                certificate.display(),
-                key.display(),
-                folder.path().display(),
-            );
-        }
-        let root = folder.path().display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|kind| format!("{kind}_temp_path {root}/nginx/{kind};"))
-            .collect();
-        let text = format!(
-            "daemon off; master_process off; pid {root}/nginx/pid; error_log {root}/nginx/error.log;\n\
-             events {{ worker_connections 256; }}\nhttp {{ access_log off; ssl_protocols TLSv1.2 TLSv1.3; {temporary}\n{blocks}}}\n"
-        );
-        let file = folder.write("nginx/nginx.conf", text);
-        let mut process = Process::start(Command::new("nginx").arg("-c").arg(file).arg("-p").arg(folder.path()));
-        ports.iter().for_each(|port| listens(&mut process, &port.address()));
-        Some(Nginx { _process: process, ports })
-    }
-}
+use crate::farm::{Authority, Client, Issued, Reeve, among_others, get, until};
 
 /// `[pool.NAME]` of one server, with `tls` and what else is said.
 fn pool(name: &str, address: &str, tls: &str, more: &str) -> String {

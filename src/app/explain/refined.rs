@@ -21,7 +21,7 @@ pub(super) fn lines(refined: &Refined, config: &Config) -> Vec<String> {
     lines.extend(refined.connections.map(|count| format!("limit connections {count}")));
     match &refined.auth {
         Some(Auth::Basic(users)) => lines.push(format!("auth basic \"{}\"", users.file)),
-        Some(Auth::Forward(url)) => lines.push(format!("auth forward http://{}{}", url.authority, url.target)),
+        Some(Auth::Forward(url)) => lines.push(format!("auth forward {}{}", url.origin, url.target)),
         None => {}
     }
     for mirror in &refined.mirrors {

@@ -105,6 +105,15 @@ fn table(walk: &Walk<'_>, node: &Node, title: &str) -> Option<Check> {
     if let Some(yes) = probe::detail(&mut fields, said, "over-tls").and_then(|node| walk.boolean(node, "over-tls")) {
         check.seal = if yes { Seal::Tls } else { Seal::Clear };
     }
+    if let Some(node) = probe::detail(&mut fields, said, "starttls")
+        && walk.boolean(node, "starttls") == Some(true)
+    {
+        if check.seal == Seal::Tls {
+            let fault = walk.error("R0124", node, "\"over-tls\" and \"starttls\" exclude each other");
+            walk.push(fault.help("over-tls begins with TLS, starttls asks for it after the greeting"));
+        }
+        check.seal = Seal::Starttls;
+    }
     check.verify = probe::detail(&mut fields, said, "verify").and_then(|node| walk.boolean(node, "verify"));
     let name = probe::detail(&mut fields, said, "server-name").and_then(|node| probe::host(walk, node, "server-name"));
     check.server_name = name;

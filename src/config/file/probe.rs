@@ -18,7 +18,7 @@ const WEB: &[&str] = &["http", "https"];
 const SEALABLE: &[&str] = &["tcp", "http", "grpc", "smtp", "pop3", "imap", "ftp", "dns", "rtsp", "agent"];
 const SEALED: &[&str] = &["tls", "https", "tcp", "http", "grpc", "smtp", "pop3", "imap", "ftp", "dns", "rtsp", "agent"];
 /// Keys that only some probes have.
-const DETAILS: [(&str, &[&str]); 16] = [
+const DETAILS: [(&str, &[&str]); 17] = [
     ("method", WEB),
     ("host", WEB),
     ("expect-status", &["http", "https", "rtsp"]),
@@ -33,6 +33,7 @@ const DETAILS: [(&str, &[&str]); 16] = [
     ("send-hex", &["tcp", "udp", "agent"]),
     ("expect", &["tcp", "udp"]),
     ("over-tls", SEALABLE),
+    ("starttls", &["smtp", "pop3", "imap", "ftp"]),
     ("verify", SEALED),
     ("server-name", SEALED),
 ];

@@ -67,11 +67,10 @@ pub(super) fn auth(cursor: &mut Cursor<'_, '_>, scope: &mut Scope<'_, '_>) -> Pa
 
 /// What is wrong with it, and what may have been meant.
 fn parse_url(text: &str) -> Result<AuthUrl, (&'static str, Option<String>)> {
-    if text.starts_with("https://") {
-        return Err(("the service is asked by http:// alone: put it beside Reeve, or its TLS", None));
-    }
-    if !text.starts_with("http://") {
-        return Err(("a URL begins with http://", Some(format!("http://{text}"))));
+    let tls = text.starts_with("https://");
+    if !tls && !text.starts_with("http://") {
+        let meant = if text.contains("://") { None } else { Some(format!("http://{text}")) };
+        return Err(("a URL begins with http:// or https://", meant));
     }
     let uri: http::Uri = text.parse().map_err(|_| ("this is no URL", None))?;
     let authority = uri.authority().ok_or(("the URL has no host", None))?;
@@ -82,7 +81,9 @@ fn parse_url(text: &str) -> Result<AuthUrl, (&'static str, Option<String>)> {
     let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Ok(AuthUrl {
         host: host.into(),
-        port: authority.port_u16().unwrap_or(80),
+        port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+        tls,
+        origin: format!("{}://{authority}", if tls { "https" } else { "http" }).into(),
         authority: authority.as_str().into(),
         target: target.into(),
     })
@@ -197,7 +198,9 @@ mod tests {
         assert_eq!((&*url.host, url.port, &*url.authority, &*url.target), ("::1", 9091, "[::1]:9091", "/check?a=b"));
         let url = parse_url("http://auth.example").expect("a URL");
         assert_eq!((&*url.host, url.port, &*url.target), ("auth.example", 80, "/"));
-        for wrong in ["https://a/", "a:80", "http://", "http:///x", "http://u@h/", "http://a b/"] {
+        let url = parse_url("https://Auth.example/?x").expect("a URL");
+        assert_eq!((&*url.host, url.port, url.tls, &*url.origin), ("Auth.example", 443, true, "https://Auth.example"));
+        for wrong in ["https://", "ftp://a/", "a:80", "http://", "http:///x", "http://u@h/", "http://a b/"] {
             assert!(parse_url(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,11 +1,28 @@
 //! Mail and FTP: the server speaks first, a few words are exchanged, and one takes one's leave.
+//!
+//! `later` is what the server has to prove where it is asked for TLS on the way.
 
+use super::Sealed;
 use super::talk::{Talk, shortened};
 use crate::model::Limits;
 
 /// SMTP (RFC 5321 §3.1, §3.2, §4.1.1.10).
-pub async fn smtp(talk: &mut Talk<'_>, helo: &str) -> Result<String, String> {
+pub async fn smtp(talk: &mut Talk<'_>, helo: &str, later: Option<&Sealed>) -> Result<String, String> {
     wanted(reply(talk, "waiting for the greeting").await?, 220, "greeted with")?;
+    let mut said = hello(talk, helo).await?;
+    if let Some(sealed) = later {
+        talk.say(b"STARTTLS\r\n").await?;
+        let answer = reply(talk, "waiting for the answer to STARTTLS").await?;
+        wanted(answer, 220, "answered STARTTLS with")?;
+        talk.seal(sealed).await?;
+        // RFC 3207 §4.2: what was said before counts no more.
+        said = hello(talk, helo).await?;
+    }
+    leave(talk, b"QUIT\r\n").await;
+    Ok(said)
+}
+
+async fn hello(talk: &mut Talk<'_>, helo: &str) -> Result<String, String> {
     talk.say(format!("EHLO {helo}\r\n").as_bytes()).await?;
     let mut answer = reply(talk, "waiting for the answer to EHLO").await?;
     // RFC 5321 §3.2: an old server does not know EHLO.
@@ -13,19 +30,22 @@ pub async fn smtp(talk: &mut Talk<'_>, helo: &str) -> Result<String, String> {
         talk.say(format!("HELO {helo}\r\n").as_bytes()).await?;
         answer = reply(talk, "waiting for the answer to HELO").await?;
     }
-    let said = wanted(answer, 250, "answered EHLO with")?;
-    leave(talk, b"QUIT\r\n").await;
-    Ok(said)
+    wanted(answer, 250, "answered EHLO with")
 }
 
-/// FTP (RFC 959 §4.2, §5.4).
-pub async fn ftp(talk: &mut Talk<'_>) -> Result<String, String> {
+/// FTP (RFC 959 §4.2, §5.4; RFC 4217 §4).
+pub async fn ftp(talk: &mut Talk<'_>, later: Option<&Sealed>) -> Result<String, String> {
     let mut greeting = reply(talk, "waiting for the greeting").await?;
     // "Service ready in nnn minutes": the greeting comes then.
     if greeting.0 == 120 {
         greeting = reply(talk, "waiting for the greeting").await?;
     }
     let said = wanted(greeting, 220, "greeted with")?;
+    if let Some(sealed) = later {
+        talk.say(b"AUTH TLS\r\n").await?;
+        wanted(reply(talk, "waiting for the answer to AUTH TLS").await?, 234, "answered AUTH TLS with")?;
+        talk.seal(sealed).await?;
+    }
     talk.say(b"NOOP\r\n").await?;
     let (code, text) = reply(talk, "waiting for the answer to NOOP").await?;
     // Before a login many servers know no NOOP, and say so: they are there. 421 is a server that ends.
@@ -36,11 +56,19 @@ pub async fn ftp(talk: &mut Talk<'_>) -> Result<String, String> {
     Ok(said)
 }
 
-/// POP3 (RFC 1939 §3, RFC 2449 §5).
-pub async fn pop3(talk: &mut Talk<'_>) -> Result<String, String> {
+/// POP3 (RFC 1939 §3, RFC 2449 §5, RFC 2595 §4).
+pub async fn pop3(talk: &mut Talk<'_>, later: Option<&Sealed>) -> Result<String, String> {
     let greeting = talk.line("waiting for the greeting").await?;
     if !greeting.starts_with("+OK") {
         return Err(format!("greeted with {}", shortened(greeting.as_bytes())));
+    }
+    if let Some(sealed) = later {
+        talk.say(b"STLS\r\n").await?;
+        let answer = talk.line("waiting for the answer to STLS").await?;
+        if !answer.starts_with("+OK") {
+            return Err(format!("answered STLS with {}", shortened(answer.as_bytes())));
+        }
+        talk.seal(sealed).await?;
     }
     talk.say(b"CAPA\r\n").await?;
     let answer = talk.line("waiting for the answer to CAPA").await?;
@@ -53,11 +81,19 @@ pub async fn pop3(talk: &mut Talk<'_>) -> Result<String, String> {
     Ok(shortened(greeting.as_bytes()))
 }
 
-/// IMAP (RFC 9051 §7.1, §6.1.1, §6.1.3).
-pub async fn imap(talk: &mut Talk<'_>) -> Result<String, String> {
+/// IMAP (RFC 9051 §7.1, §6.1.1, §6.1.3, §6.2.1).
+pub async fn imap(talk: &mut Talk<'_>, later: Option<&Sealed>) -> Result<String, String> {
     let greeting = talk.line("waiting for the greeting").await?;
     if !["* OK", "* PREAUTH"].iter().any(|word| greeting.starts_with(word)) {
         return Err(format!("greeted with {}", shortened(greeting.as_bytes())));
+    }
+    if let Some(sealed) = later {
+        talk.say(b"r0 STARTTLS\r\n").await?;
+        let answer = until(talk, "waiting for the answer to STARTTLS", |line| line.starts_with("r0 ")).await?;
+        if !answer.starts_with("r0 OK") {
+            return Err(format!("answered STARTTLS with {}", shortened(answer.as_bytes())));
+        }
+        talk.seal(sealed).await?;
     }
     talk.say(b"r1 CAPABILITY\r\n").await?;
     let answer = until(talk, "waiting for the answer to CAPABILITY", |line| line.starts_with("r1 ")).await?;

@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::machine::Outcome;
-use crate::model::check::{Check, Probe};
+use crate::model::check::{Check, Probe, Seal};
 use crate::model::pool::{Protocol, ProxyVersion};
 use crate::net::Stream;
 use crate::state::secured::ClientSlot;
@@ -109,6 +109,10 @@ async fn attempt(
     advice: &mut Option<Advice>,
 ) -> Result<String, Failed> {
     let check = &target.check;
+    if matches!(check.seal, Seal::Tls | Seal::Starttls) && target.sealed.is_none() {
+        let why = "the system trusts nobody, or the server has no name that a certificate could hold";
+        return Err(Failed::Unable(Unable::Missing(why.to_owned())));
+    }
     let address = check.target(address);
     match &check.probe {
         Probe::Ping => return datagram::ping(address, clock).await,
@@ -126,6 +130,7 @@ async fn attempt(
     let (stream, http2) = connect(target, address, clock).await?;
     let mut talk = Talk::new(stream, clock, said);
     let named = &target.named;
+    let later = target.sealed.as_ref().filter(|_| check.seal == Seal::Starttls);
     Ok(match &check.probe {
         Probe::Tls => "connected by TLS".to_owned(),
         Probe::Tcp { send: None, expect: None } => {
@@ -136,10 +141,10 @@ async fn attempt(
         Probe::Http(http) if http2 => frames::ask(talk.into_stream(), http, named, clock).await?,
         Probe::Http(http) => web::ask(&mut talk, http, named, kept).await?,
         Probe::Grpc { service } => frames::health(talk.into_stream(), service, named, clock).await?,
-        Probe::Smtp { helo } => mail::smtp(&mut talk, helo).await?,
-        Probe::Pop3 => mail::pop3(&mut talk).await?,
-        Probe::Imap => mail::imap(&mut talk).await?,
-        Probe::Ftp => mail::ftp(&mut talk).await?,
+        Probe::Smtp { helo } => mail::smtp(&mut talk, helo, later).await?,
+        Probe::Pop3 => mail::pop3(&mut talk, later).await?,
+        Probe::Imap => mail::imap(&mut talk, later).await?,
+        Probe::Ftp => mail::ftp(&mut talk, later).await?,
         Probe::Rtsp { method, path, expect_status } => {
             media::rtsp(&mut talk, *method, path, named, expect_status).await?
         }
@@ -164,25 +169,35 @@ async fn connect(target: &Target, address: SocketAddr, clock: &Clock) -> Result<
     if let Some(version) = check.send_proxy {
         clock.within("sending the PROXY header", announce(&tcp, version)).await?;
     }
-    let Some(Sealed { config, name }) = &target.sealed else {
+    let Some(sealed) = target.sealed.as_ref().filter(|_| check.seal != Seal::Starttls) else {
         let http2 = matches!(check.probe, Probe::Grpc { .. }) || check.protocol == Protocol::H2c;
         return Ok((Stream::plain(tcp), http2));
     };
-    let mut config = config.load_full();
-    let spoken = languages(check);
-    if config.alpn_protocols != spoken {
-        let mut own = (*config).clone();
-        own.alpn_protocols = spoken;
-        config = Arc::new(own);
-    }
-    let handshake = tls::connect(tcp, config, name.clone());
-    let (tcp, session) = clock.within("for the TLS handshake", handshake).await?;
-    let http2 = session.alpn_protocol() == Some(b"h2");
+    let (stream, http2) = shake(tcp, sealed, languages(check), clock).await?;
     let wanted = matches!(check.probe, Probe::Grpc { .. })
         || check.protocol == Protocol::H2 && matches!(check.probe, Probe::Http(_));
     if wanted && !http2 {
         return Err(Failed::Bad("TLS: the server does not choose HTTP/2".to_owned()));
     }
+    Ok((stream, http2))
+}
+
+/// Shakes hands; whether HTTP/2 was chosen of what is offered.
+async fn shake(
+    tcp: TcpStream,
+    sealed: &Sealed,
+    offered: Vec<Vec<u8>>,
+    clock: &Clock,
+) -> Result<(Stream, bool), String> {
+    let mut config = sealed.config.load_full();
+    if config.alpn_protocols != offered {
+        let mut own = (*config).clone();
+        own.alpn_protocols = offered;
+        config = Arc::new(own);
+    }
+    let handshake = tls::connect(tcp, config, sealed.name.clone());
+    let (tcp, session) = clock.within("for the TLS handshake", handshake).await?;
+    let http2 = session.alpn_protocol() == Some(b"h2");
     Ok((Stream::tls(tcp, session), http2))
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Clock;
+use super::{Clock, Sealed, shake};
 use crate::model::Limits;
 use crate::model::check::Pattern;
 use crate::net::Stream;
@@ -70,6 +70,21 @@ impl<'a> Talk<'a> {
     /// The connection, for the next probe.
     pub fn take_stream(&mut self) -> Option<Stream> {
         self.stream.take()
+    }
+
+    /// Goes on by TLS.
+    ///
+    /// # Errors
+    /// Also where more was said in clear: nobody could tell who said it, and it is not to be taken for a part of what is said in
+    /// secret (RFC 3207 §4.2, RFC 9051 §6.2.1).
+    pub async fn seal(&mut self, sealed: &Sealed) -> Result<(), String> {
+        if !self.unread.is_empty() {
+            return Err("more was said in clear after TLS was agreed upon".to_owned());
+        }
+        let Some(Stream::Plain(tcp)) = self.stream.take() else { return Err(GONE.to_owned()) };
+        let (stream, _) = shake(tcp, sealed, Vec::new(), self.clock).await?;
+        self.stream = Some(stream);
+        Ok(())
     }
 
     pub async fn say(&mut self, bytes: &[u8]) -> Result<(), String> {

@@ -352,3 +352,44 @@ async fn a_program_that_takes_too_long_is_killed_with_its_children() {
     .await;
     std::fs::remove_dir_all(&folder).expect("ours");
 }
+
+#[tokio::test]
+async fn tls_on_the_way_is_asked_for_and_nothing_in_clear_is_taken_for_it() {
+    let ask = async |probe, greeting, answers| {
+        let (address, server) = scripted(greeting, answers).await;
+        let config = tls::by_system(false).expect("anybody will do");
+        let name = ServerName::try_from("mx.example").expect("a name");
+        let mut target = Target { sealed: Some(Sealed { config, name }), ..target(probe) };
+        target.check.seal = Seal::Starttls;
+        let outcome = within(super::probe(&target, address, &mut None)).await.expect("asked");
+        server.abort();
+        (outcome.ok, outcome.detail)
+    };
+    let smtp = || Probe::Smtp { helo: "me.example".into() };
+    let refused: &[(&str, &str)] = &[("EHLO", "250 mx\r\n"), ("STARTTLS\r\n", "502 no\r\n")];
+    assert_eq!(ask(smtp(), "220 mx\r\n", refused).await, is(false, "answered STARTTLS with 502 no"));
+    let injected: &[(&str, &str)] = &[("EHLO", "250 mx\r\n"), ("STARTTLS\r\n", "220 go\r\n250 mx\r\n")];
+    let clear = is(false, "more was said in clear after TLS was agreed upon");
+    assert_eq!(ask(smtp(), "220 mx\r\n", injected).await, clear);
+    assert_eq!(ask(Probe::Imap, "* OK\r\n", &[("r0 STARTTLS\r\n", "r0 OK\r\n* OK\r\n")]).await, clear);
+    assert_eq!(ask(Probe::Pop3, "+OK\r\n", &[("STLS\r\n", "+OK\r\n+OK\r\n")]).await, clear);
+    assert_eq!(ask(Probe::Ftp, "220\r\n", &[("AUTH TLS\r\n", "234 go\r\n200\r\n")]).await, clear);
+    let no = is(false, "answered STLS with -ERR no");
+    assert_eq!(ask(Probe::Pop3, "+OK\r\n", &[("STLS\r\n", "-ERR no\r\n")]).await, no);
+    let no = is(false, "answered STARTTLS with r0 BAD");
+    assert_eq!(ask(Probe::Imap, "* OK\r\n", &[("r0", "r0 BAD\r\n")]).await, no);
+    let no = is(false, "answered AUTH TLS with 530 log in");
+    assert_eq!(ask(Probe::Ftp, "220\r\n", &[("AUTH", "530 log in\r\n")]).await, no);
+}
+
+#[tokio::test]
+async fn what_is_to_be_asked_by_tls_is_never_asked_in_clear() {
+    for seal in [Seal::Tls, Seal::Starttls] {
+        let mut target = target(Probe::Pop3);
+        target.check.seal = seal;
+        let (address, server) = scripted("+OK\r\n", &[("CAPA", "+OK\r\n.\r\n")]).await;
+        let outcome = within(super::probe(&target, address, &mut None)).await;
+        server.abort();
+        assert!(matches!(outcome, Err(Unable::Missing(_))), "{outcome:?}");
+    }
+}

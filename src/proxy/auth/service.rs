@@ -19,6 +19,7 @@ use crate::proxy::ask::{self, Said, Wanted};
 use crate::proxy::failure::{Failure, FailureKind};
 use crate::proxy::forward::{self, Incoming};
 use crate::proxy::worker::Worker;
+use crate::tls;
 use crate::wire::http1::response::{self, Method};
 
 /// For a question and its answer, connecting included. A person waits for it.
@@ -42,9 +43,9 @@ type Idle = (Stream, Instant);
 /// Connections to services that are kept by one worker.
 #[derive(Debug, Default)]
 pub struct Services {
-    /// By authority.
+    /// By scheme and authority.
     idle: RefCell<HashMap<Arc<str>, Vec<Idle>>>,
-    /// Look-ups of names that are under way, by authority.
+    /// Look-ups of names that are under way, likewise.
     lookups: Rc<RefCell<HashMap<Arc<str>, Lookup>>>,
 }
 
@@ -52,9 +53,9 @@ pub struct Services {
 type Lookup = watch::Receiver<Option<Result<SocketAddr, String>>>;
 
 impl Services {
-    fn take(&self, authority: &str) -> Option<Stream> {
+    fn take(&self, origin: &str) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(authority)?;
+        let kept = idle.get_mut(origin)?;
         while let Some((stream, _)) = kept.pop() {
             if stream.is_quiet() {
                 return Some(stream);
@@ -63,9 +64,9 @@ impl Services {
         None
     }
 
-    fn keep(&self, authority: &Arc<str>, stream: Stream, now: Instant) {
+    fn keep(&self, origin: &Arc<str>, stream: Stream, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(authority.clone()).or_default();
+        let kept = idle.entry(origin.clone()).or_default();
         if kept.len() < MOST_IDLE {
             kept.push((stream, now + KEPT));
         }
@@ -74,17 +75,16 @@ impl Services {
     /// The one look-up of a name that is under way, which is begun where there is none. Each has a thread for as long as the
     /// resolver is silent, whoever has lost patience with it.
     fn lookup(&self, url: &AuthUrl) -> Lookup {
-        if let Some(lookup) = self.lookups.borrow().get(&url.authority) {
+        if let Some(lookup) = self.lookups.borrow().get(&url.origin) {
             return lookup.clone();
         }
         let (found, lookup) = watch::channel(None);
-        self.lookups.borrow_mut().insert(url.authority.clone(), lookup.clone());
-        let (lookups, authority, host, port) =
-            (self.lookups.clone(), url.authority.clone(), url.host.clone(), url.port);
+        self.lookups.borrow_mut().insert(url.origin.clone(), lookup.clone());
+        let (lookups, origin, host, port) = (self.lookups.clone(), url.origin.clone(), url.host.clone(), url.port);
         tokio::task::spawn_local(async move {
             let first = lookup_host((&*host, port)).await.map(|mut addresses| addresses.next());
             let first = first.map_err(|error| error.to_string());
-            lookups.borrow_mut().remove(&authority);
+            lookups.borrow_mut().remove(&origin);
             found.send_replace(Some(first.and_then(|first| first.ok_or_else(|| "its name has no address".to_owned()))));
         });
         lookup
@@ -109,7 +109,7 @@ impl Question {
     pub async fn run(self, worker: &Rc<Worker>, limits: &Limits, timer: &Timer) -> Result<Verdict, Failure> {
         let said = timer.wait(LIMIT, Box::pin(self.ask(worker, limits))).await;
         let unreachable = |why: String| Failure::new(FailureKind::AuthUnreachable, why);
-        let service = &self.url.authority;
+        let service = &self.url.origin;
         let said = said
             .map_err(|_| unreachable(format!("{service} does not say in time who may pass")))?
             .map_err(|error| unreachable(format!("{service} does not say who may pass: {error}")))?;
@@ -139,20 +139,33 @@ impl Question {
     async fn ask(&self, worker: &Rc<Worker>, limits: &Limits) -> std::io::Result<Said> {
         let wanted = Wanted { read: ANSWER, kept: true };
         // The service may be closing an idle one this very moment; a question can be asked twice.
-        if let Some(mut stream) = worker.services.take(&self.url.authority)
+        if let Some(mut stream) = worker.services.take(&self.url.origin)
             && let Ok(said) = ask::ask(worker, &mut stream, &self.head, Method::Other, wanted, limits).await
         {
             return Ok(self.done(worker, said, stream));
         }
-        let tcp = dial(self.address(worker).await?, &[], &worker.wheel.timer(), LIMIT).await;
-        let mut stream = Stream::plain(tcp.map_err(|error| std::io::Error::other(error.detail()))?);
+        let mut stream = self.connect(worker).await?;
         let said = ask::ask(worker, &mut stream, &self.head, Method::Other, wanted, limits).await?;
         Ok(self.done(worker, said, stream))
     }
 
+    async fn connect(&self, worker: &Worker) -> std::io::Result<Stream> {
+        let tcp = dial(self.address(worker).await?, &[], &worker.wheel.timer(), LIMIT).await;
+        let tcp = tcp.map_err(|error| std::io::Error::other(error.detail()))?;
+        if !self.url.tls {
+            return Ok(Stream::plain(tcp));
+        }
+        // The load has seen both.
+        let (Some(config), Some(name)) = (tls::by_system(true), tls::named(&self.url.host)) else {
+            return Err(std::io::Error::other("it cannot prove who it is"));
+        };
+        let (tcp, session) = tls::connect(tcp, config.load_full(), name).await.map_err(std::io::Error::other)?;
+        Ok(Stream::tls(tcp, session))
+    }
+
     fn done(&self, worker: &Worker, said: Said, stream: Stream) -> Said {
         if said.reusable {
-            worker.services.keep(&self.url.authority, stream, worker.lately());
+            worker.services.keep(&self.url.origin, stream, worker.lately());
         }
         said
     }

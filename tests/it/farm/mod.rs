@@ -2,8 +2,10 @@
 
 pub mod authority;
 pub mod client;
+pub mod daemon;
 pub mod h2;
 pub mod h2_origin;
+pub mod nginx;
 pub mod origin;
 pub mod peer;
 pub mod ports;

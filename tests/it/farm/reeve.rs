@@ -93,7 +93,12 @@ impl Reeve {
     }
 
     pub fn run(site: Site) -> Reeve {
-        let mut process = Process::start(command().arg("run").arg("-c").arg(site.config()));
+        Reeve::run_by(command(), site)
+    }
+
+    /// With more in its environment, for example.
+    pub fn run_by(mut command: Command, site: Site) -> Reeve {
+        let mut process = Process::start(command.arg("run").arg("-c").arg(site.config()));
         listens(&mut process, &site.address());
         listens(&mut process, &site.metrics());
         Reeve { process, site }
