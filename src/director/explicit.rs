@@ -1,7 +1,7 @@
 //! Explicit flows, that is, media: put in and taken out as sessions come and go, and counted for them.
 //!
 //! They live as long as the process, which alone knows of which session they are: it takes them out when it ends, and
-//! the next one what it finds, for then it was killed.
+//! the next one what it finds of one that could not.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -32,15 +32,14 @@ impl Flows {
             kernel.take_flow(key)?;
         }
         if !left.is_empty() {
-            tracing::info!(flows = left.len(), "director: media flows of a process that was killed are taken out");
+            tracing::info!(
+                flows = left.len(),
+                "director: media flows that an earlier process, or an earlier try, has left are taken out"
+            );
         }
         let mut flows = Flows::default();
         flows.see_forwarding(director);
         Ok(flows)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.own.is_empty()
     }
 
     /// Looks whether packets that arrive may be forwarded at all.
@@ -114,11 +113,11 @@ impl Flows {
         Ok(carried)
     }
 
-    /// Tells everybody what was carried.
+    /// Tells everybody what was carried, and takes out what its stream did not: the session is over.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn look(&self, kernel: &Kernel) -> io::Result<()> {
+    pub fn look(&mut self, kernel: &Kernel) -> io::Result<()> {
         if self.own.is_empty() {
             return Ok(());
         }
@@ -128,15 +127,29 @@ impl Flows {
                 tally.tell(carried(&flow), now);
             }
         }
+        let over: Vec<abi::FlowKey> =
+            self.own.iter().filter(|(_, tally)| tally.is_over()).map(|(key, _)| *key).collect();
+        for key in over {
+            let flow = kernel.take_flow(&key)?;
+            if let Some(tally) = self.own.remove(&key) {
+                ended(&tally, flow.map(|flow| carried(&flow)));
+            }
+        }
         Ok(())
     }
 
     /// Takes all out.
     pub fn leave(&mut self, kernel: &Kernel) {
+        let mut fault = None;
         for (key, tally) in self.own.drain() {
-            let flow =
-                kernel.take_flow(&key).inspect_err(|error| tracing::warn!(%error, "director: a media flow stays"));
+            let flow = kernel.take_flow(&key);
+            if let Err(error) = &flow {
+                fault.get_or_insert(error.to_string());
+            }
             ended(&tally, flow.ok().flatten().map(|flow| carried(&flow)));
+        }
+        if let Some(error) = fault {
+            tracing::warn!(error, "director: media flows stay in the kernel");
         }
     }
 }

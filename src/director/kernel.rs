@@ -23,7 +23,7 @@ const SLOTS: u32 = 1 << 21;
 const TEMPLATES: u32 = 1 << 16;
 /// Servers of one-packet services.
 const ANSWERS: u32 = 1 << 14;
-/// Explicit flows: a session of media has four.
+/// Explicit flows: a stream of media has four.
 const FLOWS: u32 = 1 << 14;
 
 /// How much room the tables are made with.

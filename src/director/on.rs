@@ -44,6 +44,8 @@ pub struct On {
     /// The interfaces' numbers, when the programs were put there.
     indexes: Vec<Option<u32>>,
     explicit: Explicits,
+    /// There were explicit flows: packets are looked up in their table.
+    looks_for_flows: bool,
     /// Numbers that were free at the last sweep.
     ended: BTreeSet<u32>,
     again: Instant,
@@ -71,6 +73,7 @@ impl On {
             unattached: None,
             indexes: Vec::new(),
             explicit,
+            looks_for_flows: false,
             ended: BTreeSet::new(),
             again: Instant::now() + AGAIN,
             broken: None,
@@ -178,7 +181,7 @@ impl On {
         if !holds.get() {
             self.adopted = None;
         }
-        if !self.explicit.is_empty() {
+        if self.looks_for_flows {
             wanted.configuration.flags |= abi::CONFIG_FLOWS;
         }
         let kernel = &self.kernel;
@@ -260,7 +263,7 @@ impl On {
 
     /// # Errors
     /// In words, when the kernel does not say.
-    pub fn table(&self, own: &Own) -> Result<Table, Unavailable> {
+    pub fn table(&mut self, own: &Own) -> Result<Table, Unavailable> {
         // Whoever asks may want to know of media next.
         self.explicit.look(&self.kernel).map_err(|error| Unavailable::Fault(error.to_string()))?;
         let table = observe::table(&self.kernel, &self.present, &self.watch, &self.known(own));
@@ -307,10 +310,9 @@ impl On {
     /// # Errors
     /// In words.
     pub fn put(&mut self, flow: &Explicit, tally: Arc<Tally>, farm: &Farm, own: &Own) -> Result<(), NotPut> {
-        let first = self.explicit.is_empty();
         self.explicit.put(&self.kernel, flow, tally, &self.local)?;
-        if first {
-            // From now on they are looked for.
+        // For good: whoever begins and ends a session all the time would have everything planned again each time.
+        if !std::mem::replace(&mut self.looks_for_flows, true) {
             self.update(farm, own);
         }
         Ok(())

@@ -132,6 +132,8 @@ pub async fn run(start: Start) {
             && let Some(why) = on.broken()
         {
             tracing::error!("director: {why}; its tables are read anew");
+            // Until then nobody looks after what streams have put in: they carry on themselves.
+            on.leave();
             work = Work::Closed {
                 pin: on.director().pin.clone(),
                 why,
@@ -207,6 +209,7 @@ fn open(director: &Director, farm: &Farm, own: &mut Own, folder: &Path, since: I
     });
     match opened {
         Ok(mut on) => {
+            farm.media().director_opens();
             if own.damaged {
                 *own = on.added();
                 tracing::warn!(

@@ -291,6 +291,11 @@ impl Tally {
         self.packets.load(Relaxed)
     }
 
+    /// Nobody is left to take it out.
+    pub fn is_over(&self) -> bool {
+        self.of.as_ref().is_some_and(|(session, _)| session.is_over())
+    }
+
     /// The flow is not in the kernel's table any more, and nothing more is told.
     pub fn leave(&self) {
         self.left.store(true, Relaxed);

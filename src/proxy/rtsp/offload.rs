@@ -91,13 +91,9 @@ impl Offload {
 
     /// Takes all out. What they have carried has been counted then.
     pub async fn end(&self, task: &Task) {
-        let all = async {
-            for kind in [0, 1] {
-                self.remove(kind).await;
-            }
-        };
         let timer = task.worker.wheel.timer();
-        let _ = timer.wait(ENDS, pin!(all)).await;
+        // What it has not been asked for by then, or does not do, it finds as flows of a session that is over.
+        let _ = timer.wait(ENDS, pin!(self.remove(&[0, 1]))).await;
     }
 
     /// The flows of RTP (0) or RTCP (1).
@@ -108,7 +104,7 @@ impl Offload {
             if !left && task.known(kind) == Some((pair.client, pair.server)) {
                 return;
             }
-            self.remove(kind).await;
+            self.remove(&[kind]).await;
             // Whoever has sent from where he said stays there, whoever else says he is it.
             if pair.there.1.packets() > 0 {
                 task.stays(Way::ToServer, kind, pair.client);
@@ -140,9 +136,9 @@ impl Offload {
             self.put(pair.back).await
         };
         match put.await {
-            Ok(()) => drop(task.worker.farm.media().is_news(None)),
+            Ok(()) => {}
             Err(why) => {
-                self.remove(kind).await;
+                self.remove(&[kind]).await;
                 self.refused.set(Some(Instant::now() + AGAIN));
                 self.say(task, why);
             }
@@ -153,7 +149,7 @@ impl Offload {
         match why {
             // A process that has been replaced gave the director away.
             _ if self.commands.is_closed() => {}
-            NotPut::Nobody(why) if task.worker.farm.media().is_news(Some(&why)) => {
+            NotPut::Nobody(why) if task.worker.farm.media().is_news(&why) => {
                 tracing::warn!("media is relayed, not offloaded: {why}");
             }
             NotPut::Nobody(why) | NotPut::Unfit(why) => {
@@ -169,15 +165,20 @@ impl Offload {
         answer.await.map_err(|_| silent())?
     }
 
-    async fn remove(&self, kind: usize) {
-        let Some(Pair { there, back, .. }) = self.pairs[kind].borrow().clone() else { return };
-        for (flow, _) in [there, back] {
+    /// All are asked for before the first answer is waited for: a director that is slow has them to do all the same.
+    async fn remove(&self, kinds: &[usize]) {
+        let pairs = kinds.iter().filter_map(|kind| self.pairs[*kind].borrow().clone());
+        let mut answers = Vec::new();
+        for (flow, _) in pairs.flat_map(|pair| [pair.there, pair.back]) {
             let (reply, answer) = oneshot::channel();
             if self.commands.send(Command::Take { of: flow.comes, reply }).await.is_ok() {
-                // It is out, or the director is, and with it its flows.
-                let _ = answer.await;
+                answers.push(answer);
             }
         }
-        *self.pairs[kind].borrow_mut() = None;
+        for answer in answers {
+            // It is out, or the director has left, and with it its flows.
+            let _ = answer.await;
+        }
+        kinds.iter().for_each(|kind| *self.pairs[*kind].borrow_mut() = None);
     }
 }

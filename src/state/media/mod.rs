@@ -10,7 +10,7 @@ pub mod sessions;
 pub mod shares;
 pub mod tunnels;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use self::paths::Paths;
@@ -19,27 +19,31 @@ use self::sessions::Sessions;
 use self::shares::Shares;
 use self::tunnels::Tunnels;
 
+/// That are said, of why media is not offloaded: one for each interface and more.
+const REASONS: usize = 64;
+
 #[derive(Debug, Default)]
 pub struct Media {
     pub sessions: Sessions,
     pub paths: Paths,
     pub tunnels: Arc<Tunnels>,
     pub shares: Arc<Shares>,
-    /// Why media is not offloaded, as it was said last.
-    not_offloaded: Mutex<Option<String>>,
+    /// Why media is not offloaded, as far as it was said.
+    not_offloaded: Mutex<BTreeSet<String>>,
     /// By their first and last port.
     ports: Mutex<HashMap<(u16, u16), Weak<Ports>>>,
 }
 
 impl Media {
-    /// Whether it has not been said yet that media is not offloaded for this reason; `None`: it is.
-    pub fn is_news(&self, why: Option<&str>) -> bool {
+    /// Whether it has not been said yet that media is not offloaded for this reason, since the director opened.
+    pub fn is_news(&self, why: &str) -> bool {
         let mut said = self.not_offloaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = said.as_deref() != why;
-        if news {
-            *said = why.map(str::to_owned);
-        }
-        news
+        said.len() < REASONS && said.insert(why.to_owned())
+    }
+
+    /// The director has opened: what hinders it is news again.
+    pub fn director_opens(&self) {
+        self.not_offloaded.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The ports of a range; listeners that name the same one share them.

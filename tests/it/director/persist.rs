@@ -245,6 +245,17 @@ fn explicit_flows_change_both_ends() {
             let flow: Flow = world.map("flows").get(&both[0].0).expect("a look").expect("the flow");
             assert_eq!((flow.packets, flow.bytes), (1, (packet(client, here).len() - L3) as u64));
             assert_ne!(flow.last, 0);
+            // What cannot be sent on is for whoever holds the port: as it came, and not counted.
+            let mut last_hop = packet(client, here);
+            last_hop[L3 + if client.is_ipv4() { 8 } else { 7 }] = 1;
+            let (key, home) = entry(client, here, there, here);
+            for (value, frame) in [(&flow, last_hop), (&home, packet(client, here))] {
+                world.map("flows").put(&key, value).expect("room");
+                let ran = world.show(&frame);
+                assert_eq!((ran.returned, ran.data), (OK, frame));
+                let after: Flow = world.map("flows").get(&key).expect("a look").expect("the flow");
+                assert_eq!(after.packets, value.packets);
+            }
             assert!(world.map("flows").delete(&both[0].0).expect("a deletion"));
             assert_eq!(world.show(&packet(client, here)).returned, OK, "no flow any more");
         }

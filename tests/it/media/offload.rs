@@ -54,7 +54,9 @@ pub fn offloaded(farm: &Farm) -> f64 {
 }
 
 fn relayed(farm: &Farm) -> f64 {
-    sum(&metrics(farm), "reeve_media_packets_total{", "to-client") - offloaded(farm)
+    let page = metrics(farm);
+    let of = |name| sum(&page, name, "to-client");
+    of("reeve_media_packets_total{") - of("reeve_media_offloaded_packets_total{")
 }
 
 /// Reeve before so many origins.
