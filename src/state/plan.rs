@@ -20,7 +20,7 @@ use crate::model::pool::Scheduler;
 pub(super) struct Plan {
     pub primary: Tier,
     pub backup: Tier,
-    /// Server by server: where those are that are up, drained ones too.
+    /// Server by server: where those are that are up or used in panic, drained ones too.
     pub reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
