@@ -10,9 +10,12 @@ use super::{View, mix};
 pub fn pick(view: &impl View, key: u64) -> Option<usize> {
     let key = mix(key);
     let mut best = Best::default();
-    for server in (0..view.len()).filter(|&server| view.usable(server)) {
+    for server in 0..view.len() {
         let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
-        if let Some(cost) = best.beaten_by(draw, weight) {
+        // Whether it is usable, other cores write all the time: that is looked at last, of the few that draw better.
+        if let Some(cost) = best.beaten_by(draw, weight)
+            && view.usable(server)
+        {
             best = Best { server: Some(server), cost, weight };
         }
     }
@@ -23,9 +26,11 @@ pub fn pick(view: &impl View, key: u64) -> Option<usize> {
 pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> {
     let key = mix(key);
     let (mut first, mut second) = (Best::default(), Best::default());
-    for server in (0..view.len()).filter(|&server| view.usable(server)) {
+    for server in 0..view.len() {
         let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
-        if let Some(cost) = second.beaten_by(draw, weight) {
+        if let Some(cost) = second.beaten_by(draw, weight)
+            && view.usable(server)
+        {
             second = Best { server: Some(server), cost, weight };
             if cost * first.weight < first.cost * weight {
                 (first, second) = (second, first);

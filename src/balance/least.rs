@@ -5,6 +5,8 @@
 //! the caller moves `start` on, so that the first server of the file does not get all the work of an idle
 //! pool.
 
+use std::ops::ControlFlow;
+
 use super::{View, first_usable, mix, scale};
 
 /// Up to here the choice is exact.
@@ -34,17 +36,20 @@ fn least(view: &impl View, servers: impl Iterator<Item = usize>, by: By) -> Opti
     let next = u64::from(by == By::NextForWeight);
     // More than any load for any weight. Folded, because a chain of two ranges is two plain loops then.
     let (mut best, mut least, mut of) = (None, u64::MAX, 1);
-    servers.for_each(|server| {
-        let Some(load) = view.available(server) else { return };
+    let mut servers = servers;
+    let _ = servers.try_for_each(|server| {
+        let Some(load) = view.available(server) else { return ControlFlow::Continue(()) };
         let weight = u64::from(view.weight(server));
         if weight == 0 {
-            return;
+            return ControlFlow::Continue(());
         }
         let (load, weight) = (u64::from(load) + next, if by == By::Load { 1 } else { weight });
         // load / weight < least / its weight, without dividing. Strict: the earlier keeps a tie.
         if load * of < least.saturating_mul(weight) {
             (best, least, of) = (Some(server), load, weight);
         }
+        // Nothing is less than nothing, and the earlier keeps a tie.
+        if least == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     best
 }

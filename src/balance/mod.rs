@@ -81,7 +81,8 @@ pub enum Balancer {
     Lc,
     /// The order only breaks ties: an idle pool is served in proportion to the weights.
     Wlc(wrr::Order),
-    Sed,
+    /// As `fo`'s.
+    Sed(fo::Order),
     Nq,
     /// The heaviest first, by position; of one weight, the earlier.
     Fo(fo::Order),
@@ -115,7 +116,7 @@ impl Balancer {
             Scheduler::Wrr => Balancer::Wrr(wrr::Order::new(shares)),
             Scheduler::Lc => Balancer::Lc,
             Scheduler::Wlc => Balancer::Wlc(wrr::Order::new(shares)),
-            Scheduler::Sed => Balancer::Sed,
+            Scheduler::Sed => Balancer::Sed(fo::Order::new(shares)),
             Scheduler::Nq => Balancer::Nq,
             Scheduler::Fo => Balancer::Fo(fo::Order::new(shares)),
             Scheduler::Ovf => Balancer::Ovf(fo::Order::new(shares)),
@@ -155,7 +156,7 @@ impl Balancer {
             (Balancer::Wrr(order), None) => order.pick(view, ticket),
             (Balancer::Lc, None) => least::pick(view, below(ticket, view.len())?, ticket, least::By::Load),
             (Balancer::Wlc(order), None) => least::pick(view, order.at(ticket)?, ticket, least::By::LoadForWeight),
-            (Balancer::Sed, None) => sed::pick(view, ticket),
+            (Balancer::Sed(order), None) => sed::pick(order, view, ticket),
             (Balancer::Nq, None) => nq::pick(view, ticket),
             (Balancer::Fo(order), None) => order.first(view, |_| true),
             (Balancer::Ovf(order), None) => ovf::pick(order, view),

@@ -2,8 +2,14 @@
 //! while all are idle. The first of several. (IPVS `sed`.)
 
 use super::View;
+use super::fo::Order;
 use super::least::{By, pick as least};
 
-pub fn pick(view: &impl View, ticket: u64) -> Option<usize> {
+pub fn pick(order: &Order, view: &impl View, ticket: u64) -> Option<usize> {
+    // Nothing is better than the first of the heaviest while it is idle.
+    let heaviest = order.first(view, |_| true)?;
+    if view.load(heaviest) == 0 {
+        return Some(heaviest);
+    }
     least(view, 0, ticket, By::NextForWeight)
 }

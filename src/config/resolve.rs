@@ -51,6 +51,8 @@ pub fn resolve(
     let pools = pools(&file, base, room.faults);
     if let Some(director) = &file.director {
         layer4(director, &file.listeners, &pools, room.faults);
+    } else {
+        offloads(&file.listeners, room.faults);
     }
     let names: Vec<Arc<str>> = file.pools.iter().map(|pool| pool.name.clone()).collect();
     for wanted in file.listeners.iter().filter_map(|listen| listen.pool.as_ref()).chain(&file.mentioned) {
@@ -193,6 +195,18 @@ fn pools(file: &File, base: &Path, faults: &mut Vec<Fault>) -> Vec<Pool> {
     let pools: Vec<Pool> = file.pools.iter().map(pool).collect();
     unlike(&pools, faults);
     pools
+}
+
+/// Listeners whose media the director is to pass on, where there is none.
+fn offloads(listeners: &[Listen], faults: &mut Vec<Fault>) {
+    for (listen, place) in listeners.iter().filter_map(|listen| Some((listen, listen.offload.as_ref()?))) {
+        let message =
+            format!("[listen.{}] media \"offload\" needs the director, and there is no [director]", listen.name);
+        let fault = Fault::error("R0125", place.clone(), message);
+        faults.push(fault.help(
+            "write [director] with interfaces = [...], those of clients and of servers, or media = \"relay\" (docs/media.md)",
+        ));
+    }
 }
 
 /// What services of layer 4 say of pools, and of addresses that are listened on.

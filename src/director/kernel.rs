@@ -1,6 +1,5 @@
 //! The kernel's tables and programs: opened or taken over, written, read.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -307,9 +306,7 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses.
     pub fn take_flow(&self, key: &abi::FlowKey) -> io::Result<Option<abi::Flow>> {
-        let flow = self.look_at_flow(key)?;
-        self.map("flows")?.delete(key)?;
-        Ok(flow)
+        self.map("flows")?.take(key)
     }
 
     /// # Errors
@@ -318,13 +315,12 @@ impl Kernel {
         self.map("flows")?.get(key)
     }
 
-    /// The explicit flows that an earlier process has put in.
+    /// The explicit flows that are there.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub fn explicit(&self) -> io::Result<HashSet<abi::FlowKey>> {
-        let all: Vec<(abi::FlowKey, abi::Flow)> = self.all(self.map("flows")?)?;
-        Ok(all.into_iter().map(|(key, _)| key).collect())
+    pub fn explicit(&self) -> io::Result<Vec<(abi::FlowKey, abi::Flow)>> {
+        self.all(self.map("flows")?)
     }
 }
 

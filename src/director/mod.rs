@@ -6,6 +6,7 @@
 
 pub mod abi;
 mod estimator;
+mod explicit;
 mod kernel;
 mod observe;
 mod on;

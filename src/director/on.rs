@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::abi;
+use super::explicit::{self, Flows as Explicits};
 use super::kernel::Kernel;
 use super::observe::{self, Beside as Known, Watch};
 use super::own::{self, Beside, Own, OwnServer, OwnService};
@@ -16,7 +17,7 @@ use super::wanted::{self, Adopted, Here};
 use super::{records, sweep};
 use crate::model::director::{Director, Method, ServiceKey};
 use crate::state::Farm;
-use crate::state::director::{Carried, Change, Explicit, Flows, Refusal, Table, Tuple, Unavailable};
+use crate::state::director::{Carried, Change, Explicit, Flows, NotPut, Refusal, Table, Tally, Tuple, Unavailable};
 use crate::sys::bpf::Fault;
 use crate::sys::interfaces;
 
@@ -42,9 +43,7 @@ pub struct On {
     unattached: Option<String>,
     /// The interfaces' numbers, when the programs were put there.
     indexes: Vec<Option<u32>>,
-    /// Explicit flows of this process, and of those before it.
-    explicit: HashSet<abi::FlowKey>,
-    inherited: HashSet<abi::FlowKey>,
+    explicit: Explicits,
     /// Numbers that were free at the last sweep.
     ended: BTreeSet<u32>,
     again: Instant,
@@ -58,7 +57,7 @@ impl On {
     /// When they cannot be read.
     pub fn new(kernel: Kernel, director: &Director) -> io::Result<On> {
         let present = kernel.present()?;
-        let inherited = kernel.explicit()?;
+        let explicit = Explicits::begin(&kernel, director)?;
         let adopted = Some((Instant::now() + GRACE, present.listed()));
         Ok(On {
             present,
@@ -71,8 +70,7 @@ impl On {
             local: HashSet::new(),
             unattached: None,
             indexes: Vec::new(),
-            explicit: HashSet::new(),
-            inherited,
+            explicit,
             ended: BTreeSet::new(),
             again: Instant::now() + AGAIN,
             broken: None,
@@ -180,7 +178,7 @@ impl On {
         if !holds.get() {
             self.adopted = None;
         }
-        if !self.explicit.is_empty() || !self.inherited.is_empty() {
+        if !self.explicit.is_empty() {
             wanted.configuration.flags |= abi::CONFIG_FLOWS;
         }
         let kernel = &self.kernel;
@@ -263,6 +261,8 @@ impl On {
     /// # Errors
     /// In words, when the kernel does not say.
     pub fn table(&self, own: &Own) -> Result<Table, Unavailable> {
+        // Whoever asks may want to know of media next.
+        self.explicit.look(&self.kernel).map_err(|error| Unavailable::Fault(error.to_string()))?;
         let table = observe::table(&self.kernel, &self.present, &self.watch, &self.known(own));
         table.map_err(|error| Unavailable::Fault(error.to_string()))
     }
@@ -276,9 +276,11 @@ impl On {
 
     /// A look at what was counted.
     pub fn look(&mut self) {
-        if let Err(error) = self.watch.look(&self.kernel, &self.present) {
+        let looked = self.watch.look(&self.kernel, &self.present).and_then(|()| self.explicit.look(&self.kernel));
+        if let Err(error) = looked {
             self.broken = Some(format!("what was counted cannot be read: {error}"));
         }
+        self.explicit.see_forwarding(&self.director);
     }
 
     /// Takes out what is over its time, and gives numbers back.
@@ -297,35 +299,16 @@ impl On {
         let writes = self.present.free(&free);
         self.kernel.write(writes)?;
         self.ended = ended.into_iter().filter(|id| !free.contains(id)).collect();
-        sweep::abandoned(&self.kernel, &mut self.inherited, self.wanted.configuration.udp)
+        Ok(())
     }
 
     /// Puts an explicit flow in.
     ///
     /// # Errors
     /// In words.
-    pub fn put(&mut self, flow: &Explicit, farm: &Farm, own: &Own) -> Result<(), String> {
-        let key = flow_key(&flow.comes)?;
-        let leaves = Tuple { source: flow.leaves_from, destination: flow.leaves_to, ..flow.comes };
-        let to = flow_key(&leaves)?;
-        if to.family != key.family {
-            return Err("the two sides of a flow are of two families".to_owned());
-        }
-        let value = abi::Flow {
-            source: to.source,
-            destination: to.destination,
-            source_port: to.source_port,
-            destination_port: to.destination_port,
-            flags: if flow.stack { abi::FLOW_STACK } else { 0 },
-            ..abi::Flow::default()
-        };
-        self.kernel.put_flow(&key, &value).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => "the table of explicit flows is full".to_owned(),
-            _ => error.to_string(),
-        })?;
-        let first = self.explicit.is_empty() && self.inherited.is_empty();
-        self.inherited.remove(&key);
-        self.explicit.insert(key);
+    pub fn put(&mut self, flow: &Explicit, tally: Arc<Tally>, farm: &Farm, own: &Own) -> Result<(), NotPut> {
+        let first = self.explicit.is_empty();
+        self.explicit.put(&self.kernel, flow, tally, &self.local)?;
         if first {
             // From now on they are looked for.
             self.update(farm, own);
@@ -338,50 +321,26 @@ impl On {
     /// # Errors
     /// In words.
     pub fn take(&mut self, of: &Tuple) -> Result<Option<Carried>, String> {
-        let key = flow_key(of)?;
-        let flow = self.kernel.take_flow(&key).map_err(|error| error.to_string())?;
-        self.explicit.remove(&key);
-        self.inherited.remove(&key);
-        Ok(flow.map(carried))
+        self.explicit.take(&self.kernel, of)
     }
 
     /// # Errors
     /// In words.
     pub fn look_at(&self, of: &Tuple) -> Result<Option<Carried>, String> {
-        let flow = self.kernel.look_at_flow(&flow_key(of)?).map_err(|error| error.to_string())?;
-        Ok(flow.map(carried))
+        explicit::look_at(&self.kernel, of)
+    }
+
+    /// Takes out what lives as long as the process alone: explicit flows. Everything else stays, and goes on.
+    pub fn leave(&mut self) {
+        self.explicit.leave(&self.kernel);
     }
 
     /// Takes everything out of the kernel.
     ///
     /// # Errors
     /// The first thing that could not be.
-    pub fn close(self) -> Result<(), Fault> {
+    pub fn close(mut self) -> Result<(), Fault> {
+        self.leave();
         self.kernel.close(&self.director.pin)
     }
-}
-
-fn carried(flow: abi::Flow) -> Carried {
-    Carried { packets: flow.packets, bytes: flow.bytes }
-}
-
-fn flow_key(tuple: &Tuple) -> Result<abi::FlowKey, String> {
-    let (source, family) = abi::address(tuple.source.ip());
-    let (destination, other) = abi::address(tuple.destination.ip());
-    if family != other {
-        return Err(format!("{} and {} are of two families", tuple.source, tuple.destination));
-    }
-    let protocol = match tuple.protocol.number() {
-        protocol @ (abi::TCP | abi::UDP) => protocol,
-        _ => return Err("a flow is of TCP or UDP".to_owned()),
-    };
-    Ok(abi::FlowKey {
-        source,
-        destination,
-        source_port: tuple.source.port().to_be_bytes(),
-        destination_port: tuple.destination.port().to_be_bytes(),
-        protocol,
-        family,
-        zero: [0; 2],
-    })
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What it finds in the tables it takes for its own: a restart writes only differences. When it ends, the tables and the
-//! programs stay, and packets go on.
+//! programs stay, and packets go on; but for explicit flows, which live as long as the process.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -25,7 +25,7 @@ use super::on::On;
 use super::own::Own;
 use crate::model::director::{Director, FlowTimeouts};
 use crate::state::Farm;
-use crate::state::director::{Command, Refusal, Unavailable};
+use crate::state::director::{Command, NotPut, Refusal, Unavailable};
 use crate::sys::bpf::{self, Fault};
 use crate::sys::files;
 
@@ -93,15 +93,15 @@ pub async fn run(start: Start) {
         };
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             changed = changes.changed() => {
                 if changed.is_err() {
-                    return;
+                    break;
                 }
                 fresh = true;
             }
             command = commands.recv(), if !waits => {
-                let Some(command) = command else { return };
+                let Some(command) = command else { break };
                 obey(command, &mut work, &mut own, &farm, &folder);
             }
             () = farm.planned().notified() => {
@@ -141,6 +141,9 @@ pub async fn run(start: Start) {
                 said: true,
             };
         }
+    }
+    if let Work::On(on) = &mut work {
+        on.leave();
     }
 }
 
@@ -251,7 +254,7 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
             }
             Command::Table { reply } => drop(reply.send(Err(closed))),
             Command::Flows { reply, .. } => drop(reply.send(Err(closed))),
-            Command::Put { reply, .. } => drop(reply.send(Err(closed.to_string()))),
+            Command::Put { reply, .. } => drop(reply.send(Err(NotPut::Nobody(closed.to_string())))),
             Command::Take { reply, .. } | Command::Look { reply, .. } => drop(reply.send(Err(closed.to_string()))),
         }
         return;
@@ -267,7 +270,7 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
         }
         Command::Table { reply } => drop(reply.send(on.table(own))),
         Command::Flows { limit, reply } => drop(reply.send(on.flows(limit, own))),
-        Command::Put { flow, reply } => drop(reply.send(on.put(&flow, farm, own))),
+        Command::Put { flow, tally, reply } => drop(reply.send(on.put(&flow, tally, farm, own))),
         Command::Take { of, reply } => drop(reply.send(on.take(&of))),
         Command::Look { of, reply } => drop(reply.send(on.look_at(&of))),
     }

@@ -2,7 +2,7 @@
 //!
 //! To the kernel a flow that is over its time is not there; but it takes room, and counts on its server until it is out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 
 use super::abi;
@@ -77,25 +77,4 @@ pub fn ended(kernel: &Kernel, present: &Present) -> io::Result<Vec<u32>> {
         }
     }
     Ok(ended)
-}
-
-/// Takes out explicit flows that an earlier process put in and nobody uses any more; those that are left.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn abandoned(kernel: &Kernel, flows: &mut HashSet<abi::FlowKey>, timeout: u32) -> io::Result<()> {
-    let now = kernel::now();
-    let mut gone = Vec::new();
-    for key in flows.iter() {
-        match kernel.look_at_flow(key)? {
-            Some(flow) if abi::left(now, flow.last, timeout).is_some() => {}
-            Some(_) => {
-                kernel.take_flow(key)?;
-                gone.push(*key);
-            }
-            None => gone.push(*key),
-        }
-    }
-    flows.retain(|key| !gone.contains(key));
-    Ok(())
 }

@@ -65,6 +65,8 @@ pub struct Media {
 pub enum Carrier {
     /// We do, from a port of ours to a port of ours.
     Relay,
+    /// As by [`Carrier::Relay`], but the director rewrites packets in the kernel, where it can.
+    Offload,
     /// Nobody, by UDP: it comes on the client's connection.
     Refuse,
     /// The client is sent to the server.

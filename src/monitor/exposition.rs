@@ -201,7 +201,7 @@ fn media(families: &mut Families, view: &View) {
         let help = "What the descriptions of these sessions name together (b=AS), in kbit/s.";
         families.gauge("reeve_media_kilobits", help, &own, media.kilobits as f64);
         for (transport, count) in media.streams {
-            let help = "Streams of these sessions, by whether they come on the connection or are relayed by UDP.";
+            let help = "Streams of these sessions, by whether they come on the connection, or by UDP and relayed or offloaded.";
             let labels = [own[0], own[1], ("transport", transport)];
             families.gauge("reeve_media_streams", help, &labels, count as f64);
         }
@@ -210,9 +210,14 @@ fn media(families: &mut Families, view: &View) {
             families.counter("reeve_media_packets_total", "Packets and frames of media.", &labels, packets as f64);
             families.counter("reeve_media_bytes_total", "Bytes of media.", &labels, bytes as f64);
         }
-        let help = "Packets of media that receivers have reported as lost.";
+        for (direction, packets) in media.offloaded {
+            let help = "Packets of media that the director has passed on in the kernel; the others passed through this process.";
+            let labels = [own[0], own[1], ("direction", direction)];
+            families.counter("reeve_media_offloaded_packets_total", help, &labels, packets as f64);
+        }
+        let help = "Packets of media that receivers have reported as lost, but for streams that are offloaded.";
         families.counter("reeve_media_lost_total", help, &own, media.lost as f64);
-        let help = "How unevenly media arrives, by the last report of a receiver (a clock of 90 kHz is assumed).";
+        let help = "How unevenly media arrives, by the last report of a receiver whose stream is not offloaded (a clock of 90 kHz is assumed).";
         families.gauge("reeve_media_jitter_seconds", help, &own, media.jitter);
     }
 }

@@ -141,9 +141,11 @@ pub struct MediaView {
     /// Named by the descriptions of its sessions, in kbit/s.
     pub kilobits: u64,
     /// How streams are carried, and how many.
-    pub streams: [(&'static str, u64); 2],
+    pub streams: [(&'static str, u64); 3],
     /// Which way, packets and bytes.
     pub traffic: [(&'static str, u64, u64); 2],
+    /// Packets of these that the director has passed on.
+    pub offloaded: [(&'static str, u64); 2],
     pub lost: u64,
     /// Of the last report, in seconds.
     pub jitter: f64,
@@ -294,11 +296,17 @@ fn media_view(load: &Load) -> MediaView {
         let (packets, bytes) = load.traffic.of(way);
         (word, packets, bytes)
     };
+    let offloaded = |word, way| (word, load.offloaded.of(way).0);
     MediaView {
         sessions: load.sessions(),
         kilobits: load.kilobits(),
-        streams: [("interleaved", load.streams(Carried::Interleaved)), ("relayed", load.streams(Carried::Relayed))],
+        streams: [
+            ("interleaved", load.streams(Carried::Interleaved)),
+            ("relayed", load.streams(Carried::Relayed)),
+            ("offloaded", load.streams(Carried::Offloaded)),
+        ],
         traffic: [traffic("to-client", Way::ToClient), traffic("to-server", Way::ToServer)],
+        offloaded: [offloaded("to-client", Way::ToClient), offloaded("to-server", Way::ToServer)],
         lost: load.lost(),
         jitter: load.jitter(),
     }

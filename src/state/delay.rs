@@ -30,14 +30,18 @@ impl Delay {
         self.0.store((average.max(1) as u64) << 32 | (now & u64::from(u32::MAX)), Relaxed);
     }
 
+    #[inline(always)]
     pub(super) fn get(&self, now: u64) -> u64 {
         let known = self.0.load(Relaxed);
+        if known == 0 {
+            return 0;
+        }
         let (average, at) = (known >> 32, known & u64::from(u32::MAX));
         // Milliseconds go round after 49 days; what seems to be of the future is of just now.
         let age = u64::from((now as u32).wrapping_sub(at as u32));
         let age = if age > u64::from(u32::MAX / 2) { 0 } else { age };
         // In steps, but all servers of a pool that nobody asks take them alike.
-        if average == 0 { 0 } else { (average >> (age / FADES).min(31)).max(1) }
+        (average >> (age / FADES).min(31)).max(1)
     }
 }
 

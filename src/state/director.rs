@@ -5,10 +5,14 @@
 //! those of `/api/v1/director`: fields may be added, none is renamed or removed within `v1`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::media::load::Way;
+use super::media::sessions::Session;
 use crate::model::director::{Conduct, Dest, Family, FlowTimeouts, Method, Protocol, ServiceKey};
 
 /// Commands that wait.
@@ -26,9 +30,9 @@ pub enum Command {
     Table { reply: oneshot::Sender<Result<Table, Unavailable>> },
     /// At most so many flows, of IPVS's kind.
     Flows { limit: usize, reply: oneshot::Sender<Result<Flows, Unavailable>> },
-    /// Put an explicit flow in, for one direction.
-    Put { flow: Explicit, reply: oneshot::Sender<Result<(), String>> },
-    /// Take one out; what it has carried, if it was there.
+    /// Put an explicit flow in, for one direction. It stays until it is taken out, or the director ends.
+    Put { flow: Explicit, tally: Arc<Tally>, reply: oneshot::Sender<Result<(), NotPut>> },
+    /// Take one out; what it has carried, if it was there. Its tally has been told.
     Take { of: Tuple, reply: oneshot::Sender<Result<Option<Carried>, String>> },
     /// What one has carried so far, if it is there.
     Look { of: Tuple, reply: oneshot::Sender<Result<Option<Carried>, String>> },
@@ -242,4 +246,57 @@ pub struct Explicit {
 pub struct Carried {
     pub packets: u64,
     pub bytes: u64,
+}
+
+/// Why an explicit flow was not put in; in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotPut {
+    /// None is, at present.
+    Nobody(String),
+    /// This one cannot be.
+    Unfit(String),
+}
+
+/// What an explicit flow has carried since it was put in, as the director saw it last: on every look, and when it is taken out.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Whose media it is.
+    of: Option<(Arc<Session>, Way)>,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    left: AtomicBool,
+}
+
+impl Tally {
+    /// Of a session's media: it is counted as the session's and its server's, and what comes from the client keeps the session alive.
+    pub fn of(session: Arc<Session>, way: Way) -> Tally {
+        Tally { of: Some((session, way)), ..Tally::default() }
+    }
+
+    /// The flow has carried so much by now; `now` in seconds since 1970. One thread tells.
+    pub fn tell(&self, carried: Carried, now: u32) {
+        let packets = carried.packets.saturating_sub(self.packets.swap(carried.packets, Relaxed));
+        let bytes = carried.bytes.saturating_sub(self.bytes.swap(carried.bytes, Relaxed));
+        let Some((session, way)) = self.of.as_ref().filter(|_| packets > 0) else { return };
+        let load = session.server.media();
+        for traffic in [&session.traffic, &load.traffic, &load.offloaded] {
+            traffic.add(*way, packets, bytes);
+        }
+        if *way == Way::ToServer {
+            session.touch(now);
+        }
+    }
+
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Relaxed)
+    }
+
+    /// The flow is not in the kernel's table any more, and nothing more is told.
+    pub fn leave(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    pub fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
 }

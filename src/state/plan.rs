@@ -206,7 +206,7 @@ impl View for Candidates<'_> {
     fn seed(&self, server: usize) -> u64 {
         self.lanes[server].seed
     }
-    #[inline]
+    #[inline(always)]
     fn delay(&self, server: usize) -> u64 {
         self.lanes[server].hot.0.delay.get(self.millis())
     }

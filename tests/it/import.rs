@@ -19,6 +19,7 @@ use reeve::model::Severity;
 use reeve::route::Table;
 
 use crate::farm::Folder;
+use crate::farm::reeve::program;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/import");
 
@@ -138,7 +139,7 @@ fn the_command_prints_writes_and_never_overwrites() {
     let sample = source(&samples("ktcpvs")[0]);
     let file = folder.write("old.conf", &sample);
     let run = |more: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_reeve")).args(["import", "ktcpvs"]).arg(&file).args(more).output();
+        let out = Command::new(program()).args(["import", "ktcpvs"]).arg(&file).args(more).output();
         let out = out.expect("reeve runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (out.status.code(), text(out.stdout), text(out.stderr))

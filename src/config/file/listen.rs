@@ -24,6 +24,8 @@ pub struct Listen {
     pub accept_proxy: Option<AcceptProxy>,
     pub tls: Option<ListenerTls>,
     pub media: Media,
+    /// Where it says that the director passes media on.
+    pub offload: Option<Place>,
     pub built: bool,
     pub place: Place,
 }
@@ -44,6 +46,7 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
         accept_proxy: None,
         tls: None,
         media: Media::default(),
+        offload: None,
         built: true,
         place: table_place(walk, entry),
     };
@@ -79,14 +82,14 @@ pub fn read(walk: &Walk<'_>, entry: &Entry) -> Option<Listen> {
     if let Some(entry) = fields.get("accept-proxy-protocol") {
         listen.accept_proxy = accept_proxy(walk, &entry.node, &format!("[listen.{name}] accept-proxy-protocol"));
     }
-    listen.media = media(&mut fields, name, listen.protocol);
+    (listen.media, listen.offload) = media(&mut fields, listen.protocol);
     fields.finish();
     Some(listen)
 }
 
 /// What is said of RTSP's media. Of the listeners that are not for RTSP, those of HTTP take its tunnels.
-fn media(fields: &mut Fields<'_, '_, '_>, name: &str, protocol: Protocol) -> Media {
-    let (walk, mut media) = (fields.walk, Media::default());
+fn media(fields: &mut Fields<'_, '_, '_>, protocol: Protocol) -> (Media, Option<Place>) {
+    let (walk, mut media, mut offload) = (fields.walk, Media::default(), None);
     for key in ["media", "media-ports", "rewrite-urls", "redirect-except"] {
         let Some(entry) = fields.get(key) else { continue };
         if !matches!(protocol, Protocol::Rtsp | Protocol::Http) || protocol == Protocol::Http && key == "media-ports" {
@@ -100,7 +103,8 @@ fn media(fields: &mut Fields<'_, '_, '_>, name: &str, protocol: Protocol) -> Med
                 Some("redirect") => media.carrier = Carrier::Redirect,
                 Some("direct") => media.carrier = Carrier::Direct,
                 Some("offload") => {
-                    walk.not_built(&node.origin, format_args!("listen.{name}: media \"offload\" (it is relayed)"));
+                    media.carrier = Carrier::Offload;
+                    offload = Some(walk.place(&node.origin));
                 }
                 _ => {}
             },
@@ -112,7 +116,7 @@ fn media(fields: &mut Fields<'_, '_, '_>, name: &str, protocol: Protocol) -> Med
             }
         }
     }
-    media
+    (media, offload)
 }
 
 /// `16384-32767`: at least one pair of ports.

@@ -1,7 +1,7 @@
 //! What servers say: answers, and what is learnt of them; and requests of their own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::forward::{carrier, end, write_session};
 use super::held::Track;
@@ -131,7 +131,8 @@ impl Talk<'_> {
         let value = head.text("transport")?.to_owned();
         let session = due.session.clone()?;
         let server = self.servers[at].lease.address().ip().to_canonical();
-        let direct = carrier(&self.view(), self.connection.listener) == Carrier::Direct;
+        let carrier = carrier(&self.view(), self.connection.listener);
+        let direct = carrier == Carrier::Direct;
         let (mut told, mut track) = (None, Track { target: due.target.clone(), counted: None, relay: None });
         match media::agreed(&value) {
             Agreed::Interleaved(channels) => {
@@ -152,7 +153,13 @@ impl Talk<'_> {
                 let source = source.filter(|own| media::is_source(*own, server));
                 let ends =
                     Ends { client: self.peer().ip(), client_ports: asked.client, server, source, server_ports: ports };
-                track.relay = Some(relay::start(self.worker, session.clone(), asked.sockets, ends));
+                let offloads = carrier == Carrier::Offload;
+                let (relay, waits) = relay::start(self.worker, session.clone(), asked.sockets, ends, offloads);
+                track.relay = Some(relay);
+                // The client's first packet follows its answer at once.
+                if let Some(waits) = waits {
+                    self.offloading.get_or_insert_with(|| (Instant::now(), Vec::new())).1.push(waits);
+                }
             }
             Agreed::Other => {}
         }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::failure::FailureKind;
+use super::offload;
 use super::ours::Reply;
 use super::talk::{Due, Ending, From, Talk};
 use crate::state::connections::Doing;
@@ -20,6 +21,9 @@ impl Talk<'_> {
         }
         if let Some(since) = self.stuck {
             patience = patience.min(left(times.client_write, since));
+        }
+        if let Some((since, _)) = self.offloading {
+            patience = patience.min(left(offload::PATIENCE, since));
         }
         if let Some(Due { from: From::Server(_), since, .. }) = self.line.front() {
             patience = patience.min(left(times.response, *since));
@@ -50,6 +54,10 @@ impl Talk<'_> {
         }
         if early && self.connection.doing.get() == Doing::Idle && self.partial.is_none() && !self.client.has_text() {
             return Some(Ending::Silent);
+        }
+        if self.offloading.as_ref().is_some_and(|(since, _)| over(offload::PATIENCE, *since)) {
+            self.offloading = None;
+            return None;
         }
         if self.stuck.is_some_and(|since| over(times.client_write, since)) {
             return Some(self.last_words.unwrap_or(Ending::Slow(FailureKind::ClientStalled)));

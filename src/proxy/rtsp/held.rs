@@ -156,17 +156,40 @@ impl Talk<'_> {
     /// A session that this connection has nothing more to do with.
     pub fn let_go(&self, held: Held, failure: Option<(&'static str, Option<Side>)>) {
         held.session.detach();
-        if held.begun {
-            held.record.write(self.worker, Some(&held.session), failure);
+        if !held.begun {
+            return;
+        }
+        if held.tracks.iter().all(|track| track.relay.is_none()) {
+            return held.record.write(self.worker, Some(&held.session), failure);
+        }
+        let worker = self.worker.clone();
+        worker.lingering.set(worker.lingering.get() + 1);
+        tokio::task::spawn_local(async move {
+            held.over(&worker, failure).await;
+            worker.lingering.set(worker.lingering.get() - 1);
+        });
+    }
+}
+
+impl Held {
+    /// Writes the line of a session that has ended, once all of its media is counted.
+    async fn over(self, worker: &Worker, failure: Option<(&'static str, Option<Side>)>) {
+        for relay in self.tracks.into_iter().filter_map(|track| track.relay) {
+            relay.end().await;
+        }
+        if self.begun {
+            self.record.write(worker, Some(&self.session), failure);
         }
     }
 }
 
 /// Waits for the end of a session whose connection has gone. Its place at the server stays taken meanwhile.
-async fn linger(worker: Rc<Worker>, held: Held, _lease: Option<Rc<Lease>>) {
+async fn linger(worker: Rc<Worker>, held: Held, lease: Option<Rc<Lease>>) {
     let timer = worker.wheel.timer();
-    let mut ended = pin!(held.session.ended());
-    let expired = || held.session.has_expired(worker.unix_seconds()) || worker.sessions_end();
+    let session = held.session.clone();
+    let mut ended = pin!(session.ended());
+    let cut = || lease.as_ref().is_some_and(|lease| lease.is_cut());
+    let expired = || held.session.has_expired(worker.unix_seconds()) || worker.sessions_end() || cut();
     while !held.session.is_over() && !expired() {
         let waits = poll_fn(|cx| if ended.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending });
         if timer.wait(LOOK, waits).await != Err(Elapsed) {
@@ -174,9 +197,7 @@ async fn linger(worker: Rc<Worker>, held: Held, _lease: Option<Rc<Lease>>) {
         }
     }
     worker.farm.media().sessions.end(&held.session);
-    if held.begun {
-        held.record.write(&worker, Some(&held.session), None);
-    }
+    held.over(&worker, None).await;
     worker.lingering.set(worker.lingering.get() - 1);
 }
 

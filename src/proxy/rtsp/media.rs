@@ -35,7 +35,7 @@ pub fn request(
     if carrier == Carrier::Direct {
         return Some((value.to_owned(), None));
     }
-    let relays = matches!(carrier, Carrier::Relay | Carrier::Redirect);
+    let relays = matches!(carrier, Carrier::Relay | Carrier::Offload | Carrier::Redirect);
     let specs = transport::parse(value);
     let first = specs.iter().find(|spec| relays && spec.lower() == Lower::Unicast);
     let asked = first.and_then(|spec| Some(Asked { client: spec.ports("client_port"), sockets: sockets()? }));

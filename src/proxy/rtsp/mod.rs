@@ -4,7 +4,7 @@
 //! that are not answered yet. `route` says where a request goes, `dial` gets a connection there, `forward` writes requests
 //! anew and `answers` what comes back; `hear` reads what either side says, and
 //! `ours` are the answers that no server gives. `media` bargains over the way
-//! that media takes, `relay` passes packets on, and `held` are the sessions that a connection knows, with their lines in the log; `deadlines` ends what waits too long, and `parting`
+//! that media takes, `relay` passes packets on, `offload` has the director do so, and `held` are the sessions that a connection knows, with their lines in the log; `deadlines` ends what waits too long, and `parting`
 //! is when a server leaves.
 //! `tunnel` is what comes in by HTTP.
 
@@ -16,6 +16,7 @@ mod hear;
 mod held;
 mod leg;
 mod media;
+mod offload;
 mod ours;
 mod parting;
 mod relay;

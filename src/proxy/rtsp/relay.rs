@@ -9,7 +9,7 @@
 //! shows the real one (behind NAT it is another). A server's address and port are learnt the same way: many send from the
 //! address that the route has, and not from the one that they were connected to.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,13 +22,15 @@ use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::super::worker::Worker;
+use super::offload::Offload;
 use super::reports::Reports;
 use crate::net::Elapsed;
 use crate::state::media::load::{Carried, Way};
 use crate::state::media::ports::{Ports, Taken};
-use crate::state::media::sessions::Session;
+use crate::state::media::sessions::{Session, Stream};
 use crate::state::media::shares::Share;
 use crate::sys::socket::udp_bound;
 use crate::wire::rtsp::transport::Pair;
@@ -52,7 +54,15 @@ pub struct Sockets {
 #[derive(Debug)]
 struct Bound {
     sockets: [UdpSocket; 2],
+    address: IpAddr,
     taken: Taken,
+}
+
+impl Bound {
+    /// Where RTP (0) or RTCP (1) comes.
+    fn at(&self, kind: usize) -> SocketAddr {
+        SocketAddr::new(self.address, self.taken.first() + kind as u16)
+    }
 }
 
 impl Sockets {
@@ -78,7 +88,7 @@ fn bind(ports: &Arc<Ports>, address: IpAddr) -> Option<Bound> {
         let taken = ports.take()?;
         let socket = |port| UdpSocket::from_std(udp_bound(SocketAddr::new(address, port))?);
         match (socket(taken.first()), socket(taken.first() + 1)) {
-            (Ok(rtp), Ok(rtcp)) => return Some(Bound { sockets: [rtp, rtcp], taken }),
+            (Ok(rtp), Ok(rtcp)) => return Some(Bound { sockets: [rtp, rtcp], address, taken }),
             (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::AddrInUse => {}
             _ => return None,
         }
@@ -98,7 +108,17 @@ struct Peer {
 /// A stream under way; dropping it ends it.
 #[derive(Debug)]
 pub struct Relay {
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    /// Ends it, and waits until everything that it has carried is counted.
+    pub async fn end(self) {
+        drop(self.stop);
+        // A panic is in the log already.
+        let _ = self.task.await;
+    }
 }
 
 /// Who may send to a stream.
@@ -113,9 +133,17 @@ pub struct Ends {
     pub server_ports: Option<Pair>,
 }
 
-/// Begins to pass on.
-pub fn start(worker: &Rc<Worker>, session: Arc<Session>, sockets: Sockets, ends: Ends) -> Relay {
+/// Begins to pass on. With `offloads`, the director does what it can of it; then also what is told when it has been asked.
+pub fn start(
+    worker: &Rc<Worker>,
+    session: Arc<Session>,
+    sockets: Sockets,
+    ends: Ends,
+    offloads: bool,
+) -> (Relay, Option<oneshot::Receiver<()>>) {
     let (stop, stopped) = oneshot::channel();
+    let commands = worker.farm.director().filter(|_| offloads);
+    let (offload, waits) = commands.map(|commands| Offload::new(commands.clone())).unzip();
     let at = |address: IpAddr, pair: Option<Pair>| {
         let port = |port: Option<u16>| Peer {
             at: Cell::new(port.filter(|port| *port > 0).map(|port| SocketAddr::new(address, port))),
@@ -127,28 +155,66 @@ pub fn start(worker: &Rc<Worker>, session: Arc<Session>, sockets: Sockets, ends:
         worker: worker.clone(),
         clients: at(ends.client, ends.client_ports),
         servers: at(ends.source.unwrap_or(ends.server), ends.server_ports),
+        counted: RefCell::new(session.stream(Carried::Relayed)),
         session,
         sockets,
         ends,
         reports: Reports::default(),
+        offload,
     };
-    tokio::task::spawn_local(task.run(stopped));
-    Relay { _stop: stop }
+    let task = tokio::task::spawn_local(task.run(stopped));
+    (Relay { stop, task }, waits)
 }
 
-struct Task {
-    worker: Rc<Worker>,
-    session: Arc<Session>,
+pub struct Task {
+    pub worker: Rc<Worker>,
+    pub session: Arc<Session>,
     sockets: Sockets,
     clients: [Peer; 2],
     servers: [Peer; 2],
-    ends: Ends,
+    pub ends: Ends,
     reports: Reports,
+    counted: RefCell<Stream>,
+    offload: Option<Offload>,
 }
 
 impl Task {
     async fn run(self, stopped: oneshot::Receiver<()>) {
-        let _counted = self.session.stream(Carried::Relayed);
+        let Some(offload) = &self.offload else { return self.passes(stopped).await };
+        tokio::select! {
+            biased;
+            () = self.passes(stopped) => {}
+            never = offload.tend(&self) => match never {},
+        }
+        offload.end(&self).await;
+    }
+
+    /// The two ends of RTP (0) or RTCP (1): client and server, as far as they are known.
+    pub fn known(&self, kind: usize) -> Option<(SocketAddr, SocketAddr)> {
+        Some((self.clients[kind].at.get()?, self.servers[kind].at.get()?))
+    }
+
+    /// Where they send to: the port that the client was told, and the server's.
+    pub fn addresses(&self, kind: usize) -> (SocketAddr, SocketAddr) {
+        (self.sockets.outside.at(kind), self.sockets.inside.at(kind))
+    }
+
+    /// Whoever sends this way has shown where he is.
+    pub fn stays(&self, way: Way, kind: usize, at: SocketAddr) {
+        let peers = match way {
+            Way::ToServer => &self.clients,
+            Way::ToClient => &self.servers,
+        };
+        peers[kind].at.set(Some(at));
+        peers[kind].latched.set(true);
+    }
+
+    /// How the stream is carried from now on.
+    pub fn count_as(&self, carried: Carried) {
+        *self.counted.borrow_mut() = self.session.stream(carried);
+    }
+
+    async fn passes(&self, stopped: oneshot::Receiver<()>) {
         let timer = self.worker.wheel.timer();
         let mut stopped = pin!(stopped);
         let mut ended = pin!(self.session.ended());
@@ -242,6 +308,9 @@ impl Task {
             }
             own.latched.set(true);
             own.at.set(Some(sender));
+            if let Some(offload) = self.offload.as_ref().filter(|_| known != Some(sender)) {
+                offload.changed.notify_one();
+            }
         } else if own.at.get() != Some(sender) {
             return None;
         }

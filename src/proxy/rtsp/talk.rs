@@ -10,12 +10,15 @@
 //! nothing can be taken is not read, and that holds its sender back.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::super::failure::{FailureKind, Side};
 use super::super::guard::caught;
@@ -69,6 +72,8 @@ pub struct Talk<'w> {
     pub last_words: Option<Ending>,
     /// What the client reports of the media that comes on its connection.
     pub reports: Reports,
+    /// Flows that the director is asked for, since when: what is said waits for them.
+    pub offloading: Option<(Instant, Vec<oneshot::Receiver<()>>)>,
     /// The last request that was answered, while there was no session.
     pub last: Option<Record>,
     /// When something was last heard of either side.
@@ -178,6 +183,7 @@ impl<'w> Talk<'w> {
             towards: None,
             last_words: None,
             reports: Reports::default(),
+            offloading: None,
             last: None,
             heard: Instant::now(),
             partial: None,
@@ -291,9 +297,16 @@ impl<'w> Talk<'w> {
     }
 
     /// By this it is known whether other deadlines count.
-    fn waits_for(&self) -> (bool, bool, Option<Instant>, usize, bool) {
+    fn waits_for(&self) -> (bool, bool, Option<Instant>, usize, bool, bool) {
         let due = self.line.front().map(|due| due.since);
-        (self.partial.is_some(), self.stuck.is_some(), due, self.held.len(), self.dialing.is_some())
+        (
+            self.partial.is_some(),
+            self.stuck.is_some(),
+            due,
+            self.held.len(),
+            self.dialing.is_some(),
+            self.offloading.is_some(),
+        )
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
@@ -333,7 +346,7 @@ impl<'w> Talk<'w> {
     /// Says what is to be said, in its turn.
     fn say_to_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ending> {
         let mut moved = false;
-        if self.midway.is_none() && self.client.has_text() {
+        if self.midway.is_none() && self.client.has_text() && self.offloaded(cx) {
             let unsaid = self.client.unsaid();
             let polled = self.client.poll_text(cx);
             let said = unsaid - self.client.unsaid();
@@ -367,6 +380,17 @@ impl<'w> Talk<'w> {
             return Err(ending);
         }
         Ok(moved)
+    }
+
+    /// Whether all flows are there that were asked for.
+    fn offloaded(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some((_, waits)) = &mut self.offloading {
+            waits.retain_mut(|waits| Pin::new(waits).poll(cx).is_pending());
+            if waits.is_empty() {
+                self.offloading = None;
+            }
+        }
+        self.offloading.is_none()
     }
 
     pub fn sent(&self, count: usize) {

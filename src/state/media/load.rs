@@ -11,8 +11,10 @@ pub struct Load {
     /// `u32::MAX`: no bound.
     most_sessions: AtomicU32,
     most_kilobits: AtomicU32,
-    streams: [AtomicU64; 2],
+    streams: [AtomicU64; 3],
     pub traffic: Traffic,
+    /// What of it the director has passed on, in the kernel.
+    pub offloaded: Traffic,
     lost: AtomicU64,
     /// Of the last report, in microseconds.
     jitter: AtomicU64,
@@ -37,6 +39,8 @@ pub enum Way {
 pub enum Carried {
     Interleaved,
     Relayed,
+    /// By the director.
+    Offloaded,
 }
 
 /// What is full.
@@ -56,6 +60,7 @@ impl Default for Load {
             most_kilobits: AtomicU32::new(u32::MAX),
             streams: Default::default(),
             traffic: Traffic::default(),
+            offloaded: Traffic::default(),
             lost: AtomicU64::new(0),
             jitter: AtomicU64::new(0),
         }

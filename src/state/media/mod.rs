@@ -25,11 +25,23 @@ pub struct Media {
     pub paths: Paths,
     pub tunnels: Arc<Tunnels>,
     pub shares: Arc<Shares>,
+    /// Why media is not offloaded, as it was said last.
+    not_offloaded: Mutex<Option<String>>,
     /// By their first and last port.
     ports: Mutex<HashMap<(u16, u16), Weak<Ports>>>,
 }
 
 impl Media {
+    /// Whether it has not been said yet that media is not offloaded for this reason; `None`: it is.
+    pub fn is_news(&self, why: Option<&str>) -> bool {
+        let mut said = self.not_offloaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = said.as_deref() != why;
+        if news {
+            *said = why.map(str::to_owned);
+        }
+        news
+    }
+
     /// The ports of a range; listeners that name the same one share them.
     pub fn ports(&self, range: (u16, u16)) -> Arc<Ports> {
         let mut known = self.ports.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,6 +9,7 @@ const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const PROG_TEST_RUN: i32 = 10;
 const INFO_BY_FD: i32 = 15;
+const MAP_LOOKUP_AND_DELETE: i32 = 21;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const MAP_UPDATE_BATCH: i32 = 26;
 
@@ -102,6 +103,13 @@ pub(super) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::R
     let mut element = Element { map: number(map), zero: 0, key: address(key), value: address_mut(value), flags: 0 };
     // SAFETY: `Map` checks both lengths against the map's.
     unsafe { bpf(MAP_LOOKUP, &mut element) }
+}
+
+/// As [`lookup`], and the entry is not there any more: nothing is written to it in between.
+pub(super) fn take(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<()> {
+    let mut element = Element { map: number(map), zero: 0, key: address(key), value: address_mut(value), flags: 0 };
+    // SAFETY: `Map` checks both lengths against the map's.
+    unsafe { bpf(MAP_LOOKUP_AND_DELETE, &mut element) }
 }
 
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {

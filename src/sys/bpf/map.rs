@@ -149,6 +149,20 @@ impl Map {
         }
     }
 
+    /// Takes out of a hash; what was there.
+    ///
+    /// # Errors
+    /// What the kernel says; types that are not the map's.
+    pub fn take<K: IntoBytes + Immutable, V: FromBytes>(&self, key: &K) -> io::Result<Option<V>> {
+        self.fits::<K, V>()?;
+        let mut bytes = vec![0; self.stride() * self.cpus];
+        match call::take(self.fd.as_fd(), key.as_bytes(), &mut bytes) {
+            Ok(()) => Ok(read_all(&bytes, self.stride()).pop()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Puts in or replaces many, in as few system calls as can be. Not for per-CPU maps.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::process::Command;
 use reeve::director::abi::{self, METHOD_DR, METHOD_NAT, METHOD_TUN, REAL_ANY_DIRECTOR, RealServer, SCHEDULER_RR};
 use reeve::sys::bpf::{Direction, Fault, Hook, Load, Loaded};
 
+use crate::farm::reeve::program;
+
 use super::lan::{Host, Lan, PATIENCE, Pins, connect, echo, echo_datagrams, exchange, set};
 use super::wire::{TCP, UDP};
 use super::world::{World, at};
@@ -243,8 +245,7 @@ fn a_real_server_is_made_by_one_command() {
     let command = |words: &str| {
         let words = format!("real-server --interface eth --pins {folder} {words}");
         lan.servers[0].does(move || {
-            let done =
-                Command::new(env!("CARGO_BIN_EXE_reeve")).args(words.split_whitespace()).output().expect("reeve");
+            let done = Command::new(program()).args(words.split_whitespace()).output().expect("reeve");
             (done.status.code(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
         })
     };

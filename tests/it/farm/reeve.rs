@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::Folder;
@@ -151,9 +152,21 @@ impl Reeve {
     }
 }
 
-/// The binary under test, started in a folder where nothing of the project lies beside it by chance.
+/// The program under test: the one that was built with the tests or, where REEVE_PROGRAM names another, that
+/// (`./check` has the tests built without optimisation and names the program as it is released).
+pub fn program() -> &'static str {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    PROGRAM.get_or_init(|| std::env::var("REEVE_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_reeve").to_owned()))
+}
+
+/// Whether the program is built as it is released: what an unoptimised one takes is no measure.
+pub fn released() -> bool {
+    !cfg!(debug_assertions) || std::env::var_os("REEVE_PROGRAM").is_some()
+}
+
+/// The program under test, started in a folder where nothing of the project lies beside it by chance.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reeve"));
+    let mut command = Command::new(program());
     command.current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::farm::process::{Process, run};
+use crate::farm::reeve::{program, released};
 use crate::farm::{Folder, until};
 
 use super::net::{NAT, Net, rows};
@@ -73,7 +74,7 @@ fn services_of_run_time_live_beside_configured_ones_and_outlive_a_kill() {
 
 /// `ipvsadm -R` with this text.
 fn restore(net: &Net, socket: &str, text: &str) -> (i32, String, String) {
-    let mut command = net.command("d", env!("CARGO_BIN_EXE_reeve"));
+    let mut command = net.command("d", program());
     command.args(["ipvsadm", "--socket", socket, "-R"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("reeve ipvsadm");
@@ -101,7 +102,7 @@ fn a_thousand_services_with_ten_thousand_servers_load_in_two_seconds() {
     let listed = reeve.ipvsadm(&net, "-Ln");
     assert_eq!(rows(&listed).len(), 11_000);
     eprintln!("11,000 lines restored in {took:?}");
-    assert!(took < Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 2 }), "{took:?}");
+    assert!(took < Duration::from_secs(if released() { 2 } else { 10 }), "{took:?}");
     assert_eq!(reeve.ipvsadm(&net, "-Sn").lines().count(), 11_000);
 }
 
@@ -130,7 +131,7 @@ fn where_it_cannot_be_the_rest_serves_and_says_why() {
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(folder.path(), everybody).expect("a mode");
         let file = folder.write("reeve.toml", config(interface, &folder)).display().to_string();
-        let binary = env!("CARGO_BIN_EXE_reeve");
+        let binary = program();
         let mut process = if user.is_empty() {
             net.start("d", binary, &["run", "-c", &file])
         } else {
@@ -146,7 +147,7 @@ fn where_it_cannot_be_the_rest_serves_and_says_why() {
     let _ = std::fs::remove_dir_all(format!("/sys/fs/bpf/rv-cannot-{}/maps", std::process::id()));
     let _ = std::fs::remove_dir(format!("/sys/fs/bpf/rv-cannot-{}", std::process::id()));
     // Without a process, in the tool's own words.
-    let mut command = net.command("d", env!("CARGO_BIN_EXE_reeve"));
+    let mut command = net.command("d", program());
     let (code, _, wrong) = run(command.args(["ipvsadm", "--socket", "/nowhere.sock", "-L"]), Duration::from_secs(10));
     assert_eq!(code, 2);
     assert!(

@@ -8,7 +8,7 @@ use reeve::config::load_text;
 use reeve::director::{Start, run};
 use reeve::model::director::Protocol;
 use reeve::state::Farm;
-use reeve::state::director::{Command, Commands, Explicit, QUEUE, Tuple};
+use reeve::state::director::{Command, Commands, Explicit, NotPut, QUEUE, Tally, Tuple};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::farm::until;
@@ -114,9 +114,11 @@ fn explicit_flows_carry_what_they_are_told_to_and_no_more() {
     // A session has two: the client's packets go to the server as the director's own, and back.
     let there = Tuple { protocol, source: client, destination: virtual_address };
     let back = Tuple { protocol, source: origin, destination: director_end };
+    let tally = Arc::new(Tally::default());
     let put = |comes, leaves_from, leaves_to| {
         let flow = Explicit { comes, leaves_from, leaves_to, stack: false };
-        director.ask(|reply| Command::Put { flow, reply })
+        let tally = if comes == there { tally.clone() } else { Arc::default() };
+        director.ask(|reply| Command::Put { flow, tally, reply })
     };
     assert_eq!(put(there, director_end, origin), Ok(()));
     assert_eq!(put(back, virtual_address, client), Ok(()));
@@ -131,9 +133,15 @@ fn explicit_flows_carry_what_they_are_told_to_and_no_more() {
     assert!(sent.packets == 1 && answered.packets == 1 && answered.bytes > sent.bytes, "{sent:?} {answered:?}");
     let take = |of| director.ask(|reply| Command::Take { of, reply }).expect("the kernel's word");
     assert_eq!(take(there), Some(sent));
+    assert!(tally.packets() == 1 && tally.has_left());
     assert!(take(back).is_some() && take(back).is_none());
     assert!(dig() != "192.0.2.1");
     let wrong = Tuple { protocol: Protocol::Sctp, ..there };
-    assert!(put(wrong, director_end, origin).is_err());
-    assert!(put(there, address("[2001:db8::1]:1"), address("[2001:db8::2]:1")).is_err());
+    let is_unfit = |refused| matches!(refused, Err(NotPut::Unfit(_)));
+    assert!(is_unfit(put(wrong, director_end, origin)));
+    assert!(is_unfit(put(there, address("[2001:db8::1]:1"), address("[2001:db8::2]:1"))));
+    assert!(is_unfit(put(there, director_end, address("10.2.0.1:9"))), "the machine's own address");
+    // Nobody could come back through an interface that forwards nothing; it is looked at every two seconds.
+    net.sysctl("d", &["net.ipv4.conf.front.forwarding=0"]);
+    until("no flow is put in", || put(there, director_end, origin).is_err().then_some(()));
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::farm::process::{Process, run};
+use crate::farm::reeve::program;
 use crate::farm::{Folder, skip, until};
 
 /// The virtual addresses: `NAT` by nat, `DR` by dr.
@@ -235,7 +236,7 @@ impl Running {
     /// Starts it, and waits until it answers.
     pub fn begin(&mut self, net: &Net) {
         let file = self.file.display().to_string();
-        self.process = Some(net.start("d", env!("CARGO_BIN_EXE_reeve"), &["run", "-c", &file]));
+        self.process = Some(net.start("d", program(), &["run", "-c", &file]));
         until("the director answers", || {
             let process = self.process.as_mut().expect("a process");
             assert!(process.running(), "{}", process.stderr());
@@ -246,7 +247,7 @@ impl Running {
 
     /// `reeve WORDS`, with this one's socket.
     pub fn order(&self, net: &Net, words: &[&str]) -> (i32, String, String) {
-        let mut command = net.command("d", env!("CARGO_BIN_EXE_reeve"));
+        let mut command = net.command("d", program());
         match words {
             ["ipvsadm", rest @ ..] => command.args(["ipvsadm", "--socket", &self.socket]).args(rest),
             _ => command.args(words).args(["--socket", &self.socket]),

@@ -135,19 +135,26 @@ fn sealed_connections_are_opened() {
 
 /// A viewer whose media comes by UDP.
 pub struct Watch {
-    media: UdpSocket,
+    pub media: UdpSocket,
     _reports: UdpSocket,
+    /// Where all media comes from.
+    from: &'static str,
     /// What it asks for.
     pub fields: String,
 }
 
 impl Watch {
     pub fn new(space: &Space) -> Watch {
-        let bind = |port: u16| space.within(|| UdpSocket::bind((CLIENT, port))).expect("a port");
+        Watch::of(space, CLIENT, VIP)
+    }
+
+    /// At this address of the client's, for media of that one.
+    pub fn of(space: &Space, at: &str, from: &'static str) -> Watch {
+        let bind = |port: u16| space.within(|| UdpSocket::bind((at, port))).expect("a port");
         let (media, reports) = (bind(40_000), bind(40_001));
         media.set_nonblocking(true).expect("not blocking");
         let fields = "Transport: RTP/AVP;unicast;client_port=40000-40001\r\n".to_owned();
-        Watch { media, _reports: reports, fields }
+        Watch { media, _reports: reports, fields, from }
     }
 
     /// Takes all packets that wait: how many.
@@ -155,7 +162,7 @@ impl Watch {
         let mut packet = [0; 2000];
         std::iter::from_fn(|| self.media.recv_from(&mut packet).ok())
             .inspect(|(_, from)| {
-                assert_eq!(from.ip().to_string(), VIP, "media comes from the virtual address");
+                assert_eq!(from.ip().to_string(), self.from, "media comes from the virtual address");
             })
             .count()
     }

@@ -9,5 +9,6 @@ mod viewer;
 
 mod farms;
 mod long;
+mod offload;
 mod sessions;
 mod twelve;

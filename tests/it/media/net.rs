@@ -9,8 +9,9 @@
 //! The client cannot reach an origin: it has a blackhole route for their network. On one loopback all of
 //! this would work by accident: a wildcard socket hears any address of it, and every origin sends from 127.0.0.1.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::space::Space;
@@ -28,9 +29,20 @@ const SIZES: [&str; 3] = ["160x120", "176x144", "320x240"];
 
 pub struct Farm {
     pub client: Space,
-    director: Space,
-    origins: Vec<Space>,
+    pub director: Space,
+    pub origins: Vec<Space>,
     pub folder: Folder,
+    /// Where Reeve's director keeps its tables, if it has one.
+    pub pins: PathBuf,
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        for folder in ["links", "maps"] {
+            let _ = std::fs::remove_dir_all(self.pins.join(folder));
+        }
+        let _ = std::fs::remove_dir(&self.pins);
+    }
 }
 
 /// What a client may send to the origins' network.
@@ -80,7 +92,15 @@ impl Farm {
                 "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 10.77.2.1\n"
             ));
         }
-        Some(Farm { client, director, origins: origins.into(), folder: Folder::new(label) })
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pins = PathBuf::from(format!("/sys/fs/bpf/rv{}m{number}", std::process::id()));
+        Some(Farm { client, director, origins: origins.into(), folder: Folder::new(label), pins })
+    }
+
+    /// The director at both sides of Reeve, as the file has it.
+    pub fn director(&self) -> String {
+        format!("[director]\ninterfaces = [\"c0\", \"br0\"]\nflows = 4096\npin = \"{}\"\n", self.pins.display())
     }
 
     /// Starts the GStreamer servers on the first hosts, one for each list of further options, and waits for them.
@@ -103,6 +123,25 @@ impl Farm {
 
     /// Starts Reeve between the two networks, with these texts and what the farm says by itself.
     pub fn reeve(&self, config: &str, rules: &str) -> Process {
+        let file = self.texts(config, rules);
+        let mut reeve = self.director.within(|| Process::start(command().arg("run").arg("-c").arg(file)));
+        until("Reeve listens", || {
+            assert!(reeve.running(), "it ended: {}", reeve.stderr());
+            self.director.within(|| std::net::TcpStream::connect((VIP, 8554))).ok()
+        });
+        reeve
+    }
+
+    /// Gives Reeve an order, which it must obey.
+    pub fn order(&self, words: &[&str]) {
+        let mut command = command();
+        command.args(words).arg("--socket").arg(self.folder.path().join("reeve.sock"));
+        let (code, out, wrong) = run(&mut command, Duration::from_secs(30));
+        assert_eq!(code, 0, "{words:?}: {out}{wrong}");
+    }
+
+    /// Writes Reeve's texts down.
+    pub fn texts(&self, config: &str, rules: &str) -> PathBuf {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         self.folder.write("rules/site.rules", rules);
         let text = format!(
@@ -112,14 +151,14 @@ impl Farm {
             path("access.log"),
             path("state"),
         );
-        let file = self.folder.write("reeve.toml", text);
-        let mut reeve = self.director.within(|| Process::start(command().arg("run").arg("-c").arg(file)));
-        until("Reeve listens", || {
-            assert!(reeve.running(), "it ended: {}", reeve.stderr());
-            self.director.within(|| std::net::TcpStream::connect((VIP, 8554))).ok()
-        });
-        reeve
+        self.folder.write("reeve.toml", text)
     }
+}
+
+/// Waits for its director: what comes before is relayed.
+pub fn with_director(reeve: Process) -> Process {
+    until("the director is at its interfaces", || reeve.stderr().contains("director: forwarding").then_some(()));
+    reeve
 }
 
 /// All media of a farm, to its one pool.

@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Counts, UDP};
-use super::net::{CLIENT, Farm, ORIGINS, RULES, VIP, Way, listener, pool};
+use super::net::{CLIENT, Farm, ORIGINS, RULES, VIP, Way, listener, pool, with_director};
+use super::offload::{entries, offloaded};
 use super::players::{Play, Played, ffmpeg, gstreamer, publish, width};
 use super::space::Space;
 use crate::farm::among_others;
 use crate::farm::process::Process;
+use crate::farm::watch::until_within;
 
 /// How many run at once: they wait most of their time.
 const AT_ONCE: usize = 10;
@@ -143,14 +145,50 @@ fn same(widths: &[(&'static str, usize, Result<String, String>)]) -> Result<(), 
     if of_all.len() < 2 { Err(format!("all cameras have width {of_all:?}")) } else { Ok(()) }
 }
 
-/// All of them, and not one packet of media that does not come from the virtual address. An origin cannot be reached at all.
+/// All of them, relayed and by the director, and not one packet of media that does not come from the virtual address. An
+/// origin cannot be reached at all. By the director not one datagram is read or sent by a process.
 #[test]
 fn behind_reeve_all_twelve_pass() {
     let _turn = among_others();
     let Some(farm) = Farm::new("media-twelve", Way::Barred) else { return };
     let origins = farm.origins(&[&[], &[], &[]]);
-    let _reeve = farm.reeve(&(listener("media", 8554, "relay") + &pool("{ hash = \"path\" }", 3)), RULES);
-    let outcome = Outcome::of(&farm, &format!("{VIP}:8554"), &origins);
+    let listeners = listener("media", 8554, "relay") + &listener("fast", 8564, "offload");
+    let config = listeners + &pool("{ hash = \"path\" }", 3) + &farm.director();
+    let reeve = with_director(farm.reeve(&config, RULES));
+    let before = datagrams(&reeve);
+    let relayed = Outcome::of(&farm, &format!("{VIP}:8554"), &origins);
+    all_passed(&relayed);
+    let between = datagrams(&reeve);
+    let passed = |at: usize| between[at] - before[at];
+    assert!(passed(0) > 300 && passed(1) > 300, "it is seen when they pass through Reeve: {before:?} {between:?}");
+    assert_eq!(offloaded(&farm), 0.0);
+    let said =
+        |origins: &[Process]| origins.iter().map(|origin| origin.stdout().matches("recorded /rec").count()).sum();
+    let (recorded, taken): (usize, _) = (said(&origins), entries(&farm));
+    assert_eq!(taken, 0);
+
+    let by_director = Outcome::of(&farm, &format!("{VIP}:8564"), &origins);
+    all_passed(&by_director);
+    assert_eq!(datagrams(&reeve), between, "no datagram was read or sent by a socket");
+    assert!(said(&origins) >= recorded + 2 * 2, "pictures have come to the origins again: twenty by TCP, and by UDP");
+    // An end shows before everything is counted, by a turn of the director's.
+    until_within(Duration::from_secs(1), "no flow is left", || (entries(&farm) == 0).then_some(()));
+    let (counted, came) = (offloaded(&farm), by_director.media_from(VIP) as f64);
+    // A player that has ended does not see what was under way to it.
+    assert!((counted - came).abs() <= 0.02 * came, "{counted} counted, {came} came");
+}
+
+/// Datagrams that processes of Reeve's network have read and sent since it began.
+fn datagrams(reeve: &Process) -> [u64; 2] {
+    let table = std::fs::read_to_string(format!("/proc/{}/net/snmp", reeve.id())).expect("the kernel's counters");
+    let mut rows = table.lines().filter_map(|line| line.strip_prefix("Udp: ")).map(|row| row.split(' '));
+    let (names, values) = (rows.next().expect("names"), rows.next().expect("values"));
+    let all: Vec<_> = names.zip(values).collect();
+    let value = |name| all.iter().find(|(own, _)| *own == name).and_then(|(_, value)| value.parse().ok());
+    ["InDatagrams", "OutDatagrams"].map(|name| value(name).expect(name))
+}
+
+fn all_passed(outcome: &Outcome) {
     assert_eq!(outcome.failed(), [0; 0], "\n{}", outcome.report());
     let to_client = outcome.counts.of(|_, to, protocol| to.to_string() == CLIENT && protocol == UDP);
     assert!(to_client > 300, "{:?}", outcome.counts);
