@@ -1,13 +1,31 @@
 //! Spreads what is done again and again, so that many servers are not asked at the same moment.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::balance::mix;
 
 /// Waits shorter than this would only burn time.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// What is due within that time is done at once: to be woken for each of a thousand probes a second costs a quarter of what they
+/// cost themselves.
+const COARSEST: Duration = Duration::from_millis(10);
+
+/// The moment to do what is due at `next`: with others of its time, later by a hundredth of its interval at most.
+pub fn together(next: Instant, interval: Duration) -> Instant {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let step = (interval / 100).min(COARSEST).as_nanos();
+    let Some(since) = next.checked_duration_since(*BEGAN).filter(|_| step > 0) else { return next };
+    let over = since.as_nanos() % step;
+    let more = if over == 0 { 0 } else { step - over };
+    // Below ten milliseconds.
+    next + Duration::from_nanos(more as u64)
+}
 
 /// Dice of its own for one task.
 #[derive(Debug)]
@@ -55,6 +73,24 @@ mod tests {
             assert!(pace.around(Duration::MAX, f64::INFINITY) <= LONGEST * 2);
             assert_eq!(pace.around(second, -1.0), second);
         }
+    }
+
+    #[test]
+    fn what_is_due_at_about_the_same_time_is_done_at_once() {
+        let (now, second) = (Instant::now() + Duration::from_secs(5), Duration::from_secs(1));
+        let moments = |interval: Duration| {
+            let each = (0..1000).map(|n| {
+                let next = now + interval * n / 1000;
+                let moment = together(next, interval);
+                assert!(moment >= next && moment - next < (interval / 100).min(COARSEST), "{n}");
+                moment
+            });
+            each.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert!((100..=101).contains(&moments(second)));
+        assert!((100..=101).contains(&moments(second / 10)));
+        assert!((200..=201).contains(&moments(second * 2)));
+        assert_eq!(together(now, Duration::ZERO), now);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::machine::{Machine, Outcome, Panel, Verdict};
-use super::pace::Pace;
+use super::pace::{Pace, together};
 use super::probe::{self, Sealed, Target, Unable};
 use super::resolve;
 use crate::model::check::{Check, OnDown, Seal};
@@ -175,7 +175,7 @@ async fn repeat(asking: Asking) {
     let mut last = None;
     let mut complained = false;
     loop {
-        sleep_until(next).await;
+        sleep_until(together(next, check.interval)).await;
         let (began, at) = (Instant::now(), SystemTime::now());
         let interval = check.fast_interval.filter(|_| asking.is_changing()).unwrap_or(check.interval);
         next = began + pace.around(interval, check.jitter);

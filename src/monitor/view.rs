@@ -45,7 +45,7 @@ pub struct View {
 pub struct AffinityView {
     pub name: Arc<str>,
     /// Clients that are known.
-    pub entries: usize,
+    pub entries: u64,
     /// That it takes when it is full.
     pub bytes: usize,
     /// Clients that were forgotten before their time, to make room.
@@ -220,14 +220,13 @@ impl View {
                 })
                 .collect(),
             pools: snapshot.pools.iter().map(|pool| pool_view(pool, now)).collect(),
-            affinities: affinities(farm, now),
+            affinities: affinities(farm),
         }
     }
 }
 
-fn affinities(farm: &Farm, now: SystemTime) -> Vec<AffinityView> {
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as u32;
-    let tables = farm.affinities().tables(seconds).into_iter();
+fn affinities(farm: &Farm) -> Vec<AffinityView> {
+    let tables = farm.affinities().tables().into_iter();
     tables.map(|(name, entries, bytes, evicted)| AffinityView { name, entries, bytes, evicted }).collect()
 }
 

@@ -257,11 +257,14 @@ impl Exchange<'_> {
                     }
                     self.attempt(client, stream).await
                 }
-                // It was put into chunks for a server that has meanwhile learnt another language.
-                (Upstream::Http2(_), None) if self.framed == Framed::Chunks => {
-                    Err(Failure::server_closed("another protocol"))
+                (Upstream::Http2(place), None) => {
+                    if self.framed == Framed::Chunks && self.plan.body == Framing::Chunked {
+                        // For a server that was asked before.
+                        upload::bare(self.forward, self.head, &self.plan.view.snapshot.config.limits);
+                        self.framed = Framed::Bare;
+                    }
+                    Box::pin(self.attempt_stream(client, place)).await
                 }
-                (Upstream::Http2(place), None) => Box::pin(self.attempt_stream(client, place)).await,
             };
             if let Some(asked) = asked {
                 // One that does not answer is as slow as we have been patient. What the client takes to send is its own.

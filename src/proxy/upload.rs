@@ -12,6 +12,7 @@ use super::pieces::{self, Sink, Source, Way};
 use super::plan::{Forward, Plan};
 use super::relay::{Path, RelayError};
 use super::worker::Worker;
+use crate::model::Limits;
 use crate::net::Buffer;
 use crate::net::stream::Writer;
 use crate::wire::http1::{ChunkFault, ChunkedBody, Framing, Keep};
@@ -162,6 +163,15 @@ pub fn frame(forward: &mut Forward, head: usize, done: bool, trailers: Option<&H
     pieces::chunk(&early, &mut forward.head);
     if done {
         pieces::last_chunk(trailers, &mut forward.head);
+    }
+}
+
+/// The inverse, where another try leads to a server of HTTP/2: nothing of the body has left but what is here.
+pub fn bare(forward: &mut Forward, head: usize, limits: &Limits) {
+    let mut chunks = ChunkedBody::new(Keep::Data);
+    // These are chunks of our own.
+    if let Ok(scanned) = chunks.scan(&mut forward.head[head..], limits) {
+        forward.head.truncate(head + scanned.kept);
     }
 }
 

@@ -21,7 +21,34 @@ struct Out {
     why: String,
 }
 
+/// What another process has to know of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// For how long it is still out, since when, and why.
+    pub out: Option<(Duration, SystemTime, String)>,
+    /// How often in a row it was ejected; 0: it never was.
+    pub times: u32,
+    /// How long ago it came back last.
+    pub back: Option<Duration>,
+}
+
 impl Bench {
+    pub fn past(&self, now: Instant) -> Past {
+        let out = |out: &Out| (out.until.saturating_duration_since(now), out.since, out.why.clone());
+        let back = self.back.map(|back| now.saturating_duration_since(back));
+        Past { out: self.out.as_ref().map(out), times: self.times, back }
+    }
+
+    /// Goes on with what another process has seen. What is configured now bounds how long it is still out.
+    pub fn of(past: Past, outlier: &Outlier, now: Instant) -> Bench {
+        let longest = outlier.eject_for_at_most.max(outlier.eject_for);
+        let out =
+            |(left, since, why): (Duration, SystemTime, String)| Out { until: now + left.min(longest), since, why };
+        // A clock that does not reach back that far began with the machine: it has been in for long.
+        let back = past.back.and_then(|ago| now.checked_sub(ago));
+        Bench { out: past.out.map(out), times: past.times, back }
+    }
+
     pub fn is_out(&self) -> bool {
         self.out.is_some()
     }
@@ -105,6 +132,28 @@ mod tests {
         }
         assert_eq!(bench.eject("5 bad answers", &outlier, now + seconds(26)), seconds(10));
         assert_eq!(bench.why().map(|(why, _)| why), Some("ejected for 10 s: 5 bad answers"));
+    }
+
+    #[test]
+    fn it_goes_on_in_another_process() {
+        let seconds = Duration::from_secs;
+        let outlier = Outlier { eject_for: seconds(10), eject_for_at_most: seconds(25), ..Outlier::default() };
+        let (mut bench, now) = (Bench::default(), Instant::now());
+        assert_eq!(bench.past(now), Past::default());
+        bench.eject("x", &outlier, now);
+        assert!(bench.release(now + seconds(10)));
+        bench.eject("y", &outlier, now + seconds(12));
+        let past = bench.past(now + seconds(20));
+        assert_eq!((past.times, past.back), (2, Some(seconds(10))));
+        assert_eq!(past.out.as_ref().map(|(left, ..)| *left), Some(seconds(12)));
+        let then = now + seconds(1_000);
+        let mut bench = Bench::of(past.clone(), &outlier, then);
+        assert_eq!(bench.why().map(|(why, _)| why), Some("ejected for 20 s: y"));
+        assert!(!bench.release(then + seconds(11)) && bench.release(then + seconds(12)));
+        assert_eq!(bench.eject("z", &outlier, then + seconds(13)), seconds(25));
+        // Another configuration is not so patient.
+        let brief = Outlier { eject_for: seconds(1), eject_for_at_most: seconds(2), ..outlier };
+        assert!(Bench::of(past, &brief, then).release(then + seconds(2)));
     }
 
     #[test]

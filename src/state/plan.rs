@@ -20,7 +20,7 @@ use crate::model::pool::Scheduler;
 pub(super) struct Plan {
     pub primary: Tier,
     pub backup: Tier,
-    /// Server by server: where those are that are up, drained ones too.
+    /// Server by server: where those are that are up or used in panic, drained ones too.
     pub reachable: Vec<Option<(SocketAddr, Way)>>,
 }
 
@@ -130,6 +130,10 @@ impl Tier {
             }
         }
         Err(if self.has_untried(tried) { NoServer::Full } else { NoServer::Down })
+    }
+
+    pub fn has_place(&self, barred: &[u32]) -> bool {
+        self.lanes.iter().any(|lane| lane.hot.0.in_flight.get() < lane.limit && !barred.contains(&lane.id))
     }
 
     pub fn has_untried(&self, tried: &[u32]) -> bool {

@@ -239,6 +239,13 @@ impl LivePool {
         chosen
     }
 
+    /// Whether a request that any server will do for would find a place.
+    pub fn has_place(&self, barred: &[u32]) -> bool {
+        let plan = self.plan.load();
+        let used = if plan.primary.is_empty() { &plan.backup } else { &plan.primary };
+        self.most.is_none_or(|most| self.gate.requests().get() < most) && used.has_place(barred)
+    }
+
     /// Whether it matters how long its servers take to answer.
     pub fn times_answers(&self) -> bool {
         self.goes_by_delay() || self.config.outlier.as_ref().is_some_and(|outlier| outlier.slower_than.is_some())
@@ -348,11 +355,12 @@ impl LivePool {
         let _one_at_a_time = self.planning.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = |health| self.servers.iter().filter_map(move |server| Entry::of(server, health));
         let (backup, mut primary): (Vec<_>, Vec<_>) = entries(Some(Health::Up)).partition(Entry::is_backup);
+        let mut panics = false;
         let panic = self.config.outlier.as_ref().map_or(0, |outlier| outlier.panic as usize);
         if panic > 0 {
             // Those that are down are better than none for most.
             let all: Vec<_> = entries(None).filter(|entry| !entry.is_backup()).collect();
-            let panics = primary.len() * 10_000 < panic * all.len();
+            panics = primary.len() * 10_000 < panic * all.len();
             self.panics.store(panics, Ordering::Relaxed);
             if panics {
                 primary = all;
@@ -360,9 +368,10 @@ impl LivePool {
         }
         let before = self.plan.load();
         let tier = |entries, before: &Tier| Tier::new(&self.config.scheduler, entries, Some(before.balancer()));
+        // A client whose server is used in panic stays there: it would be new at any other.
         let reachable = |server: &Arc<LiveServer>| {
-            let up = server.health() == Health::Up;
-            Some((server.address().filter(|_| up)?, server.way_of_its_clients()))
+            let used = server.health() == Health::Up || panics && !server.is_backup();
+            Some((server.address().filter(|_| used)?, server.way_of_its_clients()))
         };
         let reachable = self.servers.iter().map(reachable).collect();
         let (primary, backup) = (tier(primary, &before.primary), tier(backup, &before.backup));

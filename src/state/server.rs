@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::changes::{Change, Changes, Evidence};
 use super::conduct::Conduct;
 use super::delay::{Delay, millis};
-use super::ejected::{Bench, Rise};
+use super::ejected::{Bench, Past, Rise};
 use super::gate::{Count, Gate, OwnLine};
 use super::media::load::Load;
 use super::pool::LivePool;
@@ -496,6 +496,23 @@ impl LiveServer {
             self.settle(&slow);
         }
         released
+    }
+
+    /// How it was ejected lately, for another process. Takes a lock.
+    pub fn past(&self, now: Instant) -> Past {
+        self.slow().bench.past(now)
+    }
+
+    /// What another process has seen of that, for this same address. The pool's plan is rebuilt.
+    pub fn inherit_past(&self, past: Past, now: Instant) {
+        let mut slow = self.slow();
+        if let Some(pool) = slow.pool.upgrade()
+            && let Some(outlier) = &pool.config().outlier
+        {
+            slow.bench = Bench::of(past, outlier, now);
+            self.settle(&slow);
+            plan(slow);
+        }
     }
 
     /// Whether its share is still growing, or has just become whole: the pool's plan is then to be made anew.

@@ -115,6 +115,25 @@ fn a_cookie_of_our_own_is_set_once_and_no_server_sees_it() {
 }
 
 #[test]
+fn in_panic_a_client_stays_where_it_was() {
+    let _turn = among_others();
+    let (origins, nobody) = (origins(), Port::free());
+    // Both serve, and what is asked how they are does not.
+    let more = format!(
+        "affinity = {{ cookie = \"REEVE\" }}\noutlier = {{ panic = \"50%\" }}\n\
+         check = {{ tcp = true, port = {}, interval = \"50ms\", rise = 1, fall = 1 }}",
+        nobody.number
+    );
+    let reeve = Reeve::start("panic-affinity", &config(&origins, &more), RULES);
+    until("all are used", || (reeve.metric("reeve_pool_panic{pool=\"web\"}") == Some(1.0)).then_some(()));
+    let first = get(&reeve.address(), "/", &[]);
+    assert_eq!(first.status, 200);
+    let (own, server) = (cookie(&first), first.origin().to_owned());
+    assert_eq!(where_to(&reeve.address(), "/", &[("Cookie", &own)]), [server]);
+    until("they are counted", || (results(&reeve, "hit") == 8.0).then_some(()));
+}
+
+#[test]
 fn over_tls_the_cookie_is_secure() {
     let _turn = among_others();
     let (origins, port) = (origins(), Port::free());

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::farm::ports::Port;
-use crate::farm::reeve::pool;
+use crate::farm::reeve::{Site, pool};
 use crate::farm::{Client, Origin, Reeve, among_others, get, raw, until};
+use crate::upgrade::Service;
 
 const RULES: &str = "http *\n  all : any  use web\n";
 
@@ -120,6 +121,30 @@ fn the_only_server_is_never_ejected_and_panic_uses_all() {
     assert!(reason.contains("ejected") || up(&reeve, "bad"), "{reason}");
     mood.store(200, Ordering::SeqCst);
     assert_eq!(get(&reeve.address(), "/", &[]).status, 200, "ejected or not, somebody answers");
+}
+
+#[test]
+fn who_is_ejected_is_so_in_the_next_process_too() {
+    let _turn = among_others();
+    let good = Origin::start("good");
+    let (bad, mood) = moody();
+    let config = pool("web", "rr", &[("good", good.address()), ("bad", bad)])
+        + "outlier = { consecutive-5xx = 2, eject-for = \"1m\" }\n";
+    let service = Service::start(Site::write("ejected-before", &config, RULES));
+    let reeve = &service.reeve;
+    mood.store(500, Ordering::SeqCst);
+    let why = |reeve: &Reeve| told(reeve, "bad")["reason"].as_str().map(str::to_owned);
+    until("it is ejected", || {
+        get(&reeve.address(), "/", &[]);
+        why(reeve).filter(|why| why.starts_with("ejected for 60 s"))
+    });
+    let before = why(reeve);
+    service.upgrade();
+    mood.store(200, Ordering::SeqCst);
+    assert_eq!((why(reeve), up(reeve, "bad")), (before, false));
+    for _ in 0..6 {
+        assert_eq!(get(&reeve.address(), "/", &[]).origin(), "good");
+    }
 }
 
 #[test]

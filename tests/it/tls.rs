@@ -10,13 +10,14 @@ use std::time::Duration;
 use rustix::process::Signal;
 use rustls::HandshakeKind;
 
-use crate::farm::h2::{Frame, Frames, GET, PREFACE, code};
+use crate::farm::h2::{Body, Frame, Frames, GET, PREFACE, Session, code};
+use crate::farm::nginx::Nginx;
 use crate::farm::origin::is_pattern;
 use crate::farm::peer::program;
 use crate::farm::ports::Port;
 use crate::farm::process::run;
 use crate::farm::reeve::{Site, pool};
-use crate::farm::{Authority, Client, Issued, Origin, Reeve, among_others, get, observe, skip, until};
+use crate::farm::{Authority, Client, Folder, Issued, Origin, Reeve, among_others, get, observe, skip, until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const RULES: &str = "http *\n  all : any  use web\n";
@@ -213,6 +214,41 @@ fn servers_that_choose_http2() {
     let plain = pool("web", "rr", &[("plain", origin.address())]) + "protocol = \"h2\"\n" + &tls;
     let front = Reeve::start("h2-none", &plain, RULES);
     assert_eq!(get(&front.address(), "/", &[]).status, 502);
+}
+
+/// Chunks that a server of HTTP/1 has got go on as frames where the next try leads to one of HTTP/2.
+#[test]
+fn another_try_in_another_language() {
+    let _turn = among_others();
+    let origin = Origin::start("web");
+    let secure = Secure::start("h2-retry", &origin, &[("behind", "")], RULES);
+    let folder = Folder::new("http1-server");
+    let issued = secure.authority.issue("old", &["t.example"]);
+    let Some(nginx) = Nginx::start(&folder, &[("old", &issued, "location /echo { return 503; }")]) else { return };
+    let servers = [("old", nginx.ports[0].address()), ("new", secure.address(0))];
+    let config = pool("web", "rr", &servers)
+        + "protocol = \"auto\"\nretry = { attempts = 1, on = [\"503\"] }\n"
+        + &format!("tls = {{ ca = \"{}\", server-name = \"t.example\" }}\n", secure.path("ca.pem"));
+    let front = Reeve::start("h2-retry-front", &config, RULES);
+    let session = Session::connect(&front.address());
+    for n in 0..4 {
+        let mut client = Client::connect(&front.address());
+        client
+            .send(format!(
+                "PUT /echo?{n} HTTP/1.1\r\nHost: t.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nin a \r\n5\r\nchunk\r\n0\r\n\r\n"
+            ))
+            .expect("sent");
+        let answer = client.answer("PUT").expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "in a chunk"));
+        let request = http::Request::put(format!("http://t.example/echo?{n}")).body(()).expect("a request");
+        let body = Body { pieces: vec![b"in ".to_vec(), b"frames".to_vec()], ..Body::default() };
+        let reply = session.ask(request, Some(body)).expect("an answer");
+        // Of a body that was still coming nothing is here to be sent once more.
+        assert!(reply.status == 503 || (reply.status, reply.text().as_str()) == (200, "in frames"), "{}", reply.status);
+    }
+    let log = until("the lines in the log", || Some(front.log()).filter(|log| log.len() == 8));
+    let twice = log.iter().filter(|line| line["tries"] == 2 && line["status"] == 200 && line["proto"] == "HTTP/1.1");
+    assert!(twice.count() > 0, "{log:?}");
 }
 
 #[test]

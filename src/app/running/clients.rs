@@ -27,6 +27,9 @@ const FILE: &str = "affinity";
 /// How often the keys are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// In so many looks, a minute, all of every table is swept of what has ended.
+const PARTS: u32 = 60;
+
 /// How often the tables are written: so much is lost when the machine stops. A million entries are 16 MB.
 const WRITE: u32 = 60;
 
@@ -101,6 +104,7 @@ impl Clients {
             // Disks may be slow.
             let looked = tokio::task::spawn_blocking(move || {
                 let turned = clients.turn();
+                clients.farm.affinities().sweep_entries((round % PARTS) as usize, PARTS as usize, now());
                 if round.is_multiple_of(WRITE) { turned.and_then(|()| clients.write()) } else { turned }
             });
             let result = looked.await.unwrap_or(Ok(()));
@@ -166,7 +170,13 @@ impl Clients {
     ///
     /// # Errors
     /// When there is no descriptor or no memory.
-    pub fn hand_on(&self, since: u32) -> io::Result<OwnedFd> {
+    pub async fn hand_on(self: &Arc<Self>, since: u32) -> io::Result<OwnedFd> {
+        let clients = self.clone();
+        // Of large tables that is some 160 MB, and other things go on meanwhile.
+        tokio::task::spawn_blocking(move || clients.write_to_memory(since)).await?
+    }
+
+    fn write_to_memory(&self, since: u32) -> io::Result<OwnedFd> {
         let mut kept = self.farm.affinities().kept(now());
         if since > 0 {
             self.farm.affinities().noted_since(&mut kept, since);

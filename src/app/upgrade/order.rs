@@ -182,7 +182,7 @@ async fn prepare(
     accepts: &mut bool,
 ) -> Result<bool, Failed> {
     let failed = |error: io::Error| format!("what is handed over cannot be gathered: {error}");
-    let sections = parcel(running).map_err(failed)?;
+    let sections = parcel(running).await.map_err(failed)?;
     let ready = async {
         // It may refuse before it has read everything: what it says is worth more than that it does not read.
         let (sent, heard) = tokio::join!(send(link, sections), async {
@@ -227,7 +227,8 @@ async fn send(link: &Link, sections: Vec<Section>) -> io::Result<()> {
     link.send(&ToNew::Whole, &[]).await
 }
 
-fn parcel(running: &Running) -> io::Result<Vec<Section>> {
+async fn parcel(running: &Running) -> io::Result<Vec<Section>> {
+    let clients = running.clients.hand_on(0).await?;
     let farm = &running.farm;
     let (upgrades, upgrades_refused) = farm.generations().upgrades();
     let metrics = running.metrics.borrow().clone();
@@ -242,7 +243,7 @@ fn parcel(running: &Running) -> io::Result<Vec<Section>> {
             .map(|control| io::Result::Ok((control.path().to_owned(), control.listener().try_clone()?.into())))
             .transpose()?,
         stderr: Some(io::stderr().as_fd().try_clone_to_owned()?),
-        clients: Some(running.clients.hand_on(0)?),
+        clients: Some(clients),
         known: Known {
             keys: running.force.borrow().1.ring.handed_on(),
             cookies: running.clients.keys(),
@@ -306,7 +307,7 @@ async fn give(running: &Running, link: &Link, older: &[(Old, Arc<Link>)], since:
         };
         link.send(&message, &[own.duplicate()?.as_fd()]).await?;
     }
-    let clients = running.clients.hand_on(since)?;
+    let clients = running.clients.hand_on(since).await?;
     link.send(&ToNew::Clients, &[clients.as_fd()]).await?;
     let (connections, counted) = super::leave::counted(&running.farm, &running.workers).await;
     let yours = ToNew::Yours {

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::app::running::listeners::Place;
+use crate::state::ejected::Past;
 use crate::state::{Change, Drains, Evidence, Farm, Health, Standing};
 use crate::sys::descriptors::AT_ONCE;
 
@@ -62,6 +63,9 @@ pub struct ServerPart {
     /// Where its name led.
     pub address: Option<SocketAddr>,
     pub verdict: Option<VerdictPart>,
+    /// How it was ejected lately.
+    #[serde(default)]
+    pub ejected: EjectedPart,
     /// What became of it lately.
     #[serde(default)]
     pub changes: Vec<ChangePart>,
@@ -76,6 +80,25 @@ pub struct ChangePart {
     pub check: String,
     pub sent: String,
     pub heard: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EjectedPart {
+    pub out: Option<OutPart>,
+    /// How often in a row.
+    pub times: u32,
+    /// Milliseconds since it came back.
+    pub back: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutPart {
+    /// Milliseconds that it is still to be out.
+    pub left: u64,
+    /// Milliseconds since 1970.
+    pub since: u64,
+    pub why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -203,7 +226,7 @@ impl Parcel {
 impl Known {
     /// What a farm knows; the rest is the caller's.
     pub fn of(farm: &Farm) -> Known {
-        let snapshot = farm.snapshot();
+        let (snapshot, now) = (farm.snapshot(), Instant::now());
         let servers = snapshot.pools.iter().flat_map(|pool| pool.servers()).map(|server| ServerPart {
             identity: server.identity().to_string(),
             configured: server.configured_address().to_string(),
@@ -213,6 +236,7 @@ impl Known {
                 why,
                 since: millis(since),
             }),
+            ejected: ejected_part(server.past(now)),
             changes: server.changes().iter().map(|change| change_part(change)).collect(),
         });
         let Drains { listeners, pools, servers: drained } = farm.drains();
@@ -247,6 +271,9 @@ impl Known {
                 since: time(verdict.since),
             });
             server.inherit(verdict, part.address);
+            if part.ejected != EjectedPart::default() {
+                server.inherit_past(past(&part.ejected), Instant::now());
+            }
             server.inherit_changes(part.changes.iter().map(change).collect());
         }
         let snapshot = farm.snapshot();
@@ -255,6 +282,24 @@ impl Known {
                 pool.set_position(*position);
             }
         }
+    }
+}
+
+fn ejected_part(past: Past) -> EjectedPart {
+    let brief = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    EjectedPart {
+        out: past.out.map(|(left, since, why)| OutPart { left: brief(left), since: millis(since), why }),
+        times: past.times,
+        back: past.back.map(brief),
+    }
+}
+
+fn past(part: &EjectedPart) -> Past {
+    let EjectedPart { out, times, back } = part.clone();
+    Past {
+        out: out.map(|OutPart { left, since, why }| (Duration::from_millis(left), time(since), why)),
+        times,
+        back: back.map(Duration::from_millis),
     }
 }
 
@@ -282,6 +327,7 @@ pub fn time(millis: u64) -> SystemTime {
 mod tests {
     use super::*;
     use crate::config::load_text;
+    use crate::model::pool::Outlier;
 
     fn descriptor() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
@@ -332,7 +378,7 @@ mod tests {
             format!(
                 "[listen.web]\naddress = [\"127.0.0.1:1\"]\npool = \"shop\"\n[pool.shop]\nservers = [\n\
                  {{ name = \"a\", address = \"127.0.0.1:11\" }}, {{ name = \"b\", address = \"{moved}\" }},\n\
-                 {{ name = \"c\", address = \"a.example:80\" }}]\ncheck = {{ tcp = true }}\n"
+                 {{ name = \"c\", address = \"a.example:80\" }}]\ncheck = {{ tcp = true }}\noutlier = {{ eject-for = \"1m\" }}\n"
             )
         };
         let farm = |moved: &str| {
@@ -348,6 +394,10 @@ mod tests {
             drains.servers.insert("shop/c".into());
         });
         before.snapshot().pools[0].set_position(9);
+        let (outlier, begin) = (Outlier { eject_for: Duration::from_secs(60), ..Outlier::default() }, Instant::now());
+        for name in ["b", "c"] {
+            before.server(&format!("shop/{name}")).unwrap().eject("5 failures in a row", &outlier, begin);
+        }
         let known = Known::of(&before);
 
         let after = Farm::empty();
@@ -362,7 +412,11 @@ mod tests {
         let b = after.server("shop/b").unwrap();
         assert_eq!((b.health(), b.verdict()), (Health::Up, None), "another machine");
         let c = after.server("shop/c").unwrap();
-        assert_eq!((c.address(), c.health(), c.is_drained()), (Some("10.0.0.1:80".parse().unwrap()), Health::Up, true));
+        assert_eq!((c.address(), c.is_drained()), (Some("10.0.0.1:80".parse().unwrap()), true));
+        assert!(c.is_ejected() && c.health() == Health::Down && !b.is_ejected());
+        assert_eq!(c.standing().why, "ejected for 60 s: 5 failures in a row");
+        assert!(!c.release(begin + Duration::from_secs(50)) && c.release(Instant::now() + Duration::from_secs(60)));
+        assert_eq!(c.health(), Health::Up);
         assert_eq!(after.snapshot().pools[0].position(), 9);
         assert_eq!(after.snapshot().generation, 1);
     }

@@ -127,7 +127,12 @@ async fn attempt(
         }
         _ => {}
     }
-    let (stream, http2) = connect(target, address, clock).await?;
+    let (mut stream, http2) = connect(target, address, clock).await?;
+    if check.probe == Probe::CONNECT && check.send_proxy.is_none() && stream.is_plain() {
+        // As HAProxy does: nothing was said that has to arrive, and an orderly end would take three more packets and leave
+        // a port behind for a minute.
+        stream.reset_on_close();
+    }
     let mut talk = Talk::new(stream, clock, said);
     let named = &target.named;
     let later = target.sealed.as_ref().filter(|_| check.seal == Seal::Starttls);

@@ -159,16 +159,22 @@ impl Affinities {
         lives.retain(|scope, _| live.contains_key(scope));
     }
 
-    /// By scope: entries that have not ended at `now`, the bytes of the table, and how many entries made room early.
-    pub fn tables(&self, now: u32) -> Vec<(Arc<str>, usize, usize, u64)> {
-        let live: Vec<_> =
-            self.lock().live.iter().filter_map(|(scope, table)| Some((scope.clone(), table.upgrade()?))).collect();
-        let mut all: Vec<_> = live
-            .into_iter()
-            .map(|(scope, table)| (scope, table.entries(now).count(), table.bytes(), table.evicted()))
-            .collect();
+    /// By scope: entries, with those that ended since they were swept last, the bytes of the table, and how many entries made
+    /// room early.
+    pub fn tables(&self) -> Vec<(Arc<str>, u64, usize, u64)> {
+        let figures = |(scope, table): (Arc<str>, Arc<Table>)| (scope, table.taken(), table.bytes(), table.evicted());
+        let mut all: Vec<_> = self.live().into_iter().map(figures).collect();
         all.sort();
         all
+    }
+
+    /// Forgets entries that have ended, in part number `part` of so many of each table.
+    pub fn sweep_entries(&self, part: usize, of: usize, now: u32) {
+        self.live().iter().for_each(|(_, table)| table.sweep(part, of, now));
+    }
+
+    fn live(&self) -> Vec<(Arc<str>, Arc<Table>)> {
+        self.lock().live.iter().filter_map(|(scope, table)| Some((scope.clone(), table.upgrade()?))).collect()
     }
 
     /// The secrets of cookies, the one in use first; whoever has marks makes them anew (`LiveAffinity::mark`).

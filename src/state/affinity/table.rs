@@ -9,9 +9,10 @@
 //! Writers: any worker. Two that put the same client in at once may leave two entries, of which the one that is found
 //! first counts, and the other one ends by itself; where one loses its place to another client at that moment, it is
 //! new once more. A value carries twelve bits of its hash, so that one which comes to lie beside another's hash then is
-//! no value.
+//! no value. Places whose entries have ended are emptied by one sweeper, part by part, so that what is taken is known without a
+//! look at all of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::sys::memory::zeros;
 
@@ -35,6 +36,8 @@ pub struct Table {
     /// Group by group: eight hashes, 0 where there is none, and eight values.
     words: Box<[AtomicU64]>,
     groups: u64,
+    /// Places with a hash.
+    taken: AtomicI64,
     evicted: AtomicU64,
 }
 
@@ -51,12 +54,23 @@ impl Table {
     /// One with room for so many.
     pub fn new(entries: usize) -> Table {
         let groups = (entries * 5 / 4).div_ceil(WAYS).max(2);
-        Table { words: zeros(groups * GROUP), groups: groups as u64, evicted: AtomicU64::new(0) }
+        Table {
+            words: zeros(groups * GROUP),
+            groups: groups as u64,
+            taken: AtomicI64::new(0),
+            evicted: AtomicU64::new(0),
+        }
     }
 
     /// Bytes that it takes when it is full.
     pub fn bytes(&self) -> usize {
         self.words.len() * size_of::<AtomicU64>()
+    }
+
+    /// Entries, with those that have ended and were not swept out yet.
+    pub fn taken(&self) -> u64 {
+        // A place may be counted empty a moment before it is counted taken.
+        self.taken.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// Entries that made room before they had ended.
@@ -98,6 +112,9 @@ impl Table {
             // Whoever finds the hash from here on finds no server, or this one.
             if tag.compare_exchange(before, entry.tag, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 place.store(value, Ordering::Release);
+                if before == 0 {
+                    self.taken.fetch_add(1, Ordering::Relaxed);
+                }
                 if parts(before, old).is_some_and(|(_, ends)| ends > now) {
                     self.evicted.fetch_add(1, Ordering::Relaxed);
                 }
@@ -115,6 +132,23 @@ impl Table {
             let (number, ends) = parts(tag, place.load(Ordering::Acquire))?;
             (tag != 0 && ends > now).then_some(Entry { tag, number, ends })
         })
+    }
+
+    /// Empties the places of entries that have ended, in part number `part` of so many. A client that comes to such a place
+    /// at that very moment is new once more.
+    pub fn sweep(&self, part: usize, of: usize, now: u32) {
+        let groups = self.groups as usize;
+        let bound = |part: usize| groups * part / of * GROUP;
+        for group in self.words[bound(part)..bound(part + 1)].chunks_exact(GROUP) {
+            for (tag, place) in group[..WAYS].iter().zip(&group[WAYS..]) {
+                let before = tag.load(Ordering::Acquire);
+                let ended = parts(before, place.load(Ordering::Acquire)).is_none_or(|(_, ends)| ends <= now);
+                if before != 0 && ended && tag.compare_exchange(before, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                {
+                    self.taken.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// The value of the entry with that hash.
@@ -209,6 +243,9 @@ mod tests {
         assert_eq!(table.find(tag(1), 159), Some(8));
         assert_eq!(table.entries(159).count(), 2);
         assert_eq!(table.entries(160).count(), 1);
+        assert_eq!(table.taken(), 2);
+        (0..60).for_each(|part| table.sweep(part, 60, 160));
+        assert_eq!((table.taken(), table.find(tag(1), 150), table.find(tag(2), 160)), (1, None, Some(0)));
     }
 
     #[test]
@@ -219,6 +256,7 @@ mod tests {
         assert!(there >= 9_990, "{there}");
         (10_000..200_000).for_each(|n| put(&table, n, 1, 1000 + n as u32, 0));
         let (count, capacity) = (table.entries(0).count(), table.bytes() / 16);
+        assert_eq!(table.taken(), count as u64);
         assert!(count <= capacity && count > capacity * 99 / 100, "{count} of {capacity}");
         assert_eq!(table.evicted(), 200_000 - count as u64);
         let recent = (195_000..200_000).filter(|n| table.find(tag(*n), 0).is_some()).count();
@@ -239,6 +277,10 @@ mod tests {
                         let n = (round * 7 + start * 13) % 1_000;
                         // Each client has one server for ever.
                         put(table, n, (n % 97) as u32, 1_000, 0);
+                        if round % 64 == 0 {
+                            // Others come back meanwhile.
+                            table.sweep(round as usize / 64 % 8, 8, if start == 0 { 1_000 } else { 0 });
+                        }
                         if let Some(found) = table.find(tag(n), 0) {
                             assert_eq!(u64::from(found), n % 97);
                         }
@@ -250,5 +292,8 @@ mod tests {
             (0..1_000).filter(|n| table.find(tag(*n), 0).is_some_and(|found| u64::from(found) != n % 97)).count();
         assert_eq!(wrong, 0);
         assert!(table.evicted() > 0);
+        let hashes = table.words.chunks_exact(GROUP).flat_map(|group| &group[..WAYS]);
+        let there = hashes.filter(|hash| hash.load(Ordering::Relaxed) != 0).count() as u64;
+        assert_eq!(table.taken(), there, "each counted once");
     }
 }
