@@ -87,7 +87,7 @@ impl Watched {
         let closes = checks.iter().any(|check| check.on_down == OnDown::Close);
         for (position, (check, sealed)) in checks.iter().zip(&sealed).enumerate() {
             let target = Target {
-                check: check.clone(),
+                check: said(check, pool),
                 pool: Arc::clone(pool.name()),
                 server: Arc::clone(server.name()),
                 named: Arc::clone(&named),
@@ -124,15 +124,20 @@ impl Watched {
     }
 }
 
+/// A check that says itself how its server is spoken to.
+fn said(check: &Check, pool: &LivePool) -> Check {
+    let seal = match check.seal {
+        Seal::AsPool if pool.config().tls.is_some() => Seal::Tls,
+        Seal::AsPool => Seal::Clear,
+        seal => seal,
+    };
+    Check { seal, ..check.clone() }
+}
+
 /// What the server has to prove to a check: what it has to prove to a request, where nothing else is said.
 fn sealed(server: &LiveServer, pool: &LivePool, check: &Check) -> Option<Sealed> {
     let (own, tls) = (pool.config().tls.as_ref(), pool.tls());
-    let wanted = match check.seal {
-        Seal::Tls | Seal::Starttls => true,
-        Seal::AsPool => own.is_some(),
-        Seal::Clear => false,
-    };
-    if !wanted {
+    if said(check, pool).seal == Seal::Clear {
         return None;
     }
     let address = server.configured_address();

@@ -1,10 +1,10 @@
 //! What is demanded of the servers of a pool.
 
 use std::cell::OnceCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -159,23 +159,37 @@ pub fn services(config: &Config, faults: &mut Vec<Fault>) {
 
 /// What is demanded of servers where no authority is named, by checks that go by TLS on their own and of services that say who
 /// may pass: that someone the system trusts has signed for them, or nothing. `None` where the system trusts nobody. Made
-/// once, when first it is asked for.
+/// when first it is asked for; [`renew`] has whom the system trusts read anew.
 pub fn by_system(verify: bool) -> Option<ClientSlot> {
-    static MADE: [OnceLock<Option<ClientSlot>>; 2] = [const { OnceLock::new() }; 2];
-    let make = || {
-        let verifier: Arc<dyn ServerCertVerifier> = if verify {
-            WebPkiServerVerifier::builder_with_provider(SystemRoots::default().get(), provider()).build().ok()?
-        } else {
-            anybody()
-        };
-        let builder =
-            ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions(TlsVersion::Tls12));
-        let builder = builder.ok()?.dangerous().with_custom_certificate_verifier(verifier);
-        let mut config = builder.with_no_client_auth();
-        config.resumption = Resumption::in_memory_sessions(Limits::TLS_SESSIONS);
-        Some(Arc::new(ArcSwap::from_pointee(config)))
+    let made = &BY_SYSTEM[usize::from(verify)];
+    if made.load().is_none() {
+        let system = if verify { Some(SystemRoots::default()) } else { None };
+        // Whoever asked at the same moment may have been first.
+        made.compare_and_swap(&None::<ClientSlot>, Some(Arc::new(ArcSwap::from_pointee(demanded(system.as_ref())?))));
+    }
+    made.load_full()
+}
+
+/// Has what [`by_system`] gave out trust whom the system trusts now.
+pub fn renew(system: &SystemRoots) {
+    if let Some(slot) = &*BY_SYSTEM[1].load()
+        && let Some(config) = demanded(Some(system))
+    {
+        slot.store(Arc::new(config));
+    }
+}
+
+static BY_SYSTEM: [ArcSwapOption<ArcSwap<ClientConfig>>; 2] = [const { ArcSwapOption::const_empty() }; 2];
+
+fn demanded(system: Option<&SystemRoots>) -> Option<ClientConfig> {
+    let verifier: Arc<dyn ServerCertVerifier> = match system {
+        Some(system) => WebPkiServerVerifier::builder_with_provider(system.get(), provider()).build().ok()?,
+        None => anybody(),
     };
-    MADE[usize::from(verify)].get_or_init(make).clone()
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions(TlsVersion::Tls12));
+    let mut config = builder.ok()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(Limits::TLS_SESSIONS);
+    Some(config)
 }
 
 /// See [`Anybody`].

@@ -117,6 +117,7 @@ pub fn load(config: &Config, before: Before<'_>, now: SystemTime, faults: &mut V
         loaded.pools.push(slot);
         loaded.read[POOLS].push(read);
     }
+    client::renew(&system);
     client::services(config, faults);
     loaded
 }

@@ -109,10 +109,6 @@ async fn attempt(
     advice: &mut Option<Advice>,
 ) -> Result<String, Failed> {
     let check = &target.check;
-    if matches!(check.seal, Seal::Tls | Seal::Starttls) && target.sealed.is_none() {
-        let why = "the system trusts nobody, or the server has no name that a certificate could hold";
-        return Err(Failed::Unable(Unable::Missing(why.to_owned())));
-    }
     let address = check.target(address);
     match &check.probe {
         Probe::Ping => return datagram::ping(address, clock).await,
@@ -126,6 +122,10 @@ async fn attempt(
             }
         }
         _ => {}
+    }
+    if matches!(check.seal, Seal::Tls | Seal::Starttls) && target.sealed.is_none() {
+        let why = "the system trusts nobody, or the server has no name that a certificate could hold";
+        return Err(Failed::Unable(Unable::Missing(why.to_owned())));
     }
     let (mut stream, http2) = connect(target, address, clock).await?;
     if check.probe == Probe::CONNECT && check.send_proxy.is_none() && stream.is_plain() {
