@@ -1,24 +1,23 @@
 //! A server's answer, from its first byte to its last, as it goes on to the client.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+mod body;
+mod fields;
+
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::ResponseFuture;
 
 use super::answer::{self, Delivery, ForClient, Ready};
 use super::bound::{Bound, SetCookie};
-use super::client::{Respond, Rest, ToClient};
+use super::client::{Rest, ToClient};
 use super::failure::{Failure, FailureKind};
 use super::outcome::Progress;
-use super::pieces::{self, Sink, Source, Way};
 use super::plan::Plan;
 use super::registry::Connection;
-use super::relay::{self, Path, Patience, RelayError, downstream};
+use super::relay::{self, RelayError, downstream};
 use super::retry::Again;
 use super::worker::Worker;
 use crate::model::Timeouts;
@@ -28,8 +27,11 @@ use crate::net::{Buffer, Timer};
 use crate::state::LiveAffinity;
 use crate::wire::http1::request::Version;
 use crate::wire::http1::response::{self, Method, ResponseHead};
-use crate::wire::http1::{ChunkedBody, Framing, Keep, request};
-use crate::wire::http2;
+use crate::wire::http1::{Framing, request};
+
+use self::body::{begin, done, finish, send_fields};
+use self::fields::receive_fields;
+pub use self::fields::{Answer, Fields, poll_fields};
 
 /// Everything an answer needs on its way.
 #[derive(Debug)]
@@ -59,22 +61,6 @@ pub struct Receive<'p, 's, 'c, 'w> {
 pub enum FromServer<'p, 's> {
     Http1(&'p mut Reader<'s>),
     Http2(&'p mut Answer),
-}
-
-/// An answer in HTTP/2: first its heads, then its body.
-pub struct Answer {
-    pub heads: ResponseFuture,
-    /// The first of them, where it has been waited for already.
-    pub early: Option<Fields>,
-    pub body: Option<RecvStream>,
-    /// The error that a stream ended with before it was answered.
-    pub error: Option<h2::Error>,
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").finish_non_exhaustive()
-    }
 }
 
 #[derive(Debug)]
@@ -107,19 +93,6 @@ enum Next {
     Interim(Ready),
     Switching(Ready),
     Final(Final),
-}
-
-/// What goes to the client at once, and how the rest of the answer follows.
-struct Begun {
-    /// The head for a client of HTTP/2; otherwise it is the beginning of `out`.
-    fields: Option<Box<http::Response<()>>>,
-    out: Vec<u8>,
-    body: Framing,
-    /// Bytes of a body of known length that have not come yet.
-    left: u64,
-    chunks: ChunkedBody,
-    delivery: Delivery,
-    server_keeps: bool,
 }
 
 /// What is rare is boxed: the future of a request is as small as that of a plain answer.
@@ -211,110 +184,6 @@ async fn first_bytes(r: &mut Receive<'_, '_, '_, '_>) -> Result<Buffer, Failure>
             Err(_) => return Err(timeout()),
         }
     }
-}
-
-/// The same for a server that speaks HTTP/2.
-async fn receive_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Received, Failure> {
-    let mut interim_answers = 0;
-    let (parts, body) = loop {
-        match next_fields(r).await? {
-            Fields::Final(answer) => break answer.into_parts(),
-            Fields::Interim(answer) => {
-                interim_answers += 1;
-                if interim_answers > MOST_INTERIM {
-                    return Err(Failure::server_closed("the server sends interim answers without end"));
-                }
-                let (parts, ()) = answer.into_parts();
-                let head = head_of(&parts, true, r)?;
-                let ready = interim(r, &head);
-                pass_interim(r, ready).await?;
-                if !r.progress.uploading.get() {
-                    r.progress.sent_at.set(None);
-                }
-            }
-        }
-    };
-    let ends = body.is_end_stream();
-    let mut head = head_of(&parts, ends || r.plan.head_only, r)?;
-    if ends && !r.plan.head_only && r.plan.version != Version::Http2 && !matches!(head.status, 204 | 304) {
-        // In HTTP/1 an answer without a length would end with its connection.
-        head.length = head.length.or(Some(0));
-    }
-    declined(r, head.status)?;
-    passed_over(r, head.status)?;
-    let Next::Final(last) = final_head(r, &head) else { return Err(timeout()) };
-    drop(head);
-    if let FromServer::Http2(answer) = &mut r.from {
-        answer.body = Some(body);
-    }
-    let mut buffer = r.worker.buffers.small();
-    let mut begun = begin(r, last, &mut buffer)?;
-    let all_here = begun.is_whole();
-    let limit = r.timeouts.client_write;
-    match r.to {
-        ToClient::Http1(to) => relay::write_all(to, &begun.out, r.timer, limit).await,
-        ToClient::Http2(respond) => send_fields(respond, &mut begun, all_here, r.timer, limit).await,
-    }
-    .map_err(downstream)?;
-    if all_here { Ok(done(r, begun, &buffer)) } else { finish(r, begun, buffer).await }
-}
-
-fn head_of<'a>(
-    parts: &'a http::response::Parts,
-    ends: bool,
-    r: &Receive<'_, '_, '_, '_>,
-) -> Result<ResponseHead<'a>, Failure> {
-    let limits = &r.plan.view.snapshot.config.limits;
-    http2::response::head(parts, ends, limits)
-        .map_err(|fault| Failure::new(FailureKind::Response(fault), fault.detail()))
-}
-
-/// The head of an answer in HTTP/2.
-#[derive(Debug)]
-pub enum Fields {
-    Interim(http::Response<()>),
-    Final(http::Response<RecvStream>),
-}
-
-/// Waits for the server's next head.
-async fn next_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Fields, Failure> {
-    loop {
-        let left = time_left(r);
-        let FromServer::Http2(answer) = &mut r.from else { return Err(timeout()) };
-        if let Some(fields) = answer.early.take() {
-            r.progress.heard.set(true);
-            return Ok(fields);
-        }
-        let heads = &mut answer.heads;
-        let next = poll_fn(|cx| match poll_fields(heads, cx) {
-            Poll::Ready(fields) => Poll::Ready(Some(fields)),
-            Poll::Pending => r.to.poll_given_up(cx).map(|()| None),
-        });
-        match r.timer.wait(left, next).await {
-            Ok(Some(Ok(fields))) => {
-                r.progress.heard.set(true);
-                return Ok(fields);
-            }
-            Ok(Some(Err(error))) => {
-                let failure = Failure::server_closed(error.to_string());
-                // A stream that was reset has been dealt with; a connection that broke may not have.
-                r.progress.heard.set(r.progress.heard.get() || error.is_reset());
-                answer.error = Some(error);
-                return Err(failure);
-            }
-            Ok(None) => return Err(Failure::client_gone()),
-            Err(_) if may_take_longer(r) => {}
-            Err(_) => return Err(timeout()),
-        }
-    }
-}
-
-/// The next head of an answer.
-pub fn poll_fields(heads: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result<Fields, h2::Error>> {
-    if let Poll::Ready(Some(interim)) = heads.poll_informational(cx) {
-        return Poll::Ready(interim.map(Fields::Interim));
-    }
-    Pin::new(heads).poll(cx).map_ok(Fields::Final)
 }
 
 /// The time for the answer begins when the request is out.
@@ -492,134 +361,4 @@ async fn write(r: &mut Receive<'_, '_, '_, '_>, head: Ready) -> Result<(), Failu
         _ => Err(RelayError::Gone),
     };
     result.map_err(downstream)
-}
-
-/// Sends the head of an answer in HTTP/2 with what there is of its body.
-async fn send_fields(
-    respond: &mut Respond,
-    begun: &mut Begun,
-    all_here: bool,
-    timer: &Timer,
-    limit: Duration,
-) -> Result<(), RelayError> {
-    let Some(fields) = begun.fields.take() else { return Err(RelayError::Gone) };
-    let body = Bytes::from(std::mem::take(&mut begun.out));
-    let rest = if all_here { Rest::End(pieces::fields_of(begun.chunks.trailers())) } else { Rest::More };
-    respond.begin(*fields, body, rest, timer, limit).await
-}
-
-/// Puts what there is of the body behind the head, to be sent in one piece.
-fn begin(r: &Receive<'_, '_, '_, '_>, last: Final, buffer: &mut Buffer) -> Result<Begun, Failure> {
-    let Final { body, delivery, server_keeps, head } = last;
-    let limits = &r.plan.view.snapshot.config.limits;
-    let (fields, mut out) = match head {
-        Ready::Text(text) => (None, text),
-        Ready::Fields(fields) => (Some(fields), Vec::with_capacity(buffer.len())),
-    };
-    let mut chunks = ChunkedBody::of_answer(if delivery.dechunk { Keep::Data } else { Keep::Framed });
-    let before = out.len();
-    let mut left = 0;
-    match body {
-        Framing::None => {}
-        Framing::Length(length) => {
-            let part = length.min(buffer.len() as u64) as usize;
-            out.extend_from_slice(&buffer.as_slice()[..part]);
-            buffer.consume(part);
-            left = length - part as u64;
-        }
-        Framing::Chunked => {
-            let scanned = chunks
-                .scan(buffer.as_mut_slice(), limits)
-                .map_err(|fault| Failure::new(FailureKind::ResponseBody(fault), fault.detail()))?;
-            out.extend_from_slice(&buffer.as_slice()[..scanned.kept]);
-            buffer.consume(scanned.taken);
-        }
-        Framing::UntilClose => {
-            out.extend_from_slice(buffer.as_slice());
-            buffer.clear();
-        }
-    }
-    r.progress.body_out.set((out.len() - before) as u64);
-    r.progress.begun.set(true);
-    Ok(Begun { fields, out, body, left, chunks, delivery, server_keeps })
-}
-
-impl Begun {
-    /// Whether nothing of the body is still to come.
-    fn is_whole(&self) -> bool {
-        match self.body {
-            Framing::None => true,
-            Framing::Length(_) => self.left == 0,
-            Framing::Chunked => self.chunks.is_done(),
-            Framing::UntilClose => false,
-        }
-    }
-}
-
-fn done(r: &Receive<'_, '_, '_, '_>, begun: Begun, buffer: &Buffer) -> Received {
-    r.worker.buffers.keep_text(begun.out);
-    // Bytes that nobody asked for: this server's connection carries no other request.
-    let reusable = begun.server_keeps && buffer.is_empty();
-    Received::Done { keep_alive: begun.delivery.keep_alive, reusable, uploaded: true }
-}
-
-/// Passes on the rest of the body.
-async fn finish(r: &mut Receive<'_, '_, '_, '_>, mut begun: Begun, mut buffer: Buffer) -> Result<Received, Failure> {
-    r.worker.buffers.keep_text(std::mem::take(&mut begun.out));
-    let limits = &r.plan.view.snapshot.config.limits;
-    let patience = Patience { read: r.timeouts.response_body, write: r.timeouts.client_write };
-    let moved = &r.progress.body_out;
-    let (from, to) = match (&mut r.from, &mut r.to) {
-        (FromServer::Http1(from), ToClient::Http1(to)) => (from, to),
-        (from, to) => {
-            let source = match (from, begun.body) {
-                (FromServer::Http1(from), Framing::Chunked) => Source::Chunked(from, &mut begun.chunks, &mut buffer),
-                (FromServer::Http1(from), Framing::UntilClose) => Source::UntilClose(from),
-                (FromServer::Http1(from), _) => Source::Length(from, begun.left),
-                (FromServer::Http2(answer), _) => {
-                    let Some(body) = &mut answer.body else { return Err(upstream(RelayError::Cut(None))) };
-                    Source::Frames(body)
-                }
-            };
-            let sink = match to {
-                ToClient::Http1(to) if begun.body == Framing::Chunked && !begun.delivery.dechunk => Sink::Chunks(to),
-                ToClient::Http1(to) => Sink::Plain(to),
-                ToClient::Http2(respond) => {
-                    let Some(stream) = respond.rest() else { return Err(Failure::client_gone()) };
-                    Sink::Frames(stream)
-                }
-            };
-            let way = Way { worker: r.worker, timer: r.timer, patience, moved, most: u64::MAX, limits, mirror: None };
-            Box::pin(pieces::pass(source, sink, way)).await.map_err(upstream)?;
-            return Ok(done(r, begun, &buffer));
-        }
-    };
-    let mut path = Path { from, to, timer: r.timer, patience, moved };
-    if begun.body == Framing::Chunked {
-        path.chunked(&mut begun.chunks, &mut buffer, limits).await.map_err(upstream)?;
-        return Ok(done(r, begun, &buffer));
-    }
-    // The buffer is empty; whoever passes on the rest takes its own.
-    drop(buffer);
-    if begun.body == Framing::UntilClose {
-        path.until_close(r.worker).await.map_err(upstream)?;
-        return Ok(Received::Done { keep_alive: false, reusable: false, uploaded: true });
-    }
-    path.length(r.worker, begun.left).await.map_err(upstream)?;
-    Ok(Received::Done { keep_alive: begun.delivery.keep_alive, reusable: begun.server_keeps, uploaded: true })
-}
-
-/// An answer's body that did not get through.
-fn upstream(error: RelayError) -> Failure {
-    match error {
-        RelayError::Cut(Some(error)) => Failure::new(FailureKind::ResponseCut, error.to_string()),
-        RelayError::Cut(None) => {
-            Failure::new(FailureKind::ResponseCut, "the server closed the connection within its answer")
-        }
-        RelayError::Silent => {
-            Failure::new(FailureKind::ResponseStalled, "the server paused too long within its answer")
-        }
-        RelayError::Chunked(fault) => Failure::new(FailureKind::ResponseBody(fault), fault.detail()),
-        RelayError::Gone | RelayError::Stalled => downstream(error),
-    }
 }

@@ -28,7 +28,8 @@ use super::super::receive::{self, Answer, Fields, FromServer, Receive, Received}
 use super::super::retry;
 use super::super::upload::Upload;
 use super::super::worker::Worker;
-use super::{Exchange, send};
+use super::Exchange;
+use super::attempt::send;
 use crate::net::buffers::SMALL;
 use crate::net::{Buffer, Elapsed, Timer};
 use crate::state::counters::RetryReason;
