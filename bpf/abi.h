@@ -24,7 +24,7 @@
 #define ABI_VERSION 1
 /* A hash of this file without comments and white space, which a test compares: whoever changes the file decides whether what older
  * versions have pinned still means the same (then only this is new), or not (then ABI_VERSION is raised, too).
- * ABI_TEXT 0x73b01d5c89aa85df */
+ * ABI_TEXT 0x12ce42f40b25dac6 */
 
 #define TICK_SHIFT 22
 
@@ -151,7 +151,7 @@ struct server {
 #define SERVER_LEFT (1U << 2)
 
 /* `loads`: ARRAY, server id -> load. Writer: kernel, by atomic additions (user writes 0s before the id is
- * used again, and LOAD_OVERLOADED when it changes thresholds: set if total >= upper, upper > 0). */
+ * used again). */
 struct load {
 	__u32 active;   /* TCP in ESTABLISHED, SYN_SENT, SYN_RECV, SYNACK */
 	__u32 inactive; /* all others */
@@ -408,7 +408,7 @@ struct configuration {
 #define CONFIG_FLOWS (1U << 4)        /* `flows` has entries */
 #define CONFIG_PORT_ZERO (1U << 5)    /* a service of port 0 exists */
 #define CONFIG_MARKS (1U << 6)        /* a service by mark exists */
-#define CONFIG_PMTU_DISC (1U << 7)    /* said always: packets that do not fit are answered, not split */
+/* 1U << 7 was said always, and is ignored. */
 #define CONFIG_BACKUP_ONLY (1U << 8)  /* touch nothing */
 #define CONFIG_LOCAL (1U << 9)        /* a server is SERVER_LOCAL: its replies are looked for at egress */
 #define CONFIG_ANSWERS (1U << 10)     /* `answers` has entries */

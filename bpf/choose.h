@@ -32,8 +32,7 @@ INLINE int candidate(__u32 slot, struct candidate *c)
 		return 0;
 	struct server *server = bpf_map_lookup_elem(&servers, id);
 	struct load *load = bpf_map_lookup_elem(&loads, id);
-	if (!server || !load || !server->weight || server->flags & SERVER_GONE ||
-	    (load->flags & LOAD_OVERLOADED && !eased(server, load)))
+	if (!server || !load || !server->weight || server->flags & SERVER_GONE || overloaded(server, load))
 		return 0;
 	c->id = *id;
 	c->weight = server->weight;

@@ -95,8 +95,7 @@ INLINE int over(const struct conn *conn, __u32 now)
 
 /* --- counters of servers ------------------------------------------------------------------------------- */
 
-/* Is an overloaded server one no more? Asked when a connection ends, and by those who look for a server, for its thresholds
- * may have changed. */
+/* Is an overloaded server one no more? */
 INLINE int eased(const struct server *server, struct load *load)
 {
 	__u64 total = (__u64)load->active + load->inactive;
@@ -106,16 +105,32 @@ INLINE int eased(const struct server *server, struct load *load)
 	return 1;
 }
 
+/* So many are too many. */
+INLINE int overload(const struct server *server, struct load *load, __u32 total)
+{
+	if (!server->upper || total < server->upper)
+		return 0;
+	if (!(load->flags & LOAD_OVERLOADED))
+		__sync_fetch_and_or(&load->flags, LOAD_OVERLOADED);
+	return 1;
+}
+
+/* Asked by those who look for a server: its thresholds may have changed since its last connection came or ended. */
+INLINE int overloaded(const struct server *server, struct load *load)
+{
+	return overload(server, load, load->active + load->inactive) ||
+	       (load->flags & LOAD_OVERLOADED && !eased(server, load));
+}
+
 /* One more, inactive as every connection begins. */
 INLINE void bind(const struct server *server, struct load *load)
 {
-	__u32 total = __sync_fetch_and_add(&load->inactive, 1) + 1 + load->active;
-	if (server->upper && total >= server->upper && !(load->flags & LOAD_OVERLOADED))
-		__sync_fetch_and_or(&load->flags, LOAD_OVERLOADED);
+	overload(server, load, __sync_fetch_and_add(&load->inactive, 1) + 1 + load->active);
 }
 
 INLINE void unbind(const struct server *server, struct load *load, int inactive)
 {
+	overload(server, load, load->active + load->inactive);
 	if (inactive)
 		__sync_fetch_and_add(&load->inactive, -1);
 	else
@@ -278,12 +293,14 @@ INLINE void conn_delete(__u8 family, const union tuple *t)
 		bpf_map_delete_elem(&conn6, &t->v6);
 }
 
-/* Ends a connection, whoever else wants to: 1 for the one who did. `t` is its key. */
-GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
+/* Ends a connection, whoever else wants to: 1 for the one who did. `key` is its key, and goes onto this function's stack
+ * (see LOCAL). */
+GLOBAL int end(const union tuple *key, __u32 family, __u32 now, __u32 force)
 {
-	if (!t)
+	if (!key)
 		return 0;
-	struct conn *conn = find(family, t);
+	union tuple t = *key;
+	struct conn *conn = find(family, &t);
 	if (!conn || (!force && !over(conn, now)))
 		return 0;
 	__u32 word = __sync_fetch_and_or(flags_word(conn), CONN_DEAD);
@@ -295,10 +312,11 @@ GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
 	if (server && load) {
 		unbind(server, load, !!(word & CONN_INACTIVE));
 		if ((word & CONN_METHOD) == METHOD_NAT) {
-			union tuple back = {};
-			back_key(&back, family, t, server, word >> 16);
-			if (back_is_of(family, &back, t))
-				back_delete(family, &back);
+			/* In the same place: there is no stack to spare. */
+			back_key(&t, family, key, server, word >> 16);
+			if (back_is_of(family, &t, key))
+				back_delete(family, &t);
+			t = *key;
 		}
 	}
 	if (control) {
@@ -306,19 +324,20 @@ GLOBAL int end(const union tuple *t, __u32 family, __u32 now, __u32 force)
 		if (counter)
 			__sync_fetch_and_add(counter, -1);
 	}
-	conn_delete(family, t);
+	conn_delete(family, &t);
 	count(COUNTER_DELETED);
 	return 1;
 }
 
 /* For `reap`: deletes an entry that an end marked and missed. It was counted then. */
-GLOBAL int bury(const union tuple *t, __u32 family, __u32 now)
+GLOBAL int bury(const union tuple *key, __u32 family, __u32 now)
 {
-	if (!t)
+	if (!key)
 		return 0;
-	struct conn *conn = look(family, t);
+	union tuple t = *key;
+	struct conn *conn = look(family, &t);
 	if (conn && conn->flags & CONN_DEAD && over(conn, now))
-		conn_delete(family, t);
+		conn_delete(family, &t);
 	return 0;
 }
 
@@ -332,7 +351,7 @@ enum made {
 
 /* Somebody has the server's tuple: ends that one if it is over its time or closing; 1 if the
  * tuple is free now. */
-GLOBAL int back_clear(const union tuple *back, __u32 family, __u32 now)
+LOCAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 {
 	if (!back)
 		return 0;
@@ -379,7 +398,7 @@ INLINE enum made make_back(const struct packet *p, const union tuple *t, const u
 }
 
 /* Puts a new connection in, and counts it. `p` is the client's packet. */
-GLOBAL int make(const struct packet *p, const union tuple *t, const struct conn *conn)
+LOCAL int make(const struct packet *p, const union tuple *t, const struct conn *conn)
 {
 	if (!p || !t || !conn)
 		return MADE_FULL;

@@ -14,6 +14,9 @@
 #define INLINE static inline __attribute__((always_inline))
 /* Verified by itself, once, whoever calls it: this keeps the verifier's work small. */
 #define GLOBAL __attribute__((noinline))
+/* Verified with each caller, for it is given keys or values of maps that are on the caller's stack: before Linux 6.2 a function
+ * that is verified by itself must not hand such to the kernel. */
+#define LOCAL static __attribute__((noinline))
 
 /* Maps say what they are through the types of a structure's members (BTF). */
 #define MAP_NUMBER(name, value) int(*name)[value]

@@ -58,10 +58,13 @@ GLOBAL __u32 relieve(__u32 family, __u32 now)
 	if (now - before < RELIEF_TICKS || __sync_val_compare_and_swap(last, before, now) != before)
 		return 0;
 	struct relief r = {.now = now};
-	if (family == FAMILY_V4)
+	if (family == FAMILY_V4) {
 		bpf_for_each_map_elem(&conn4, relieve4, &r, 0);
-	else
+		/* Linux 6.1 wants a call for each map: the compiler may not make one of two. */
+		asm volatile("");
+	} else {
 		bpf_for_each_map_elem(&conn6, relieve6, &r, 0);
+	}
 	__u32 what = COUNTER_RELIEVED;
 	__u64 *counter = bpf_map_lookup_elem(&counters, &what);
 	if (counter)

@@ -113,7 +113,7 @@ GLOBAL int known(const struct packet *p, struct plan *plan)
 		}
 		if (!anew)
 			return go_on(conn, config, p, plan);
-		end(&t, family, plan->now, 1);
+		plan->again = 1;
 		return STEP_FRESH;
 	}
 	if (conn) {
@@ -149,12 +149,18 @@ INLINE const struct service *service_for(const struct configuration *config, con
 	return bpf_map_lookup_elem(&services, &key);
 }
 
-/* A packet of no connection: a service may take it, and a server is chosen. */
-GLOBAL int fresh(const struct packet *p, struct plan *plan)
+/* Ends the connection that a new one takes the place of. */
+INLINE void give_way(const struct packet *p, struct plan *plan, const union tuple *t)
 {
-	const struct configuration *config = config_now();
-	if (!p || !plan || !config)
-		return STEP_PASS;
+	if (!plan->again)
+		return;
+	plan->again = 0;
+	end(t, p->family, plan->now, 1);
+}
+
+/* A service may take it, and a server is chosen. `t` is its tuple. */
+INLINE int schedule(const struct configuration *config, const struct packet *p, struct plan *plan, const union tuple *t)
+{
 	enum found how = FOUND_EXACT;
 	const struct service *service = service_for(config, p, plan->mark, &how);
 	if (!service)
@@ -200,11 +206,11 @@ GLOBAL int fresh(const struct packet *p, struct plan *plan)
 		return STEP_IN;
 	}
 
-	union tuple t = {};
-	tuple(&t, p->family, p->protocol, p->source, p->destination, p->source_port, p->destination_port);
-	int made_so = make(p, &t, &conn);
-	if (made_so == MADE_FULL && !find(p->family, &t) && relieve(p->family, plan->now))
-		made_so = make(p, &t, &conn);
+	/* Only now: the old one counts while a server is chosen for the new one, as with IPVS. */
+	give_way(p, plan, t);
+	int made_so = make(p, t, &conn);
+	if (made_so == MADE_FULL && !find(p->family, t) && relieve(p->family, plan->now))
+		made_so = make(p, t, &conn);
 	switch (made_so) {
 	case MADE:
 		count_in(conn.server, 0, 1);
@@ -216,12 +222,25 @@ GLOBAL int fresh(const struct packet *p, struct plan *plan)
 		break;
 	}
 	/* Ours, or the one of another CPU that was first. */
-	struct conn *made = find(p->family, &t);
+	struct conn *made = find(p->family, t);
 	if (!made) {
 		count(COUNTER_FULL);
 		return STEP_SHOT;
 	}
 	return go_on(made, config, p, plan);
+}
+
+/* A packet of no connection, or of one that is to give way. */
+GLOBAL int fresh(const struct packet *p, struct plan *plan)
+{
+	const struct configuration *config = config_now();
+	if (!p || !plan || !config)
+		return STEP_PASS;
+	union tuple t = {};
+	tuple(&t, p->family, p->protocol, p->source, p->destination, p->source_port, p->destination_port);
+	int step = schedule(config, p, plan, &t);
+	give_way(p, plan, &t);
+	return step;
 }
 
 #endif

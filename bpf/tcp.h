@@ -98,6 +98,8 @@ INLINE __u8 tcp_step(int secure, __u8 state, enum direction direction, enum even
 	if (event == EVENT_NONE)
 		return TCP_CLOSE;
 	__u32 at = (secure ? 256 : 0) | (state & 15) << 4 | (direction & 3) << 2 | (event & 3);
+	/* Linux 6.1's verifier needs the bound at the last step. */
+	OPAQUE(at);
 	return tcp_next[at & 511];
 }
 

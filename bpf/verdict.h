@@ -43,7 +43,7 @@ struct plan {
 	__s32 verdict; /* TC_ACT_*, once it has been sent */
 	__u32 mark;    /* of the packet */
 	__u32 control; /* counts a new connection of a template; else 0 */
-	__u32 zero;
+	__u32 again;   /* the connection that is there is to give way to a new one */
 };
 
 struct way {

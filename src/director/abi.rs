@@ -397,7 +397,6 @@ pub const CONFIG_SECURE_TCP: u32 = 1 << 3;
 pub const CONFIG_FLOWS: u32 = 1 << 4;
 pub const CONFIG_PORT_ZERO: u32 = 1 << 5;
 pub const CONFIG_MARKS: u32 = 1 << 6;
-pub const CONFIG_PMTU_DISC: u32 = 1 << 7;
 pub const CONFIG_BACKUP_ONLY: u32 = 1 << 8;
 pub const CONFIG_LOCAL: u32 = 1 << 9;
 pub const CONFIG_ANSWERS: u32 = 1 << 10;

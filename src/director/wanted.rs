@@ -115,7 +115,7 @@ fn configuration(timeouts: FlowTimeouts) -> abi::Configuration {
     tcp[usize::from(abi::TCP_FIN_WAIT)] = ticks(timeouts.tcpfin);
     abi::Configuration {
         version: abi::VERSION,
-        flags: abi::CONFIG_PMTU_DISC,
+        flags: 0,
         tcp,
         udp: ticks(timeouts.udp),
         // IPVS's own: a new connection of a client whose old one is over is scheduled anew.

@@ -360,13 +360,14 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier
     ebpf.program_mut(name).ok_or_else(none)?.try_into().map_err(|_| none())
 }
 
-/// The causes of an error, in one line; a refusal for want of rights is said as such.
+/// The causes of an error; a refusal for want of rights is said as such. It is EPERM: EACCES is the verifier's, who says in his
+/// last lines why.
 fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Fault {
-    let mut words = error.to_string();
+    let mut words = ends(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.kind() == io::ErrorKind::PermissionDenied
+            && error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
         {
             return Fault::NotAllowed { doing: "loading a program into the kernel" };
         }
@@ -377,6 +378,17 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Fault {
         cause = error.source();
     }
     Fault::Load { what: what.to_owned(), error: words }
+}
+
+/// The first line of a text and its last ones: the verifier tells a program's whole way in between, in megabytes.
+fn ends(text: &str) -> String {
+    const LAST: usize = 8;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.len().saturating_sub(LAST).max(1);
+    match lines.split_first() {
+        Some((first, rest)) if last > 1 => [&[*first, "..."], &rest[last - 1..]].concat().join("\n"),
+        _ => lines.join("\n"),
+    }
 }
 
 /// The names of the object's maps.
@@ -424,4 +436,33 @@ fn check_sizes(maps: &BTreeMap<String, Map>, load: &Load<'_>) -> Result<(), Faul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Refused(io::Error);
+
+    impl std::fmt::Display for Refused {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            writeln!(f, "refused")?;
+            (0..1000).try_for_each(|line| writeln!(f, "line {line}"))
+        }
+    }
+
+    impl std::error::Error for Refused {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_verifier_s_refusal_is_none_for_want_of_rights() {
+        let said = |number| refused("it", &Refused(io::Error::from_raw_os_error(number))).to_string();
+        let (access, rights) = (said(13), said(1));
+        assert!(access.contains("refused\n...\nline 992\n") && access.contains("\nline 999"), "{access}");
+        assert!(rights.contains("CAP_BPF"), "{rights}");
+    }
 }

@@ -9,7 +9,7 @@ use reeve::director::abi::{
     SCHEDULER_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT,
 };
 
-use super::wire::{SYN, TCP, tcp};
+use super::wire::{ACK, RST, SYN, TCP, tcp};
 use super::world::{Put, REDIRECT, World, at};
 
 /// A service with servers A, B, C ... at 10.3.0.1, .2, .3 ...
@@ -125,6 +125,33 @@ fn rr_goes_round_from_the_newest() {
     trial.put.value.flags |= SERVICE_FALLBACK;
     world.put(&trial.put);
     assert_eq!(trial.picks(&mut world, 3), "CBA");
+}
+
+#[test]
+fn a_threshold_below_what_a_server_has_counts_at_once() {
+    let Some(mut world) = World::new() else { return };
+    let mut trial = Trial::new(&mut world, SCHEDULER_RR, &[1, 1, 1], |_| {});
+    assert_eq!(trial.picks(&mut world, 6), "CBACBA");
+    world.change_server(trial.ids[2], |server| server.upper = 2);
+    assert_eq!(trial.picks(&mut world, 3), "BAB");
+    // Raised far enough, it takes some again.
+    world.change_server(trial.ids[2], |server| server.upper = 20);
+    assert_eq!(trial.picks(&mut world, 3), "ACB");
+}
+
+#[test]
+fn a_connection_that_gives_way_counts_while_its_heir_is_chosen() {
+    let Some(mut world) = World::new() else { return };
+    let mut trial = Trial::new(&mut world, SCHEDULER_LC, &[1, 1], |_| {});
+    trial.load(&world, &[(0, 0), (0, 1)]);
+    let client = at("10.1.0.2:1500");
+    assert_eq!(trial.pick_for(&mut world, client), 'A');
+    world.forwarded(&tcp(client, trial.vip, ACK));
+    world.forwarded(&tcp(client, trial.vip, RST));
+    // Both have one now, and B is the newer.
+    assert_eq!(trial.pick_for(&mut world, client), 'B');
+    let loads = trial.ids.iter().map(|id| world.map("loads").get::<_, Load>(id).expect("a look").expect("a load"));
+    assert_eq!(loads.map(|load| (load.active, load.inactive)).collect::<Vec<_>>(), [(0, 0), (1, 1)]);
 }
 
 #[test]
