@@ -200,11 +200,16 @@ fn matching(criterion: &mut Criterion) {
             // What is not asked for is not loaded.
             let table = LazyCell::new(|| loaded(shape, size));
             for (name, hit) in [("hit", true), ("miss", false)] {
-                criterion.bench_function(&format!("{shape}/{name}/{size}"), |bench| {
+                // Criterion calls what it measures anew for each sample: these stay the same.
+                let messages = LazyCell::new(|| {
                     let messages = messages(shape, size, hit);
                     assert!(messages.iter().all(|message| decide(&table, message).is_some() == hit), "{shape} {name}");
-                    let mut turn = messages.iter().cycle();
-                    bench.iter(|| turn.next().map(|message| decide(&table, message)));
+                    messages
+                });
+                let mut turn = None;
+                criterion.bench_function(&format!("{shape}/{name}/{size}"), |bench| {
+                    let (table, turn) = (&*table, turn.get_or_insert_with(|| messages.iter().cycle()));
+                    bench.iter(|| turn.next().map(|message| decide(table, message)));
                 });
             }
         }
