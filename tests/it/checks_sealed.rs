@@ -36,7 +36,7 @@ fn settled(label: &str, authority: &Authority, pools: &[Asked]) -> Reeve {
     for Asked { pool, address, check, .. } in pools {
         config += &format!(
             "[pool.{pool}]\nservers = [{{ name = \"real\", address = \"{address}\" }}]\n\
-             check = {{ {check}, interval = \"200ms\", timeout = \"1s\", jitter = \"0%\", rise = 1, fall = 1, start = \"down\" }}\n"
+             check = {{ {check}, interval = \"500ms\", timeout = \"2s\", jitter = \"0%\", rise = 1, fall = 1, start = \"down\" }}\n"
         );
     }
     let site = Site::write(label, &config, "http *\n  all : any  answer 200\n");
@@ -93,7 +93,7 @@ fn dovecot_is_asked_for_tls() {
     let path = folder.path().display();
     let service = |plain: &str, at: &Port, sealed: &Port| {
         format!(
-            "service {plain}-login {{\nchroot =\ninet_listener {plain} {{\nport = {}\n}}\ninet_listener {plain}s {{\nport = {}\nssl = yes\n}}\n}}\n",
+            "service {plain}-login {{\nchroot =\nclient_limit = 200\nservice_count = 0\ninet_listener {plain} {{\nport = {}\n}}\ninet_listener {plain}s {{\nport = {}\nssl = yes\n}}\n}}\n",
             at.number, sealed.number
         )
     };
