@@ -378,6 +378,12 @@ impl Present {
             },
         };
         let old_weights = before.as_ref().map(|before| self.weights(&before.list)).unwrap_or_default();
+        // IPVS begins wrr's round at the head again when a server is changed in any way.
+        let limits = |record: &abi::Server| (record.upper, record.lower);
+        let limited = made.iter().any(|made| {
+            let known = self.servers.get(&made.id).filter(|known| known.listed);
+            known.is_some_and(|known| limits(&known.record) != limits(&made.record))
+        });
         // New servers, and what has changed of the others.
         if before.is_none() {
             self.ghosts.remove(&wanted.key);
@@ -410,7 +416,7 @@ impl Present {
             (record.step, record.top) = (wrr.step, wrr.top);
         }
         let unchanged = before.as_ref().is_some_and(|before| {
-            let weights = wanted.conduct.scheduler != Scheduler::Wrr || old_weights == new_weights;
+            let weights = wanted.conduct.scheduler != Scheduler::Wrr || (old_weights == new_weights && !limited);
             let bare = abi::Service { generation: 0, start: 0, ..record };
             weights && bare == abi::Service { generation: 0, start: 0, ..before.record }
         });

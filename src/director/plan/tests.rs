@@ -312,6 +312,14 @@ fn rr_and_wrr_go_on_as_ipvs_does() {
     kernel.apply(&mut present, &wanted(&[service(key, Scheduler::Wrr, &all([4, 3, 3]))]), now);
     // Level 3, from the head: C and B have 3, A has 4.
     assert_eq!(kernel.picks(key, 6, &|id| name(&present, id)), "CBACBA");
+    // Also when only a threshold changes: level 3 from the head again.
+    let (mut kernel, mut present) = (Kernel::default(), Present::empty(ROOM));
+    let mut servers = all([4, 3, 2]);
+    kernel.apply(&mut present, &wanted(&[service(key, Scheduler::Wrr, &servers)]), now);
+    assert_eq!(kernel.picks(key, 5, &|id| name(&present, id)), "CBAAB");
+    servers[0].upper = 100;
+    kernel.apply(&mut present, &wanted(&[service(key, Scheduler::Wrr, &servers)]), now);
+    assert_eq!(kernel.picks(key, 5, &|id| name(&present, id)), "BACBA");
 }
 
 #[test]
