@@ -2,10 +2,13 @@
 //!
 //! The time is a moving average that fades while nobody asks ([`View::delay`]): a server that was slow once is asked again.
 //! One that nothing is known of counts as the average of the others. Up to [`EXACT`] servers all are looked at, above the
-//! best of [`SAMPLE`] is taken.
+//! best of [`SAMPLE`] is taken: all cores would run after the same one.
 
-use super::least::{EXACT, SAMPLE};
+use super::least::SAMPLE;
 use super::{View, below, first_usable, mix, scale};
+
+/// Up to here the choice is exact.
+const EXACT: usize = 32;
 
 pub fn pick(view: &impl View, ticket: u64) -> Option<usize> {
     let length = view.len();

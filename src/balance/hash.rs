@@ -8,29 +8,43 @@
 use super::{View, mix};
 
 pub fn pick(view: &impl View, key: u64) -> Option<usize> {
+    // Whether a server is usable, other cores write all the time: it is asked of the best alone, as long as that one is.
+    match best(view, key, |_| true) {
+        Some(first) if !view.usable(first) => best(view, key, |server| view.usable(server)),
+        first => first,
+    }
+}
+
+/// The best of a key and its next best, where there is one.
+pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> {
+    match best_two(view, key, |_| true)? {
+        (first, second) if view.usable(first) && second.is_none_or(|second| view.usable(second)) => {
+            Some((first, second))
+        }
+        _ => best_two(view, key, |server| view.usable(server)),
+    }
+}
+
+#[inline(always)]
+fn best(view: &impl View, key: u64, takes: impl Fn(usize) -> bool) -> Option<usize> {
     let key = mix(key);
     let mut best = Best::default();
-    for server in 0..view.len() {
+    for server in (0..view.len()).filter(|&server| takes(server)) {
         let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
-        // Whether it is usable, other cores write all the time: that is looked at last, of the few that draw better.
-        if let Some(cost) = best.beaten_by(draw, weight)
-            && view.usable(server)
-        {
+        if let Some(cost) = best.beaten_by(draw, weight) {
             best = Best { server: Some(server), cost, weight };
         }
     }
     best.server
 }
 
-/// The best of a key and its next best, where there is one.
-pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> {
+#[inline(always)]
+fn best_two(view: &impl View, key: u64, takes: impl Fn(usize) -> bool) -> Option<(usize, Option<usize>)> {
     let key = mix(key);
     let (mut first, mut second) = (Best::default(), Best::default());
-    for server in 0..view.len() {
+    for server in (0..view.len()).filter(|&server| takes(server)) {
         let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
-        if let Some(cost) = second.beaten_by(draw, weight)
-            && view.usable(server)
-        {
+        if let Some(cost) = second.beaten_by(draw, weight) {
             second = Best { server: Some(server), cost, weight };
             if cost * first.weight < first.cost * weight {
                 (first, second) = (second, first);
