@@ -2,6 +2,7 @@
 //! are in `media`.
 
 mod peers;
+mod waiting;
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
