@@ -3,6 +3,7 @@
 
 mod peers;
 mod waiting;
+mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
