@@ -16,7 +16,7 @@ use super::super::worker::Worker;
 use super::relay::Relay;
 use super::talk::{Due, Ending, Talk};
 use crate::model::Limits;
-use crate::net::Elapsed;
+use crate::net::deadline::TICK;
 use crate::state::Lease;
 use crate::state::media::load::Way;
 use crate::state::media::sessions::{Session, Stream};
@@ -191,10 +191,14 @@ async fn linger(worker: Rc<Worker>, held: Held, lease: Option<Rc<Lease>>) {
     let cut = || lease.as_ref().is_some_and(|lease| lease.is_cut());
     let expired = || held.session.has_expired(worker.unix_seconds()) || worker.sessions_end() || cut();
     while !held.session.is_over() && !expired() {
-        let waits = poll_fn(|cx| if ended.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending });
-        if timer.wait(LOOK, waits).await != Err(Elapsed) {
-            break;
-        }
+        let mut leaves = pin!(worker.something_leaves());
+        // A drain leaves little time between the end of sessions and its own.
+        let look = if worker.is_draining() { TICK } else { LOOK };
+        let waits = poll_fn(|cx| match ended.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => leaves.as_mut().poll(cx),
+        });
+        let _ = timer.wait(look, waits).await;
     }
     worker.farm.media().sessions.end(&held.session);
     held.over(&worker, None).await;

@@ -2,6 +2,8 @@
 //! are in `media`.
 
 mod peers;
+mod waiting;
+mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};

@@ -126,6 +126,8 @@ pub struct Script {
     pub leaves: &'static str,
     /// It closes a connection in the place of an answer to this.
     pub deaf_to: &'static str,
+    /// It answers the first request of this method behind the next one.
+    pub holds: &'static str,
 }
 
 impl Default for Script {
@@ -139,6 +141,7 @@ impl Default for Script {
             renews: false,
             leaves: "",
             deaf_to: "",
+            holds: "",
         }
     }
 }
@@ -196,6 +199,7 @@ fn talk(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Message>>, sessions
     let mut to = stream.try_clone().expect("a second handle");
     let mut wire = Wire::new(stream);
     let mut media = None;
+    let mut held = None;
     loop {
         let asked = match wire.next() {
             Item::Message(asked) => asked,
@@ -252,6 +256,11 @@ fn talk(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Message>>, sessions
             answer += &format!("Content-Length: {}\r\n", body.len());
         }
         answer += &format!("\r\n{body}");
+        if method == script.holds && held.is_none() {
+            held = Some(answer);
+            continue;
+        }
+        answer += &held.as_mut().map(std::mem::take).unwrap_or_default();
         if to.write_all(answer.as_bytes()).is_err() {
             return;
         }
