@@ -89,11 +89,6 @@ impl Tries {
         self.failed.push(server);
     }
 
-    /// Not every server will do.
-    pub fn is_choosy(&self) -> bool {
-        !self.failed.is_empty()
-    }
-
     /// The rule's; whoever has the highest waits the shortest.
     pub fn priority(&self) -> i32 {
         self.tuned.as_ref().map_or(0, |tuned| tuned.priority)
@@ -159,29 +154,19 @@ pub fn pick_in_turn(
     take: Take,
     tries: &mut Tries,
 ) -> Result<Picked, Failure> {
-    let shares = |server: u32| shares(worker, take, server);
+    let shares = |server: u32| take == Take::IdleOrNew && worker.channels.has_room(server);
     loop {
-        let lease = choose(pool, key, tries, &barred(worker, pool, take))?;
+        let mut barred: SmallVec<[u32; 8]> = SmallVec::new();
+        if pool.counts_connections() {
+            let servers = pool.servers().iter().filter(|server| !pool.may_connect(server) && !shares(server.id()));
+            barred.extend(servers.map(|server| server.id()));
+        }
+        let lease = choose(pool, key, tries, &barred)?;
         // Another core may have taken the last connection meanwhile; then it shows.
         if !pool.counts_connections() || shares(lease.id()) || lease.take_into_use(pool) {
             return Ok(picked(worker, pool, take, tries, lease));
         }
     }
-}
-
-/// Servers that may have no further connection, where those are bounded apart from requests.
-pub fn barred(worker: &Worker, pool: &LivePool, take: Take) -> SmallVec<[u32; 8]> {
-    let mut barred = SmallVec::new();
-    if pool.counts_connections() {
-        let is_full = |server: &&Arc<LiveServer>| !pool.may_connect(server) && !shares(worker, take, server.id());
-        barred.extend(pool.servers().iter().filter(is_full).map(|server| server.id()));
-    }
-    barred
-}
-
-/// Whether a connection that is there has room for one more request.
-fn shares(worker: &Worker, take: Take, server: u32) -> bool {
-    take == Take::IdleOrNew && worker.channels.has_room(server)
 }
 
 /// The server that the client was at, where the pool asks, or the one whose turn it is.

@@ -4,7 +4,7 @@
 //!  join ── too many wait: 503 queue-full
 //!   │
 //!  wait ── called ── choose ── a server: go on
-//!   │ ▲                 └───── none: wait on; one that this request is not to be at: the next is called
+//!   │ ▲                 └───── none: wait on
 //!   │ └────────────────────────┘
 //!   ├── timeouts.queue is over: 503 queue-timeout
 //!   └── the client has left: nobody is told
@@ -59,7 +59,7 @@ async fn in_line(
     mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Result<Picked, Failure> {
     let limit = tries.timeouts(pool).queue;
-    let Some(waiter) = pool.gate().join(tries.priority(), pool.config().queue, tries.is_choosy()) else {
+    let Some(waiter) = pool.gate().join(tries.priority(), pool.config().queue) else {
         let detail = format!("every server of pool {} is at its limit, and its queue is full", pool.name());
         return Err(Failure::new(FailureKind::QueueFull, detail));
     };
@@ -71,10 +71,7 @@ async fn in_line(
             follow(worker, pool);
             match pick::pick_in_turn(worker, pool, key, take, tries) {
                 Err(failure) if failure.kind == FailureKind::Full => {
-                    match tries.is_choosy() && pool.has_place(&pick::barred(worker, pool, take)) {
-                        true => waiter.pass_on(),
-                        false => waiter.found_none(),
-                    }
+                    waiter.found_none();
                     in_vain += 1;
                 }
                 Err(failure) => {

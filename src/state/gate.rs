@@ -87,8 +87,6 @@ struct Line {
 #[derive(Debug, Default)]
 struct Waits {
     called: bool,
-    /// Not any place will do for it.
-    choosy: bool,
     waker: Option<Waker>,
 }
 
@@ -97,8 +95,7 @@ struct Waits {
 pub struct Waiter {
     gate: Arc<Gate>,
     at: (Reverse<i32>, u64),
-    /// It was the first as it came, or any place will do for it and not for those before it: places that were free before it
-    /// was seen to wait are its to find.
+    /// It was the first as it came: places that were free before it was seen to wait are its to find.
     first: bool,
     /// When it goes, the next is to look, too.
     many: Cell<bool>,
@@ -127,20 +124,16 @@ impl Gate {
         &self.connections.0
     }
 
-    /// Gets in line; `None` where `most` wait already. `choosy`: it waits for some of the servers only, and passes on what it is
-    /// called for and cannot use.
-    pub fn join(self: &Arc<Self>, priority: i32, most: u32, choosy: bool) -> Option<Waiter> {
+    /// Gets in line; `None` where `most` wait already.
+    pub fn join(self: &Arc<Self>, priority: i32, most: u32) -> Option<Waiter> {
         let mut line = self.line();
         if line.waiters.len() >= most as usize {
             return None;
         }
         line.number += 1;
         let at = (Reverse(priority), line.number);
-        line.waiters.insert(at, Waits { choosy, ..Waits::default() });
-        // Those who are called find out themselves what is of use to them, and pass it on.
-        let mut before = line.waiters.range(..at);
-        let first =
-            if choosy { before.next().is_none() } else { before.all(|(_, waits)| waits.choosy && !waits.called) };
+        line.waiters.insert(at, Waits::default());
+        let first = line.waiters.first_key_value().is_some_and(|(first, _)| *first == at);
         self.waiting.0.store(line.waiters.len(), Ordering::SeqCst);
         drop(line);
         fence(Ordering::SeqCst);
@@ -186,16 +179,7 @@ impl Gate {
 
 impl Line {
     fn call(&mut self) -> Option<Waker> {
-        Self::tell(self.waiters.values_mut().find(|waits| !waits.called))
-    }
-
-    /// The same of those for whom any place will do.
-    fn call_any(&mut self) -> Option<Waker> {
-        Self::tell(self.waiters.values_mut().find(|waits| !waits.called && !waits.choosy))
-    }
-
-    fn tell(next: Option<&mut Waits>) -> Option<Waker> {
-        let next = next?;
+        let next = self.waiters.values_mut().find(|waits| !waits.called)?;
         next.called = true;
         next.waker.take()
     }
@@ -237,15 +221,6 @@ impl Waiter {
         self.many.set(false);
     }
 
-    /// There is a place, and it cannot use it: the first who can is called, and nobody else, so that two never call each other.
-    pub fn pass_on(&self) {
-        let mut line = self.gate.line();
-        line.many |= self.many.take();
-        let waker = line.call_any();
-        drop(line);
-        wake(waker);
-    }
-
     /// It was called by nobody but itself.
     pub fn forget_call(&self) {
         if let Some(waits) = self.gate.line().waiters.get_mut(&self.at) {
@@ -281,7 +256,7 @@ mod tests {
 
     /// In line, having looked in vain.
     fn join(gate: &Arc<Gate>, priority: i32) -> Waiter {
-        let waiter = gate.join(priority, 10, false).unwrap();
+        let waiter = gate.join(priority, 10).unwrap();
         waiter.found_none();
         waiter
     }
@@ -299,7 +274,7 @@ mod tests {
         drop(high);
         gate.call();
         assert_eq!([&one, &two, &low].map(called), [true, false, false]);
-        assert!(gate.join(0, 3, false).is_none() && gate.waiting() == 3);
+        assert!(gate.join(0, 3).is_none() && gate.waiting() == 3);
     }
 
     #[test]
@@ -356,38 +331,12 @@ mod tests {
     #[test]
     fn the_first_that_comes_tells_the_next_of_what_it_found() {
         let gate = Arc::new(Gate::default());
-        let one = gate.join(0, 10, false).unwrap();
-        let two = gate.join(0, 10, false).unwrap();
+        let one = gate.join(0, 10).unwrap();
+        let two = gate.join(0, 10).unwrap();
         assert!(one.is_first() && !two.is_first());
         // Two places had become free before anybody was seen to wait.
         drop(one);
         assert!(called(&two));
-    }
-
-    #[test]
-    fn who_cannot_use_a_place_passes_it_on() {
-        let gate = Arc::new(Gate::default());
-        let choosy = |gate: &Arc<Gate>| gate.join(0, 10, true).unwrap();
-        let (one, two) = (choosy(&gate), choosy(&gate));
-        // Places that are free already and of no use to those two are its to find.
-        let three = gate.join(0, 10, false).unwrap();
-        let four = gate.join(0, 10, false).unwrap();
-        assert_eq!([&one, &two, &three, &four].map(Waiter::is_first), [true, false, true, false]);
-        [&one, &two, &three, &four].into_iter().for_each(Waiter::found_none);
-        gate.call();
-        assert!(called(&one) && !called(&three));
-        one.pass_on();
-        assert_eq!([&one, &two, &three, &four].map(called), [false, false, true, false]);
-        gate.call_all();
-        assert!(called(&one));
-        one.pass_on();
-        // That there may be more goes along.
-        assert!(called(&three));
-        drop(three);
-        assert_eq!([&one, &two, &four].map(called), [true, false, false]);
-        drop(four);
-        one.pass_on();
-        assert_eq!([&one, &two].map(called), [false, false], "nobody can use it");
     }
 
     /// Threads take and leave places that are fewer than they are: nobody waits for ever, nor are there ever more.
@@ -422,7 +371,7 @@ mod tests {
     }
 
     fn wait(gate: &Arc<Gate>) {
-        let waiter = gate.join(0, u32::MAX, false).unwrap();
+        let waiter = gate.join(0, u32::MAX).unwrap();
         let waker = Arc::new(Unpark(std::thread::current())).into();
         let mut look = waiter.is_first();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);

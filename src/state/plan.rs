@@ -132,10 +132,6 @@ impl Tier {
         Err(if self.has_untried(tried) { NoServer::Full } else { NoServer::Down })
     }
 
-    pub fn has_place(&self, barred: &[u32]) -> bool {
-        self.lanes.iter().any(|lane| lane.hot.0.in_flight.get() < lane.limit && !barred.contains(&lane.id))
-    }
-
     pub fn has_untried(&self, tried: &[u32]) -> bool {
         self.lanes.iter().any(|lane| !tried.contains(&lane.id))
     }

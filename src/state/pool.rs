@@ -239,13 +239,6 @@ impl LivePool {
         chosen
     }
 
-    /// Whether a request that any server will do for would find a place.
-    pub fn has_place(&self, barred: &[u32]) -> bool {
-        let plan = self.plan.load();
-        let used = if plan.primary.is_empty() { &plan.backup } else { &plan.primary };
-        self.most.is_none_or(|most| self.gate.requests().get() < most) && used.has_place(barred)
-    }
-
     /// Whether it matters how long its servers take to answer.
     pub fn times_answers(&self) -> bool {
         self.goes_by_delay() || self.config.outlier.as_ref().is_some_and(|outlier| outlier.slower_than.is_some())

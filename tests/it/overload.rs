@@ -1,7 +1,7 @@
 //! More than the servers may have at once: bounds, the queue of a pool, and who goes first.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -14,8 +14,6 @@ use crate::farm::ports::Port;
 use crate::farm::raw::{accepting, exactly, line, serve};
 use crate::farm::reeve::pool;
 use crate::farm::{Answer, Client, Origin, Reeve, alone, among_others, get, observe, until};
-
-const RULES: &str = "http *\n  all : any  use web\n";
 
 /// A server that serves when the test says so.
 struct Turnstile {
@@ -109,48 +107,6 @@ fn who_waits_is_served_by_priority_and_then_in_turn() {
     );
     let counted = reeve.metric("reeve_rejected_total{listener=\"web\",reason=\"queue-full\"}");
     assert_eq!(counted, Some(1.0));
-}
-
-/// A request that waits for one server only, because it could not reach the other, holds up nobody who could be served there.
-#[test]
-fn who_cannot_use_a_place_passes_it_on() {
-    let _turn = among_others();
-    let (late, one) = (Port::free(), Turnstile::open());
-    let config = |most: u32| {
-        format!(
-            "[pool.web]\nscheduler = \"first\"\nqueue = {{ limit = 5, timeout = \"20s\" }}\n\
-             retry = {{ attempts = 3, on = [\"connect\", \"503\"] }}\nservers = [\n\
-             {{ name = \"late\", address = \"{}\", max-connections = 1 }},\n\
-             {{ name = \"one\", address = \"{}\", max-connections = {most} }}]\n",
-            late.address(),
-            one.address
-        )
-    };
-    let reeve = Reeve::start("queue-choosy", &config(2), RULES);
-    let mut clients = vec![ask(&reeve, "/first")];
-    let first = one.next();
-    clients.push(ask(&reeve, "/choosy"));
-    let mut choosy = one.next();
-    reeve.reload(&config(1), RULES);
-    // It comes back to find the only server that it may be at full.
-    choosy.stream.write_all(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("an answer");
-    waiting(&reeve, 1);
-    // Now the other one is there, and has a place for whoever has not tried it.
-    let (send, arrivals) = channel();
-    let listener = TcpListener::bind(late.address()).expect("its port");
-    spawn(move || listener.incoming().flatten().all(|stream| send.send(stream).is_ok()));
-    let late = Turnstile { address: late.address(), arrivals };
-    clients.push(ask(&reeve, "/second"));
-    let second = late.next();
-    clients.push(ask(&reeve, "/third"));
-    waiting(&reeve, 2);
-    assert_eq!(second.serve(), "/second");
-    // The choosy one was called first.
-    assert_eq!(late.next().serve(), "/third");
-    waiting(&reeve, 1);
-    assert_eq!(first.serve(), "/first");
-    assert_eq!(one.next().serve(), "/choosy");
-    assert!(clients.into_iter().all(|client| client.join().expect("an answer").status == 200));
 }
 
 #[test]
