@@ -27,6 +27,12 @@ pub fn together(next: Instant, interval: Duration) -> Instant {
     next + Duration::from_nanos(more as u64)
 }
 
+/// From when the next time is reckoned: the moment that was planned, so that what is done together does not make it rarer; where it
+/// was late by more, this one.
+pub fn planned(next: Instant, began: Instant) -> Instant {
+    if began.saturating_duration_since(next) > 2 * COARSEST { began } else { next }
+}
+
 /// Dice of its own for one task.
 #[derive(Debug)]
 pub struct Pace(u64);
@@ -91,6 +97,18 @@ mod tests {
         assert!((100..=101).contains(&moments(second / 10)));
         assert!((200..=201).contains(&moments(second * 2)));
         assert_eq!(together(now, Duration::ZERO), now);
+    }
+
+    #[test]
+    fn what_is_done_together_is_done_as_often() {
+        let (begin, second) = (Instant::now() + Duration::from_secs(5), Duration::from_secs(1));
+        let mut next = begin + Duration::from_millis(3);
+        for _ in 0..100 {
+            next = planned(next, together(next, second)) + second;
+        }
+        assert_eq!(next - begin, Duration::from_millis(100_003));
+        // What was late is not made up for.
+        assert_eq!(planned(begin, begin + second), begin + second);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::machine::{Machine, Outcome, Panel, Verdict};
-use super::pace::{Pace, together};
+use super::pace::{Pace, planned, together};
 use super::probe::{self, Sealed, Target, Unable};
 use super::resolve;
 use crate::model::check::{Check, OnDown, Seal};
@@ -179,11 +179,13 @@ async fn repeat(asking: Asking) {
     let mut kept: Option<Stream> = None;
     let mut last = None;
     let mut complained = false;
+    let mut interval = check.interval;
     loop {
-        sleep_until(together(next, check.interval)).await;
+        sleep_until(together(next, interval)).await;
         let (began, at) = (Instant::now(), SystemTime::now());
-        let interval = check.fast_interval.filter(|_| asking.is_changing()).unwrap_or(check.interval);
-        next = began + pace.around(interval, check.jitter);
+        let from = planned(next, began);
+        interval = check.fast_interval.filter(|_| asking.is_changing()).unwrap_or(check.interval);
+        next = from + pace.around(interval, check.jitter);
         // Without an address there is nobody to ask, and the server is down for that reason already.
         let Some(address) = server.address() else { continue };
         if last.replace(address) != Some(address) {
@@ -207,7 +209,8 @@ async fn repeat(asking: Asking) {
         let report = ProbeReport { at, took: began.elapsed(), ok: outcome.ok, detail: outcome.detail.clone() };
         server.set_last_probe(report);
         if asking.tell(&outcome) && check.fast_interval.is_some() {
-            next = next.min(began + pace.around(check.fast_interval.unwrap_or(check.interval), check.jitter));
+            interval = check.fast_interval.unwrap_or(check.interval);
+            next = next.min(from + pace.around(interval, check.jitter));
         }
     }
 }

@@ -253,12 +253,17 @@ impl Exchange<'_> {
                     self.attempt(client, stream).await
                 }
                 (Upstream::Http2(place), None) => {
-                    if self.framed == Framed::Chunks && self.plan.body == Framing::Chunked {
-                        // For a server that was asked before.
-                        upload::bare(self.forward, self.head, &self.plan.view.snapshot.config.limits);
-                        self.framed = Framed::Bare;
+                    // It was put into chunks for a server that was asked before.
+                    let again = self.framed == Framed::Chunks && self.plan.body == Framing::Chunked;
+                    let limits = &self.plan.view.snapshot.config.limits;
+                    if again && !upload::bare(self.forward, self.head, limits) {
+                        Err(Failure::server_closed("another protocol"))
+                    } else {
+                        if again {
+                            self.framed = Framed::Bare;
+                        }
+                        Box::pin(self.attempt_stream(client, place)).await
                     }
-                    Box::pin(self.attempt_stream(client, place)).await
                 }
             };
             if let Some(asked) = asked {

@@ -166,13 +166,14 @@ pub fn frame(forward: &mut Forward, head: usize, done: bool, trailers: Option<&H
     }
 }
 
-/// The inverse, where another try leads to a server of HTTP/2: nothing of the body has left but what is here.
-pub fn bare(forward: &mut Forward, head: usize, limits: &Limits) {
-    let mut chunks = ChunkedBody::new(Keep::Data);
-    // These are chunks of our own.
-    if let Ok(scanned) = chunks.scan(&mut forward.head[head..], limits) {
-        forward.head.truncate(head + scanned.kept);
-    }
+/// The inverse, where another try leads to a server of HTTP/2: nothing of the body has left but what is here. False where
+/// these chunks, which are our own, are not within the limits; nothing has changed then.
+pub fn bare(forward: &mut Forward, head: usize, limits: &Limits) -> bool {
+    let mut body = forward.head[head..].to_vec();
+    let Ok(scanned) = ChunkedBody::new(Keep::Data).scan(&mut body, limits) else { return false };
+    forward.head.truncate(head);
+    forward.head.extend_from_slice(&body[..scanned.kept]);
+    true
 }
 
 /// Where a request's body goes.

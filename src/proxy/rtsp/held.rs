@@ -192,8 +192,8 @@ async fn linger(worker: Rc<Worker>, held: Held, lease: Option<Rc<Lease>>) {
     let expired = || held.session.has_expired(worker.unix_seconds()) || worker.sessions_end() || cut();
     while !held.session.is_over() && !expired() {
         let mut leaves = pin!(worker.something_leaves());
-        // A drain leaves little time between the end of sessions and its own.
-        let look = if worker.is_draining() { TICK } else { LOOK };
+        // Such a drain leaves little time between the end of sessions and its own.
+        let look = if worker.is_hurried() { TICK } else { LOOK };
         let waits = poll_fn(|cx| match ended.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => leaves.as_mut().poll(cx),

@@ -69,13 +69,21 @@ impl Worker {
     /// From now on no connection is accepted, and answers say that they are the last. Without a deadline, idle connections
     /// stay until their next request or their own time: whoever is just sending one is not cut.
     pub(in crate::proxy) fn begin_drain(&self, deadline: bool) {
-        if deadline && self.hurried.get().is_none() {
+        let (begins, hurries) = (!self.is_draining(), deadline && !self.is_hurried());
+        if hurries {
             self.hurried.set(Some(Instant::now()));
         }
-        if !self.is_draining() {
+        if begins {
             self.draining.set(Some(Instant::now()));
+        }
+        if begins || hurries {
             self.drain.notify_waiters();
         }
+    }
+
+    /// Whether there is a deadline for what drains.
+    pub(in crate::proxy) fn is_hurried(&self) -> bool {
+        self.hurried.get().is_some()
     }
 
     /// Waits until something begins to leave: the worker, a socket, connections; only what begins later is seen.

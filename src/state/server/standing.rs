@@ -119,8 +119,14 @@ impl LiveServer {
         self.slow().bench.past(now)
     }
 
-    /// What another process has seen of that, for this same address. The pool's plan is rebuilt.
-    pub fn inherit_past(&self, past: Past, now: Instant) {
+    /// What another process has seen of that, for this same address; it is not out where all others are. The pool's plan is
+    /// rebuilt.
+    pub fn inherit_past(&self, mut past: Past, now: Instant) {
+        let pool = self.slow().pool.upgrade();
+        let mut others = pool.iter().flat_map(|pool| pool.servers()).filter(|other| other.id() != self.id());
+        if past.out.is_some() && others.all(|other| other.is_ejected()) {
+            past.out = None;
+        }
         let mut slow = self.slow();
         if let Some(pool) = slow.pool.upgrade()
             && let Some(outlier) = &pool.config().outlier
