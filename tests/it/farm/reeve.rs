@@ -152,16 +152,16 @@ impl Reeve {
     }
 }
 
-/// The program under test: the one that was built with the tests or, where REEVE_PROGRAM names another, that
+/// The program under test: the one that was built with the tests or, where CHECK_PROGRAM names another, that
 /// (`./check` has the tests built without optimisation and names the program as it is released).
 pub fn program() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
-    PROGRAM.get_or_init(|| std::env::var("REEVE_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_reeve").to_owned()))
+    PROGRAM.get_or_init(|| std::env::var("CHECK_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_reeve").to_owned()))
 }
 
 /// Whether the program is built as it is released: what an unoptimised one takes is no measure.
 pub fn released() -> bool {
-    !cfg!(debug_assertions) || std::env::var_os("REEVE_PROGRAM").is_some()
+    !cfg!(debug_assertions) || std::env::var_os("CHECK_PROGRAM").is_some()
 }
 
 /// The program under test, started in a folder where nothing of the project lies beside it by chance.
