@@ -1,8 +1,8 @@
 //! The shortest time to answer, lately, for what it has in hand and its weight.
 //!
 //! The time is a moving average that fades while nobody asks ([`View::delay`]): a server that was slow once is asked again.
-//! One that nothing is known of counts as the average of the others. Up to [`EXACT`] servers all are looked at, above the
-//! best of [`SAMPLE`] is taken: all cores would run after the same one.
+//! One that nothing is known of counts as the average of the others. Up to 32 servers all are looked at, above the
+//! best of 16 is taken: all cores would run after the same one.
 
 use super::least::SAMPLE;
 use super::{View, below, first_usable, mix, scale};

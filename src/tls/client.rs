@@ -159,7 +159,7 @@ pub fn services(config: &Config, faults: &mut Vec<Fault>) {
 
 /// What is demanded of servers where no authority is named, by checks that go by TLS on their own and of services that say who
 /// may pass: that someone the system trusts has signed for them, or nothing. `None` where the system trusts nobody. Made
-/// when first it is asked for; [`renew`] has whom the system trusts read anew.
+/// when first it is asked for; each load has whom the system trusts read anew.
 pub fn by_system(verify: bool) -> Option<ClientSlot> {
     let made = &BY_SYSTEM[usize::from(verify)];
     if made.load().is_none() {
