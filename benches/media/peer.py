@@ -114,7 +114,10 @@ def viewers(host, port, sessions, seconds, udp):
         url = f"rtsp://{host}:{port}/s{number}"
         stream.sendall(f"SETUP {url}/track1 RTSP/1.0\r\nCSeq: 1\r\nTransport: {transport}\r\n\r\n".encode())
         text, _ = head(stream, b"")
-        all_.append((stream, url, re.search(r"(?i)session: *([^;\r\n]*)", text)[1]))
+        session = re.search(r"(?i)session: *([^;\r\n]*)", text)
+        if not session:
+            sys.exit(f"SETUP {number} is answered with: {text!r}")
+        all_.append((stream, url, session[1]))
     for stream, url, session in all_:
         stream.sendall(f"PLAY {url} RTSP/1.0\r\nCSeq: 2\r\nSession: {session}\r\n\r\n".encode())
     chooser = selectors.DefaultSelector()
@@ -137,6 +140,13 @@ def viewers(host, port, sessions, seconds, udp):
     take(time.monotonic() + 0.5)
     print("playing", flush=True)
     print(take(time.monotonic() + seconds), flush=True)
+    # Else the next round's find that this client has its share of streams already.
+    for stream, url, session in all_:
+        stream.setblocking(True)
+        stream.sendall(f"TEARDOWN {url} RTSP/1.0\r\nCSeq: 3\r\nSession: {session}\r\n\r\n".encode())
+    if udp:
+        for stream, *_ in all_:
+            head(stream, b"")
 
 
 if __name__ == "__main__":
