@@ -371,7 +371,7 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Fault {
         {
             return Fault::NotAllowed { doing: "loading a program into the kernel" };
         }
-        let more = error.to_string();
+        let more = ends(&error.to_string());
         if !words.contains(&more) {
             words = format!("{words}: {more}");
         }
