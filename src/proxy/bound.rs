@@ -201,6 +201,11 @@ impl Bound {
         }
     }
 
+    /// The number of the server that its client was at.
+    pub fn wanted(&self) -> Option<Number> {
+        self.wanted
+    }
+
     /// Chooses the server that the client was at, or lets the scheduler choose one, where it stays from now on.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use crate::model::pool::{Protocol, Retry};
 use crate::net::dial::{DialError, dial};
 use crate::net::{Elapsed, Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
+use crate::state::gate::Kind;
 use crate::state::{Lease, LivePool, LiveServer, NoServer};
 use crate::tls;
 
@@ -94,6 +95,20 @@ impl Tries {
         self.tuned.as_ref().map_or(0, |tuned| tuned.priority)
     }
 
+    /// What it may use of a pool, which decides what it is called for while it waits.
+    pub fn kind(&self, worker: &Rc<Worker>, pool: &LivePool, take: Take) -> Kind {
+        let mut not_at = self.failed.clone();
+        not_at.sort_unstable();
+        not_at.dedup();
+        let shares = pool.counts_connections() && take == Take::IdleOrNew;
+        Kind {
+            not_at,
+            was_at: self.bound.as_ref().and_then(Bound::wanted),
+            shares: if shares { Rc::as_ptr(worker).addr() } else { 0 },
+            manner: pool.manner(),
+        }
+    }
+
     pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {
         self.tuned.as_ref().map_or(&pool.config().retry, |tuned| &tuned.retry)
     }
@@ -113,6 +128,16 @@ pub enum Take {
 pub enum Picked {
     Connected(Connected),
     ToDial(Lease),
+}
+
+impl Picked {
+    /// The server's id.
+    pub fn server(&self) -> u32 {
+        match self {
+            Picked::Connected(connected) => connected.lease.id(),
+            Picked::ToDial(lease) => lease.id(),
+        }
+    }
 }
 
 /// As [`pick_in_turn`], for a request that waits behind those who wait already, unless it has been at a server.

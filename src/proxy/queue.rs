@@ -4,7 +4,7 @@
 //!  join ── too many wait: 503 queue-full
 //!   │
 //!  wait ── called ── choose ── a server: go on
-//!   │ ▲                 └───── none: wait on
+//!   │ ▲                 └───── none: those are called who may use what this one may not; wait on
 //!   │ └────────────────────────┘
 //!   ├── timeouts.queue is over: 503 queue-timeout
 //!   └── the client has left: nobody is told
@@ -20,7 +20,6 @@ use super::failure::{Failure, FailureKind};
 use super::pick::{self, Picked, Take, Tries};
 use super::worker::Worker;
 use crate::net::Timer;
-use crate::net::deadline::TICK;
 use crate::state::LivePool;
 
 /// Whether somebody who finds all servers of a pool full may wait for one.
@@ -59,44 +58,33 @@ async fn in_line(
     mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Result<Picked, Failure> {
     let limit = tries.timeouts(pool).queue;
-    let Some(waiter) = pool.gate().join(tries.priority(), pool.config().queue) else {
+    let kind = tries.kind(worker, pool, take);
+    let Some(waiter) = pool.gate().join(tries.priority(), kind, pool.config().queue) else {
         let detail = format!("every server of pool {} is at its limit, and its queue is full", pool.name());
         return Err(Failure::new(FailureKind::QueueFull, detail));
     };
     let mut look = waiter.is_first();
-    // Looks in a row that found no place.
-    let mut in_vain = 0;
     loop {
         if look {
             follow(worker, pool);
             match pick::pick_in_turn(worker, pool, key, take, tries) {
-                Err(failure) if failure.kind == FailureKind::Full => {
-                    waiter.found_none();
-                    in_vain += 1;
-                }
+                Err(failure) if failure.kind == FailureKind::Full => waiter.found_none(),
                 Err(failure) => {
                     waiter.dismiss();
                     return Err(failure);
                 }
-                picked => return picked,
+                Ok(picked) => {
+                    waiter.found(picked.server());
+                    return Ok(picked);
+                }
             }
         }
         let called = poll_fn(|cx| match gone(cx) {
             Poll::Ready(()) => Poll::Ready(Err(Failure::client_gone())),
             Poll::Pending => waiter.poll_called(cx).map(Ok),
         });
-        // Where the pool has room and no server has, a look takes a place in the pool and gives it back, which calls
-        // the first in line: whoever looks. That is not followed for ever; what it may have hidden is looked for a
-        // little later.
-        let itself = in_vain > 1;
-        let mut patience = limit.saturating_sub(since.elapsed());
-        if itself {
-            waiter.forget_call();
-            (patience, in_vain) = (patience.min(TICK), 0);
-        }
-        match timer.wait(patience, called).await {
+        match timer.wait(limit.saturating_sub(since.elapsed()), called).await {
             Ok(called) => called?,
-            Err(_) if itself && since.elapsed() < limit => {}
             Err(_) => {
                 let detail = format!("no server of pool {} was free in time", pool.name());
                 return Err(Failure::new(FailureKind::QueueTimeout, detail));

@@ -1,28 +1,26 @@
 //! The way into a pool: how much is in it, and who waits for a place, over all cores and reloads.
 //!
 //! A request for which no server has room gets in line, and nobody who comes later passes it by: while somebody waits,
-//! all the others get in line too. Whoever leaves a server calls the first in line, who then chooses a server for
-//! itself, on its own core.
+//! all the others get in line too. Whoever leaves a server calls the first in line who may be there, who then chooses a
+//! server for itself, on its own core ([`super::line`] has who is called, and why none waits in vain).
 //!
 //! ```text
 //!  leaves:  count out ── is anybody waiting? ── call the first
-//!  comes:   is anybody waiting? ── choose ── full: get in line ── if first in line: choose ── wait to be called
+//!  comes:   is anybody waiting? ── choose ── full: get in line ── if the only one of its kind: choose ── wait to be called
 //! ```
 //!
 //! Each side writes before it reads, in one order for all (`SeqCst`), so that one of the two always sees the other: no
-//! place stays free while somebody waits for it. A call that its waiter does not use (the client has left) goes on to
-//! the next. Writers: requests, as they come, wait and leave. The lock is taken only where somebody waits, and wakers
-//! are called after it is given back.
+//! place stays free while somebody waits for it. Writers: requests, as they come, wait and leave. The lock is taken only
+//! where somebody waits, and wakers are called after it is given back.
 
-use std::cell::Cell;
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::budget::Budget;
+pub use super::line::Kind;
+use super::line::{Call, Called, Cause, Line, Spot};
 use super::pace::Pace;
 
 #[derive(Debug, Default)]
@@ -74,31 +72,22 @@ impl Count {
     }
 }
 
-/// Those who wait: the highest priority first, and who came first of the same.
-#[derive(Debug, Default)]
-struct Line {
-    waiters: BTreeMap<(Reverse<i32>, u64), Waits>,
-    /// How many have come.
-    number: u64,
-    /// There may be places for more than the one who is called.
-    many: bool,
-}
-
-#[derive(Debug, Default)]
-struct Waits {
-    called: bool,
-    waker: Option<Waker>,
-}
-
 /// A place in the line; dropping it gives it up.
 #[derive(Debug)]
 pub struct Waiter {
     gate: Arc<Gate>,
-    at: (Reverse<i32>, u64),
-    /// It was the first as it came: places that were free before it was seen to wait are its to find.
+    spot: Spot,
+    /// Places that were free before it was seen to wait are its to find.
     first: bool,
-    /// When it goes, the next is to look, too.
-    many: Cell<bool>,
+    hand: RefCell<Hand>,
+}
+
+/// What it looks for a place on account of.
+#[derive(Debug, Default)]
+struct Hand {
+    call: Option<Call>,
+    /// When it goes, the next of its kind is to look, too.
+    many: bool,
 }
 
 impl Gate {
@@ -124,36 +113,31 @@ impl Gate {
         &self.connections.0
     }
 
-    /// Gets in line; `None` where `most` wait already.
-    pub fn join(self: &Arc<Self>, priority: i32, most: u32) -> Option<Waiter> {
+    /// Gets in line; `None` where `most` wait already. `kind`: what it may use.
+    pub fn join(self: &Arc<Self>, priority: i32, kind: Kind, most: u32) -> Option<Waiter> {
         let mut line = self.line();
-        if line.waiters.len() >= most as usize {
+        if line.len() >= most as usize {
             return None;
         }
-        line.number += 1;
-        let at = (Reverse(priority), line.number);
-        line.waiters.insert(at, Waits::default());
-        let first = line.waiters.first_key_value().is_some_and(|(first, _)| *first == at);
-        self.waiting.0.store(line.waiters.len(), Ordering::SeqCst);
+        let (spot, first) = line.join(priority, kind);
+        self.waiting.0.store(line.len(), Ordering::SeqCst);
         drop(line);
         fence(Ordering::SeqCst);
-        Some(Waiter { gate: self.clone(), at, first, many: Cell::new(first) })
+        let hand = RefCell::new(Hand { call: None, many: first });
+        Some(Waiter { gate: self.clone(), spot, first, hand })
     }
 
-    /// One place is free: the first who has not been called is.
+    /// One place is free: the first who may use it is called.
     #[cold]
-    pub(super) fn call(&self) {
-        wake(self.line().call());
+    pub(super) fn call(&self, cause: Cause) {
+        let waker = self.line().call(cause);
+        wake(waker);
     }
 
     /// Servers have come, or have changed: as many as find a place, or find that there is none to wait for.
     pub(super) fn call_all(&self) {
         if self.is_waited_at() {
-            let mut line = self.line();
-            line.many = true;
-            let waker = line.call();
-            drop(line);
-            wake(waker);
+            self.call(Cause::Change);
         }
     }
 
@@ -177,14 +161,6 @@ impl Gate {
     }
 }
 
-impl Line {
-    fn call(&mut self) -> Option<Waker> {
-        let next = self.waiters.values_mut().find(|waits| !waits.called)?;
-        next.called = true;
-        next.waker.take()
-    }
-}
-
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
@@ -197,52 +173,48 @@ impl Waiter {
         self.first
     }
 
-    /// Becomes ready each time it is called.
+    /// Becomes ready each time it is called: it then looks for a place.
     pub fn poll_called(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut line = self.gate.line();
-        let many = line.many;
-        let Entry::Occupied(mut waits) = line.waiters.entry(self.at) else { return Poll::Ready(()) };
-        let waits = waits.get_mut();
-        if std::mem::take(&mut waits.called) {
-            // Before it looks: whatever becomes free from now on calls it again.
-            self.many.set(many);
-            line.many = false;
-            return Poll::Ready(());
-        }
-        match &waits.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => waits.waker = Some(cx.waker().clone()),
-        }
-        Poll::Pending
+        // Before it looks: whatever becomes free from now on calls it again.
+        let Some(Called { call, many }) = self.gate.line().take(self.spot, cx.waker()) else { return Poll::Pending };
+        *self.hand.borrow_mut() = Hand { call: Some(call), many };
+        Poll::Ready(())
     }
 
-    /// It has looked, and there was no place.
+    /// It has looked, and there was no place: those of other kinds may find one.
     pub fn found_none(&self) {
-        self.many.set(false);
+        let hand = self.hand.take();
+        self.pass_on(hand.call);
     }
 
-    /// It was called by nobody but itself.
-    pub fn forget_call(&self) {
-        if let Some(waits) = self.gate.line().waiters.get_mut(&self.at) {
-            waits.called = false;
-        }
+    /// It has found a place at that server.
+    pub fn found(&self, server: u32) {
+        let mut hand = self.hand.borrow_mut();
+        hand.call = hand.call.take().filter(|call| !call.is_for(server));
     }
 
-    /// It has found that there is nothing to wait for: nor is there for the others.
+    /// It has found that there is nothing to wait for: nor is there for others of its kind.
     pub fn dismiss(&self) {
-        self.many.set(true);
+        self.hand.borrow_mut().many = true;
+    }
+
+    fn pass_on(&self, call: Option<Call>) {
+        if let Some(call) = call {
+            let waker = self.gate.line().go_on(call);
+            wake(waker);
+        }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
+        let Hand { call, many } = std::mem::take(self.hand.get_mut());
         let mut line = self.gate.line();
-        let called = line.waiters.remove(&self.at).is_some_and(|waits| waits.called);
-        self.gate.waiting.0.store(line.waiters.len(), Ordering::SeqCst);
-        line.many |= self.many.get();
-        let waker = if called || self.many.get() { line.call() } else { None };
+        let next = line.leave(self.spot, many);
+        self.gate.waiting.0.store(line.len(), Ordering::SeqCst);
         drop(line);
-        wake(waker);
+        wake(next);
+        self.pass_on(call);
     }
 }
 
@@ -256,33 +228,40 @@ mod tests {
 
     /// In line, having looked in vain.
     fn join(gate: &Arc<Gate>, priority: i32) -> Waiter {
-        let waiter = gate.join(priority, 10).unwrap();
+        choosy(gate, priority, &[])
+    }
+
+    /// The same, not to be at some servers.
+    fn choosy(gate: &Arc<Gate>, priority: i32, not_at: &[u32]) -> Waiter {
+        let waiter = gate.join(priority, Kind { not_at: not_at.into(), ..Kind::default() }, 10).unwrap();
         waiter.found_none();
         waiter
     }
+
+    const PLACE: Cause = Cause::Server(1);
 
     #[test]
     fn the_first_is_called_and_the_highest_priority_before() {
         let gate = Arc::new(Gate::default());
         let (low, one, two, high) = (join(&gate, -1), join(&gate, 0), join(&gate, 0), join(&gate, 7));
-        assert_eq!((low.is_first(), one.is_first(), two.is_first(), high.is_first()), (true, true, false, true));
+        assert_eq!((low.is_first(), one.is_first(), two.is_first(), high.is_first()), (true, false, false, false));
         for _ in 0..2 {
-            gate.call();
+            gate.call(PLACE);
             // It has not left, and waits again.
             assert_eq!([&high, &one, &two, &low].map(called), [true, false, false, false]);
         }
         drop(high);
-        gate.call();
+        gate.call(PLACE);
         assert_eq!([&one, &two, &low].map(called), [true, false, false]);
-        assert!(gate.join(0, 3).is_none() && gate.waiting() == 3);
+        assert!(gate.join(0, Kind::default(), 3).is_none() && gate.waiting() == 3);
     }
 
     #[test]
     fn two_places_call_two() {
         let gate = Arc::new(Gate::default());
         let (one, two, three) = (join(&gate, 0), join(&gate, 0), join(&gate, 0));
-        gate.call();
-        gate.call();
+        gate.call(PLACE);
+        gate.call(PLACE);
         assert_eq!([&one, &two, &three].map(called), [true, true, false]);
     }
 
@@ -290,14 +269,14 @@ mod tests {
     fn a_call_that_is_not_used_goes_on() {
         let gate = Arc::new(Gate::default());
         let (one, two) = (join(&gate, 0), join(&gate, 0));
-        gate.call();
+        gate.call(PLACE);
         drop(one);
         assert!(called(&two) && !called(&two));
         // Called again as it was about to leave with a place.
-        gate.call();
+        gate.call(PLACE);
         let three = join(&gate, 0);
         assert!(called(&two));
-        gate.call();
+        gate.call(PLACE);
         drop(two);
         assert!(called(&three) && gate.waiting() == 1);
     }
@@ -331,12 +310,41 @@ mod tests {
     #[test]
     fn the_first_that_comes_tells_the_next_of_what_it_found() {
         let gate = Arc::new(Gate::default());
-        let one = gate.join(0, 10).unwrap();
-        let two = gate.join(0, 10).unwrap();
+        let one = gate.join(0, Kind::default(), 10).unwrap();
+        let two = gate.join(0, Kind::default(), 10).unwrap();
         assert!(one.is_first() && !two.is_first());
         // Two places had become free before anybody was seen to wait.
         drop(one);
         assert!(called(&two));
+    }
+
+    #[test]
+    fn who_cannot_use_a_place_passes_it_on() {
+        let gate = Arc::new(Gate::default());
+        let (other, one, two, any, more) =
+            (choosy(&gate, 5, &[1]), choosy(&gate, 0, &[2]), choosy(&gate, 0, &[2]), join(&gate, 0), join(&gate, 0));
+        let line = [&other, &one, &two, &any, &more];
+        gate.call(PLACE);
+        assert_eq!(line.map(called), [false, true, false, false, false], "it may not be there");
+        // What it was called for is of no use to the others of its kind.
+        one.found_none();
+        assert_eq!(line.map(called), [false, false, false, true, false]);
+        any.found_none();
+        assert_eq!(line.map(called), [false; 5], "nobody is asked twice");
+        // In the pool there is room, so that others may be had.
+        gate.call(Cause::Pool(1));
+        assert!(called(&other));
+        // It has left with another place than that.
+        other.found(2);
+        drop(other);
+        assert_eq!([&one, &two, &any, &more].map(called), [true, false, false, false]);
+        one.found(1);
+        drop(one);
+        assert_eq!([&two, &any, &more].map(called), [false; 3], "it is taken");
+        // Called, and gone before it has looked.
+        gate.call(PLACE);
+        drop(two);
+        assert_eq!([&any, &more].map(called), [true, false]);
     }
 
     /// Threads take and leave places that are fewer than they are: nobody waits for ever, nor are there ever more.
@@ -354,7 +362,7 @@ mod tests {
                 inside.fetch_sub(1, Ordering::SeqCst);
                 gate.requests().leave();
                 if gate.is_waited_at() {
-                    gate.call();
+                    gate.call(PLACE);
                 }
             }
         };
@@ -371,7 +379,7 @@ mod tests {
     }
 
     fn wait(gate: &Arc<Gate>) {
-        let waiter = gate.join(0, u32::MAX).unwrap();
+        let waiter = gate.join(0, Kind::default(), u32::MAX).unwrap();
         let waker = Arc::new(Unpark(std::thread::current())).into();
         let mut look = waiter.is_first();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);

@@ -23,6 +23,7 @@ pub mod generations;
 pub mod histogram;
 pub mod labels;
 pub mod lease;
+mod line;
 pub mod media;
 pub mod names;
 pub mod orders;
@@ -47,5 +48,7 @@ pub use secured::Secured;
 pub use server::{Advice, Health, LiveServer, ProbeReport, Standing, Way};
 pub use snapshot::{ListenerId, Snapshot};
 
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod tests;

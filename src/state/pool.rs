@@ -116,6 +116,11 @@ impl LivePool {
         pool
     }
 
+    /// How its servers are spoken to: another number when that changes.
+    pub fn manner(&self) -> u32 {
+        self.manner
+    }
+
     /// Dense over the process and never used for a pool of another name.
     pub fn id(&self) -> u32 {
         self.id
@@ -174,26 +179,28 @@ impl LivePool {
         if server.is_backup() && !plan.primary.is_empty() {
             return Err(Unfit::Backup);
         }
-        if barred.contains(&server.id()) || self.most.is_some_and(|most| !self.gate.requests().enter(most)) {
+        if barred.contains(&server.id()) || self.is_full() || !server.enter() {
             return Err(Unfit::Full);
         }
-        let in_pool = self.most.is_some();
-        if !server.enter() {
-            if in_pool {
-                self.leave_unserved();
-            }
-            return Err(Unfit::Full);
-        }
-        Ok(Lease::new(server, address, way, in_pool))
+        let mut lease = Lease::new(server, address, way, false);
+        if self.enter(&mut lease) { Ok(lease) } else { Err(Unfit::Full) }
     }
 
-    /// Counts a request out of the pool that no server has taken.
-    fn leave_unserved(&self) {
-        self.gate.requests().leave();
-        // Who was refused for its sake may wait.
-        if self.gate.is_waited_at() {
-            self.gate.call();
+    /// Whether the pool has as much in it as it may.
+    fn is_full(&self) -> bool {
+        self.most.is_some_and(|most| self.gate.requests().get() >= most)
+    }
+
+    /// Counts a request that a server has into the pool, too, where that has a bound. Last, so that nobody takes a place of
+    /// the pool who then finds no server, and who was refused for the sake of somebody that was: those two would call each
+    /// other for ever.
+    fn enter(&self, lease: &mut Lease) -> bool {
+        let Some(most) = self.most else { return true };
+        let entered = self.gate.requests().enter(most);
+        if entered {
+            lease.set_in_pool();
         }
+        entered
     }
 
     /// The position of a server among [`LivePool::servers`].
@@ -208,10 +215,20 @@ impl LivePool {
     /// whoever asks. Backup servers serve
     /// while no other server is up, or when all that are were tried; not when these are merely full.
     pub fn pick_in_turn(&self, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
-        match self.most {
-            None => self.choose(key, tried, barred),
-            Some(most) => self.choose_within(most, key, tried, barred),
+        if self.is_full() {
+            return Err(self.none_in(tried));
         }
+        let mut lease = self.choose(key, tried, barred)?;
+        // Another core may have taken the last place of the pool meanwhile.
+        if self.enter(&mut lease) { Ok(lease) } else { Err(self.none_in(tried)) }
+    }
+
+    /// Why a pool that is full has no server: where none is up there is nothing to wait for.
+    #[cold]
+    fn none_in(&self, tried: &[u32]) -> NoServer {
+        let plan = self.plan.load();
+        let some = [&plan.primary, &plan.backup].into_iter().any(|tier| tier.has_untried(tried));
+        if some { NoServer::Full } else { NoServer::Down }
     }
 
     fn choose(&self, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
@@ -221,22 +238,6 @@ impl LivePool {
             Err(NoServer::Down) => plan.backup.pick(ticket, key, tried, barred),
             settled => settled,
         }
-    }
-
-    /// The same, unless the pool has `most` in it already.
-    fn choose_within(&self, most: u32, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Result<Lease, NoServer> {
-        if !self.gate.requests().enter(most) {
-            // Where none is up there is nothing to wait for.
-            let plan = self.plan.load();
-            let some = [&plan.primary, &plan.backup].into_iter().any(|tier| tier.has_untried(tried));
-            return Err(if some { NoServer::Full } else { NoServer::Down });
-        }
-        let mut chosen = self.choose(key, tried, barred);
-        match &mut chosen {
-            Ok(lease) => lease.set_in_pool(),
-            Err(_) => self.leave_unserved(),
-        }
-        chosen
     }
 
     /// Whether it matters how long its servers take to answer.
@@ -290,7 +291,7 @@ impl LivePool {
             Err(NoServer::Down) => plan.backup.next(ticket, key),
             settled => settled,
         };
-        let full = self.gate.is_waited_at() || self.most.is_some_and(|most| self.gate.requests().get() >= most);
+        let full = self.gate.is_waited_at() || self.is_full();
         if full { next.and(Err(NoServer::Full)) } else { next }
     }
 

@@ -16,6 +16,7 @@ use super::conduct::Conduct;
 use super::delay::{Delay, millis};
 use super::ejected::{Bench, Rise};
 use super::gate::{Count, Gate, OwnLine};
+use super::line::Cause;
 use super::media::load::Load;
 use super::pool::LivePool;
 use crate::balance;
@@ -333,7 +334,7 @@ impl LiveServer {
         if in_pool {
             self.gate.requests().leave();
         }
-        self.call();
+        self.call(in_pool);
     }
 
     /// Counts a connection in, unless that would pass the server's bound.
@@ -351,13 +352,13 @@ impl LiveServer {
         if in_pool {
             self.gate.connections().leave();
         }
-        self.call();
+        self.call(in_pool);
     }
 
     #[inline]
-    fn call(&self) {
+    fn call(&self, in_pool: bool) {
         if self.gate.is_waited_at() {
-            self.gate.call();
+            self.gate.call(if in_pool { Cause::Pool(self.id) } else { Cause::Server(self.id) });
         }
     }
 

@@ -13,7 +13,7 @@ use crate::model::pool::{Address, Most, Outlier, Pool, Retry, Scheduler, Server}
 use crate::model::rule::Key;
 use crate::model::{Config, Timeouts};
 
-fn server(number: u16) -> Server {
+pub(super) fn server(number: u16) -> Server {
     Server {
         name: format!("s{number}").into(),
         address: Address::Ip(SocketAddr::from(([127, 0, 0, 1], 9000 + number))),
@@ -24,7 +24,7 @@ fn server(number: u16) -> Server {
     }
 }
 
-fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
+pub(super) fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
     Pool {
         name: "web".into(),
         scheduler,
@@ -45,7 +45,7 @@ fn pool(scheduler: Scheduler, servers: Vec<Server>) -> Pool {
     }
 }
 
-fn config(pool: Pool) -> Arc<Config> {
+pub(super) fn config(pool: Pool) -> Arc<Config> {
     Arc::new(Config { pools: vec![pool], ..Config::default() })
 }
 

@@ -1,0 +1,213 @@
+//! The queue of a pool beside what it has to do, at random: when all is quiet, nobody waits while there is a place for him.
+//!
+//! Threads are workers. Each has requests of its own that come, wait, are served, go away or are gone before they are, as the
+//! dice say. Now and then all of them finish what they were called for, and then every place is offered to all who still wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Waker};
+use std::time::SystemTime;
+
+use super::gate::{Kind, Waiter};
+use super::tests::{config, pool, server};
+use super::*;
+use crate::balance::mix;
+use crate::model::pool::Scheduler;
+
+/// Requests of each worker at once.
+const REQUESTS: usize = 8;
+const STEPS: usize = 60;
+const SERVERS: u16 = 3;
+/// More looks than that for what has happened are a loop: each kind of waiter once for a place.
+const KINDS: u64 = 8;
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = mix(self.0);
+        self.0 % most
+    }
+}
+
+enum Request {
+    Gone,
+    Waits(Waiter, Vec<u32>),
+    Served(Lease),
+}
+
+/// What has happened, over all threads.
+#[derive(Default)]
+struct Seen {
+    looks: AtomicU64,
+    /// Places that became free, changes, and those who came or went: whatever may be a reason for a look.
+    causes: AtomicU64,
+    served: AtomicU64,
+    waited: AtomicU64,
+}
+
+fn count(what: &AtomicU64) {
+    what.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Looks for a place as `proxy::queue` does.
+fn look(pool: &LivePool, waiter: Waiter, not_at: Vec<u32>, seen: &Seen) -> Request {
+    count(&seen.looks);
+    match pool.pick_in_turn(None, &not_at, &[]) {
+        Ok(lease) => {
+            assert!(!not_at.contains(&lease.id()), "it may not be there");
+            count(&seen.served);
+            waiter.found(lease.id());
+            Request::Served(lease)
+        }
+        Err(NoServer::Full) => {
+            waiter.found_none();
+            Request::Waits(waiter, not_at)
+        }
+        Err(NoServer::Down) => {
+            waiter.dismiss();
+            count(&seen.causes);
+            Request::Gone
+        }
+    }
+}
+
+fn come(pool: &LivePool, dice: &mut Dice, seen: &Seen) -> Request {
+    let tried = dice.below(1 << SERVERS);
+    // Most may be anywhere, as in life.
+    let tried = if dice.below(2) == 0 { 0 } else { tried };
+    let ids = pool.servers().iter().map(|server| server.id()).enumerate();
+    let not_at: Vec<u32> = ids.filter(|(at, _)| tried >> at & 1 == 1).map(|(_, id)| id).collect();
+    match pool.pick(None, &not_at) {
+        Ok(lease) => Request::Served(lease),
+        Err(NoServer::Down) => Request::Gone,
+        Err(NoServer::Full) => {
+            count(&seen.waited);
+            count(&seen.causes);
+            let kind = Kind { not_at: not_at.clone().into(), ..Kind::default() };
+            let Some(waiter) = pool.gate().join(dice.below(3) as i32, kind, 1000) else { return Request::Gone };
+            match waiter.is_first() {
+                true => look(pool, waiter, not_at, seen),
+                false => Request::Waits(waiter, not_at),
+            }
+        }
+    }
+}
+
+/// What a request does next. `served`: nothing, but what it is called for.
+fn step(pool: &LivePool, request: Request, quiet: bool, dice: &mut Dice, seen: &Seen) -> Request {
+    match request {
+        Request::Waits(waiter, not_at) => {
+            // It looks a while after it was called, or is gone by then.
+            if !quiet && dice.below(3) > 0 {
+                return Request::Waits(waiter, not_at);
+            }
+            if !quiet && dice.below(8) == 0 {
+                count(&seen.causes);
+                return Request::Gone;
+            }
+            match waiter.poll_called(&mut Context::from_waker(Waker::noop())).is_ready() {
+                true => look(pool, waiter, not_at, seen),
+                false => Request::Waits(waiter, not_at),
+            }
+        }
+        served if quiet => served,
+        Request::Served(lease) if dice.below(3) == 0 => {
+            count(&seen.causes);
+            drop(lease);
+            Request::Gone
+        }
+        Request::Gone => come(pool, dice, seen),
+        served => served,
+    }
+}
+
+fn worker(pool: &LivePool, seed: u64, rounds: usize, all: &Barrier, seen: &Seen) {
+    let mut dice = Dice(seed);
+    let mut requests: Vec<Request> = (0..REQUESTS).map(|_| Request::Gone).collect();
+    for round in 0..rounds {
+        for _ in 0..STEPS {
+            let at = dice.below(REQUESTS as u64) as usize;
+            let request = std::mem::replace(&mut requests[at], Request::Gone);
+            requests[at] = step(pool, request, false, &mut dice, seen);
+            if dice.below(40) == 0 {
+                count(&seen.causes);
+                let server = &pool.servers()[dice.below(u64::from(SERVERS)) as usize];
+                let health = if dice.below(3) == 0 { Health::Down } else { Health::Up };
+                server.set_health(health, "dice", SystemTime::now());
+            }
+        }
+        // Everybody does what he is called for, until nobody is.
+        let mut looks = None;
+        loop {
+            all.wait();
+            let now = seen.looks.load(Ordering::SeqCst);
+            all.wait();
+            if looks.replace(now) == Some(now) {
+                break;
+            }
+            for request in &mut requests {
+                *request = step(pool, std::mem::replace(request, Request::Gone), true, &mut dice, seen);
+            }
+        }
+        for request in &requests {
+            let Request::Waits(_, not_at) = request else { continue };
+            let place = pool.pick_in_turn(None, not_at, &[]).map(|lease| lease.id());
+            assert_eq!(
+                place,
+                Err(NoServer::Full),
+                "round {round} of {seed}: one that is not to be at {not_at:?} waits"
+            );
+        }
+        let (looks, causes) = (seen.looks.load(Ordering::SeqCst), seen.causes.load(Ordering::SeqCst));
+        assert!(looks <= KINDS * (causes + 1), "{looks} looks for {causes} causes");
+        all.wait();
+    }
+}
+
+/// Pools of several shapes, each with so many workers.
+fn run(workers: usize, seeds: std::ops::Range<u64>, rounds: usize) -> Seen {
+    let seen = Seen::default();
+    for seed in seeds {
+        let mut dice = Dice(seed);
+        let mut servers: Vec<_> = (1..=SERVERS).map(server).collect();
+        for server in &mut servers {
+            server.most.requests = Some(1 + dice.below(2) as u32);
+            server.backup = dice.below(4) == 0;
+        }
+        let mut configured = pool(Scheduler::Rr, servers);
+        configured.queue = 1000;
+        configured.most.requests = (dice.below(2) == 0).then(|| 2 + dice.below(2) as u32);
+        let farm = Farm::new(config(configured), Vec::new());
+        let pool = Arc::clone(&farm.snapshot().pools[0]);
+        let all = Barrier::new(workers);
+        std::thread::scope(|scope| {
+            for number in 0..workers as u64 {
+                let (pool, all, seen) = (&pool, &all, &seen);
+                scope.spawn(move || {
+                    // Who does not come to the barrier any more would be waited for: the test is over.
+                    let run = || worker(pool, mix(seed * 64 + number), rounds, all, seen);
+                    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+                        std::process::abort();
+                    }
+                });
+            }
+        });
+        let left: Vec<_> = pool.servers().iter().map(|server| server.in_flight()).collect();
+        assert_eq!((pool.gate().waiting(), left), (0, vec![0; usize::from(SERVERS)]));
+    }
+    seen
+}
+
+#[test]
+fn nobody_waits_while_there_is_a_place_for_him() {
+    let seen = run(1, 0..200, 10);
+    let waited = seen.waited.into_inner();
+    assert!(waited > 10_000 && seen.served.into_inner() > waited / 10, "the dice make no queue: {waited}");
+}
+
+#[test]
+fn nor_among_threads() {
+    let seen = run(4, 1000..1040, 10);
+    assert!(seen.waited.into_inner() > 1_000);
+}
