@@ -25,6 +25,7 @@ use super::failure::{Failure, FailureKind, Side};
 use super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::queue;
 use super::relay;
+use super::retry;
 use super::tunnel::{self, Broken, End, Inlet, Outlet};
 use super::view::View;
 use super::worker::{Entered, Worker};
@@ -35,7 +36,7 @@ use crate::net::stream::{Reader, Writer};
 use crate::route::{self, Action};
 use crate::state::LivePool;
 use crate::state::connections::Doing;
-use crate::state::counters::Rejected;
+use crate::state::counters::{Rejected, RetryReason};
 use crate::wire::client_hello::{self, Alert};
 use crate::wire::server_hello::ServerHello;
 
@@ -266,26 +267,33 @@ impl Session<'_> {
         self.connection.doing.set(Doing::Waiting);
         let (worker, timer) = (self.worker, &self.connection.timer);
         let mut pool = pool.clone();
-        let picked = match pick::pick(worker, &pool, key, Take::Opaque, &mut self.tries) {
-            Err(failure) if queue::may_wait(&pool, &failure) => {
-                self.connection.doing.set(Doing::Queued);
-                let mut ending = reader.watch().ok();
-                let gone = |cx: &mut Context<'_>| ending.as_mut().map_or(Poll::Pending, |ending| ending.poll(cx));
-                let picked = queue::wait(worker, &mut pool, key, Take::Opaque, &mut self.tries, timer, gone).await;
-                self.connection.doing.set(Doing::Waiting);
-                picked
+        let (mut picked, mut again) = (pick::pick(worker, &pool, key, Take::Opaque, &mut self.tries), false);
+        loop {
+            let lease = match picked {
+                Ok(Picked::Connected(connected)) => return Ok(connected),
+                Ok(Picked::ToDial(lease)) => lease,
+                Err(failure) if queue::may_wait(&pool, &failure) => {
+                    self.connection.doing.set(Doing::Queued);
+                    let mut ending = reader.watch().ok();
+                    let gone = |cx: &mut Context<'_>| ending.as_mut().map_or(Poll::Pending, |ending| ending.poll(cx));
+                    picked = queue::wait(worker, &mut pool, key, Take::Opaque, &mut self.tries, timer, gone).await;
+                    self.connection.doing.set(Doing::Waiting);
+                    if again && picked.is_ok() {
+                        retry::count(worker, &pool, RetryReason::Connect);
+                    }
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let mut greeting = Vec::new();
+            if let Some(version) = pool.config().send_proxy {
+                announced::write(self.connection, version, &mut greeting);
             }
-            picked => picked,
-        };
-        let mut greeting = Vec::new();
-        if let Some(version) = pool.config().send_proxy {
-            announced::write(self.connection, version, &mut greeting);
-        }
-        match picked? {
-            Picked::Connected(connected) => Ok(connected),
-            Picked::ToDial(lease) => {
-                pick::connect(worker, &pool, key, Take::Opaque, lease, &greeting, &mut self.tries, timer).await
-            }
+            // Where it is not reached, and the others are full, it waits for them.
+            again = true;
+            picked = pick::connect(worker, &pool, key, Take::Opaque, lease, &greeting, &mut self.tries, timer)
+                .await
+                .map(Picked::Connected);
         }
     }
 

@@ -14,6 +14,7 @@ use super::bound::Bound;
 use super::channels::{self, Place};
 use super::conduct;
 use super::failure::{Failure, FailureKind};
+use super::queue;
 use super::retry;
 use super::tuned::Tuned;
 use super::worker::Worker;
@@ -278,7 +279,8 @@ async fn new(
 /// connection: a PROXY header, or nothing.
 ///
 /// # Errors
-/// The last server's, when no other may be tried.
+/// The last server's, when no other may be tried; [`FailureKind::Full`] where others may, and the request may wait for
+/// them: the caller knows how.
 pub async fn connect(
     worker: &Rc<Worker>,
     pool: &LivePool,
@@ -334,6 +336,8 @@ pub async fn connect(
                 return Ok(connected);
             }
             Ok(Picked::ToDial(lease)) => lease,
+            // Its turn comes.
+            Err(full) if queue::may_wait(pool, &full) => return Err(full),
             // What went wrong says more than that nobody is left.
             Err(_) => return Err(failure),
         };

@@ -57,7 +57,8 @@ async fn in_line(
     since: Instant,
     mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Result<Picked, Failure> {
-    let limit = tries.timeouts(pool).queue;
+    // However often it waits, that is its time for all of it.
+    let limit = tries.timeouts(pool).queue.saturating_sub(tries.queued);
     let kind = tries.kind(worker, pool, take);
     let Some(waiter) = pool.gate().join(tries.priority(), kind, pool.config().queue) else {
         let detail = format!("every server of pool {} is at its limit, and its queue is full", pool.name());

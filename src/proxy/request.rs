@@ -221,12 +221,23 @@ impl Exchange<'_> {
         unless_given_up(&mut client.to, ready(Ok(()))).await?;
         loop {
             let key = self.forward.key;
-            let Connected { mut lease, mut upstream, reused, took } = match self.pick(client, key, take).await? {
-                Picked::Connected(connected) => connected,
-                Picked::ToDial(lease) => {
-                    let reached = Box::pin(self.reach(client.connection, client.timer, take, lease));
-                    unless_given_up(&mut client.to, reached).await?
-                }
+            let mut picked = self.pick(client, key, take).await?;
+            let Connected { mut lease, mut upstream, reused, took } = loop {
+                let lease = match picked {
+                    Picked::Connected(connected) => break connected,
+                    Picked::ToDial(lease) => lease,
+                };
+                let reached = Box::pin(self.reach(client.connection, client.timer, take, lease));
+                picked = match unless_given_up(&mut client.to, reached).await {
+                    Ok(connected) => break connected,
+                    // It was not reached, and the others are full.
+                    Err(failure) if queue::may_wait(&self.pool, &failure) => {
+                        let picked = Box::pin(self.wait(client, key, take)).await?;
+                        retry::count(self.worker, &self.pool, RetryReason::Connect);
+                        picked
+                    }
+                    Err(failure) => return Err(failure),
+                };
             };
             self.connect += took;
             client.connection.server.set((self.pool.id(), lease.id()));

@@ -437,3 +437,43 @@ fn where_the_pool_has_room_and_no_server_has_nobody_calls_himself_for_ever() {
     assert_eq!(next.serve(), "/second");
     assert_eq!([first, second].map(|asked| asked.join().expect("an answer").status), [200, 200]);
 }
+
+/// Two servers with one place each, of which the first is asked first; `address` is where nobody is.
+fn refusing_and_full(reeve: &str, address: &str, full: &Turnstile, more: &str) -> Reeve {
+    let config = format!(
+        "[pool.web]\nscheduler = \"first\"\nqueue = {{ limit = 5, timeout = \"1s\" }}\n{more}\nservers = [\n\
+         {{ name = \"dead\", address = \"{address}\", max-connections = 1 }},\n\
+         {{ name = \"full\", address = \"{}\", max-connections = 1 }}]\n",
+        full.address
+    );
+    Reeve::start(reeve, &config, "http *\n  all : any  use web\n")
+}
+
+#[test]
+fn who_does_not_reach_the_one_server_that_has_a_place_waits_for_another() {
+    let _turn = among_others();
+    let (dead, full) = (Port::free(), Turnstile::open());
+    let reeve = refusing_and_full("queue-refused", &dead.address(), &full, "");
+    let mut clients = vec![ask(&reeve, "/first")];
+    let first = full.next();
+    // In vain at the first server, which always has a place; those behind find nothing there either.
+    clients.push(ask(&reeve, "/second"));
+    waiting(&reeve, 1);
+    assert_eq!(first.serve(), "/first");
+    let second = full.next();
+    assert_eq!(second.path, "/second");
+    let retries = "reeve_retries_total{pool=\"web\",reason=\"connect\"}";
+    until("two that were tried again", || reeve.metric(retries).filter(|count| *count == 2.0));
+    // Its time in the queue is what it is.
+    let began = Instant::now();
+    let late = ask(&reeve, "/late").join().expect("an answer");
+    assert_eq!(late.status, 503);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(second.serve(), "/second");
+    assert!(clients.into_iter().all(|client| client.join().expect("an answer").status == 200));
+    drop(reeve);
+    // Where it is not to be tried again, it does not wait either.
+    let never = refusing_and_full("queue-once", &dead.address(), &full, "retry = { attempts = 0 }");
+    assert_eq!(ask(&never, "/").join().expect("an answer").status, 502);
+}

@@ -11,6 +11,7 @@ use super::super::bound::Bound;
 use super::super::failure::{Failure, FailureKind};
 use super::super::pick::{self, Connected, Picked, Take, Tries, Upstream};
 use super::super::queue;
+use super::super::retry;
 use super::super::tuned::Tuned;
 use super::super::worker::Worker;
 use super::leg::{Leg, Source};
@@ -18,6 +19,7 @@ use super::ours::Reply;
 use super::route::To;
 use super::talk::{Server, Talk};
 use crate::model::Limits;
+use crate::state::counters::RetryReason;
 use crate::state::{Lease, LivePool, LiveServer};
 
 /// Whom a request wants.
@@ -121,7 +123,7 @@ async fn reach(
         },
         None => None,
     };
-    let lease = match lease {
+    let mut lease = match lease {
         Some(lease) => {
             tries.count += 1;
             lease
@@ -135,10 +137,21 @@ async fn reach(
             picked => dialled_yet(picked?)?,
         },
     };
-    if known.contains(&lease.id()) {
-        return Ok(Dialled::Known(lease.id()));
-    }
-    let connected = pick::connect(&worker, &pool, key, Take::Opaque, lease, &greeting, &mut tries, &timer).await;
+    let connected = loop {
+        if known.contains(&lease.id()) {
+            return Ok(Dialled::Known(lease.id()));
+        }
+        match pick::connect(&worker, &pool, key, Take::Opaque, lease, &greeting, &mut tries, &timer).await {
+            // It was not reached, and the others are full.
+            Err(failure) if queue::may_wait(&pool, &failure) => {
+                let gone = |_: &mut Context<'_>| Poll::Pending;
+                let waited = queue::wait(&worker, &mut pool, key, Take::Opaque, &mut tries, &timer, gone).await;
+                lease = dialled_yet(waited?)?;
+                retry::count(&worker, &pool, RetryReason::Connect);
+            }
+            connected => break connected,
+        }
+    };
     let Connected { lease, upstream, took, .. } = connected.map_err(|failure| match only {
         Some(_) => Failure::new(FailureKind::NoServer, failure.detail),
         None => failure,
