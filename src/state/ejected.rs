@@ -30,13 +30,15 @@ pub struct Past {
     pub times: u32,
     /// How long ago it came back last.
     pub back: Option<Duration>,
+    /// How long ago its share began to grow, where it has not its whole share yet.
+    pub risen: Option<Duration>,
 }
 
 impl Bench {
     pub fn past(&self, now: Instant) -> Past {
         let out = |out: &Out| (out.until.saturating_duration_since(now), out.since, out.why.clone());
         let back = self.back.map(|back| now.saturating_duration_since(back));
-        Past { out: self.out.as_ref().map(out), times: self.times, back }
+        Past { out: self.out.as_ref().map(out), times: self.times, back, risen: None }
     }
 
     /// Goes on with what another process has seen. What is configured now bounds how long it is still out.
@@ -104,6 +106,17 @@ impl Rise {
         Rise { since: now, whole }
     }
 
+    /// Goes on with one that began so long ago; `None` where it is over by what is configured now.
+    pub fn since(ago: Duration, whole: Duration, now: Instant) -> Option<Rise> {
+        let since = now.checked_sub(ago)?;
+        (ago < whole).then_some(Rise { since, whole })
+    }
+
+    /// For how long it has been so.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
     /// In percent; 100 at the end.
     pub fn portion(&self, now: Instant) -> u32 {
         let gone = now.saturating_duration_since(self.since);
@@ -162,5 +175,9 @@ mod tests {
         let rise = Rise::new(Duration::from_secs(10), now);
         let at = |seconds| rise.portion(now + Duration::from_secs(seconds));
         assert_eq!([at(0), at(5), at(9), at(10), at(1000)], [10, 55, 91, 100, 100]);
+        let five = Duration::from_secs(5);
+        let on = |whole| Rise::since(rise.age(now + five), Duration::from_secs(whole), now + five);
+        assert_eq!(on(10).map(|rise| rise.portion(now + five)), Some(55));
+        assert!(on(20).is_some_and(|rise| rise.portion(now + five) < 40) && on(5).is_none());
     }
 }

@@ -63,7 +63,7 @@ pub struct ServerPart {
     /// Where its name led.
     pub address: Option<SocketAddr>,
     pub verdict: Option<VerdictPart>,
-    /// How it was ejected lately.
+    /// How it was ejected lately, and how far it has come back.
     #[serde(default)]
     pub ejected: EjectedPart,
     /// What became of it lately.
@@ -90,6 +90,8 @@ pub struct EjectedPart {
     pub times: u32,
     /// Milliseconds since it came back.
     pub back: Option<u64>,
+    /// The same since its share began to grow, where it is not whole yet.
+    pub risen: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -291,15 +293,17 @@ fn ejected_part(past: Past) -> EjectedPart {
         out: past.out.map(|(left, since, why)| OutPart { left: brief(left), since: millis(since), why }),
         times: past.times,
         back: past.back.map(brief),
+        risen: past.risen.map(brief),
     }
 }
 
 fn past(part: &EjectedPart) -> Past {
-    let EjectedPart { out, times, back } = part.clone();
+    let EjectedPart { out, times, back, risen } = part.clone();
     Past {
         out: out.map(|OutPart { left, since, why }| (Duration::from_millis(left), time(since), why)),
         times,
         back: back.map(Duration::from_millis),
+        risen: risen.map(Duration::from_millis),
     }
 }
 
@@ -419,5 +423,36 @@ mod tests {
         assert_eq!(c.health(), Health::Up);
         assert_eq!(after.snapshot().pools[0].position(), 9);
         assert_eq!(after.snapshot().generation, 1);
+    }
+
+    #[test]
+    fn a_share_that_grows_goes_on_growing() {
+        let farm = |slow_start: &str| {
+            let text = format!(
+                "[listen.web]\naddress = [\"127.0.0.1:1\"]\npool = \"shop\"\n[pool.shop]\n{slow_start}\n\
+                 servers = [{{ name = \"a\", address = \"127.0.0.1:11\" }}]\ncheck = {{ tcp = true }}\n"
+            );
+            let load = load_text("reeve.toml", &text);
+            Farm::new(Arc::new(load.config.unwrap_or_else(|| panic!("{:?}", load.faults))), Vec::new())
+        };
+        let before = farm("slow-start = \"100s\"");
+        let server = before.server("shop/a").unwrap();
+        for health in [Health::Down, Health::Up] {
+            server.set_health(health, "dice", SystemTime::now());
+        }
+        assert_eq!(server.portion(), 10);
+        let mut known = Known::of(&before);
+        // Half of it is over.
+        let risen = known.servers[0].ejected.risen.as_mut().unwrap();
+        assert!(*risen < 1_000);
+        *risen += 50_000;
+        let after = |slow_start: &str| {
+            let after = farm(slow_start);
+            known.after_install(&after);
+            after.server("shop/a").unwrap().portion()
+        };
+        assert!((55..60).contains(&after("slow-start = \"100s\"")));
+        assert!((30..35).contains(&after("slow-start = \"200s\"")), "by what is configured now");
+        assert_eq!((after("slow-start = \"40s\""), after("")), (100, 100));
     }
 }

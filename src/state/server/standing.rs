@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Health, LiveServer, NO_CHECK, ProbeReport, Standing, plan};
 use crate::model::pool::{Address, Outlier};
 use crate::state::changes::{Change, Evidence};
-use crate::state::ejected::{Bench, Past};
+use crate::state::ejected::{Bench, Past, Rise};
 
 impl LiveServer {
     /// Health, the reason and since when. Takes a lock.
@@ -114,9 +114,10 @@ impl LiveServer {
         released
     }
 
-    /// How it was ejected lately, for another process. Takes a lock.
+    /// How it was ejected lately, and how far its share has grown again, for another process. Takes a lock.
     pub fn past(&self, now: Instant) -> Past {
-        self.slow().bench.past(now)
+        let slow = self.slow();
+        Past { risen: slow.rise.map(|rise| rise.age(now)), ..slow.bench.past(now) }
     }
 
     /// What another process has seen of that, for this same address; it is not out where all others are. The pool's plan is
@@ -128,13 +129,14 @@ impl LiveServer {
             past.out = None;
         }
         let mut slow = self.slow();
+        slow.rise = past.risen.zip(slow.slow_start).and_then(|(ago, whole)| Rise::since(ago, whole, now));
         if let Some(pool) = slow.pool.upgrade()
             && let Some(outlier) = &pool.config().outlier
         {
             slow.bench = Bench::of(past, outlier, now);
-            self.settle(&slow);
-            plan(slow);
         }
+        self.settle(&slow);
+        plan(slow);
     }
 
     /// Whether its share is still growing, or has just become whole: the pool's plan is then to be made anew.
