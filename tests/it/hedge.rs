@@ -155,3 +155,26 @@ fn over_http2_the_slower_stream_is_reset() {
     }
     assert!(kinds.contains(&1), "HEADERS came before: {kinds:?}");
 }
+
+/// A body in chunks, all of which is here before the first server is asked, is for one server of HTTP/2 alone, and whole there.
+#[test]
+fn a_body_in_chunks_is_no_part_of_a_race_over_http2() {
+    let _turn = among_others();
+    let (first, second) = (H2Origin::start(100), H2Origin::start(100));
+    let more = "protocol = \"h2c\"\ntimeouts = { response = \"500ms\" }";
+    let reeve = Reeve::start("hedge-chunks", &pool(&first.address(), &second.address(), more), RULES);
+    let ask = |path: &str, body: &str| {
+        let mut client = Client::connect(&reeve.address());
+        client.send(format!("PUT {path} HTTP/1.1\r\nHost: a.example\r\n{body}")).expect("sent");
+        client.answer("PUT").expect("an answer")
+    };
+    const CHUNKS: &str = "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\nx-check: 1\r\n\r\n";
+    let echo = ask("/echo", CHUNKS);
+    assert_eq!((echo.status, &*echo.body), (200, &b"abcde"[..]));
+    // Five times as long as it takes to ask another one.
+    assert_eq!(ask("/hold", CHUNKS).status, 504);
+    assert_eq!((first.requests(), second.requests()), (2, 0));
+    // Without a body it is raced.
+    assert_eq!(ask("/hold", "\r\n").status, 504);
+    assert_eq!((first.requests(), second.requests()), (3, 1));
+}

@@ -4,9 +4,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::farm::h2::{Body, Session};
 use crate::farm::origin::pattern;
+use crate::farm::ports::Port;
+use crate::farm::raw::{line, serve};
 use crate::farm::reeve::pool;
 use crate::farm::{Client, Origin, Reeve, among_others, get, until};
 
@@ -150,5 +155,86 @@ fn silence_and_a_closed_connection_are_mended_where_that_is_safe() {
         let line = format!("reeve_retries_total{{pool=\"web\",reason=\"{word}\"}}");
         until("it is counted", || reeve.metric(&line).filter(|count| *count >= 1.0));
         assert_eq!(get(&reeve.address(), "/a", &[]).status, 200);
+    }
+}
+
+/// When a server that accepts connections breaks them off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Breaks {
+    /// Before it has read anything.
+    Unread,
+    /// When it has read the head.
+    Read,
+    /// The same, of the second request of a connection; the first is answered.
+    Kept,
+}
+
+/// A server that resets its connections, and how many heads it has read.
+fn resetting(when: Breaks) -> (String, Arc<AtomicUsize>) {
+    let read: Arc<AtomicUsize> = Arc::default();
+    let shared = read.clone();
+    let address = serve(move |mut stream| {
+        set_socket_linger(&stream, Some(Duration::ZERO)).expect("a reset at the close");
+        for answers in [when == Breaks::Kept, false] {
+            if when == Breaks::Unread {
+                return;
+            }
+            loop {
+                match &*line(&mut stream) {
+                    "" => return,
+                    "\r\n" => break,
+                    _ => {}
+                }
+            }
+            shared.fetch_add(1, Ordering::SeqCst);
+            if !answers {
+                return;
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Origin: poor\r\n\r\n");
+        }
+    });
+    (address, read)
+}
+
+/// With `on = ["connect"]` another server is asked only where there was no connection.
+#[test]
+fn what_may_have_reached_a_server_is_not_sent_to_another_for_want_of_a_connection() {
+    let _turn = among_others();
+    let good = Origin::start("good");
+    let start = |poor: String| {
+        let config = pool("web", "first", &[("poor", poor), ("good", good.address())])
+            + "retry = { attempts = 3, on = [\"connect\"] }\n";
+        Reeve::start("retry-connect", &config, "http *\n  all : any  use web\n")
+    };
+    let refusing = Port::free();
+    let reeve = start(refusing.address());
+    for method in ["GET", "POST"] {
+        let seen = ask(&mut Client::connect(&reeve.address()), method, "/a");
+        assert_eq!(seen, (200, "good".to_owned()), "nothing was sent to a server that refuses: {method}");
+    }
+    drop(reeve);
+    for when in [Breaks::Unread, Breaks::Read] {
+        let (before, (address, read)) = (good.requests(), resetting(when));
+        let reeve = start(address);
+        let mut elsewhere = 0;
+        for method in ["GET", "POST"] {
+            match ask(&mut Client::connect(&reeve.address()), method, "/a") {
+                // The reset was there before the connection was seen to be: nothing was sent.
+                (200, origin) if when == Breaks::Unread && origin == "good" => elsewhere += 1,
+                (status, _) => assert_eq!(status, 502, "{when:?} {method}"),
+            }
+        }
+        assert_eq!(good.requests(), before + elsewhere, "{when:?}");
+        assert_eq!(read.load(Ordering::SeqCst), if when == Breaks::Read { 2 } else { 0 }, "{when:?}");
+    }
+    // A kept connection may be closed as it is taken: once more on a new one, where twice is as good as once.
+    for (method, heads) in [("GET", 3), ("POST", 2)] {
+        let (before, (address, read)) = (good.requests(), resetting(Breaks::Kept));
+        let reeve = start(address);
+        let mut client = Client::connect(&reeve.address());
+        assert_eq!(ask(&mut client, method, "/a"), (200, "poor".to_owned()));
+        let (status, _) = ask(&mut client, method, "/a");
+        assert_eq!((status, read.load(Ordering::SeqCst)), (if method == "GET" { 200 } else { 502 }, heads), "{method}");
+        assert_eq!(good.requests(), before, "{method}");
     }
 }
