@@ -40,6 +40,9 @@ impl<V: View> View for Bounded<'_, V> {
     fn weight(&self, server: usize) -> u32 {
         self.view.weight(server)
     }
+    fn heaviest(&self) -> u32 {
+        self.view.heaviest()
+    }
     fn load(&self, server: usize) -> u32 {
         self.view.load(server)
     }

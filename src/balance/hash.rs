@@ -27,12 +27,16 @@ pub(super) fn two(view: &impl View, key: u64) -> Option<(usize, Option<usize>)> 
 
 #[inline(always)]
 fn best(view: &impl View, key: u64, takes: impl Fn(usize) -> bool) -> Option<usize> {
-    let key = mix(key);
+    let (key, heaviest) = (mix(key), view.heaviest());
     let mut best = Best::default();
-    for server in (0..view.len()).filter(|&server| takes(server)) {
-        let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
+    for server in 0..view.len() {
+        let draw = draw(key, view.seed(server));
+        if draw < best.floor || !takes(server) {
+            continue;
+        }
+        let weight = f64::from(view.weight(server));
         if let Some(cost) = best.beaten_by(draw, weight) {
-            best = Best { server: Some(server), cost, weight };
+            best = Best::new(server, cost, weight, heaviest);
         }
     }
     best.server
@@ -40,12 +44,16 @@ fn best(view: &impl View, key: u64, takes: impl Fn(usize) -> bool) -> Option<usi
 
 #[inline(always)]
 fn best_two(view: &impl View, key: u64, takes: impl Fn(usize) -> bool) -> Option<(usize, Option<usize>)> {
-    let key = mix(key);
+    let (key, heaviest) = (mix(key), view.heaviest());
     let (mut first, mut second) = (Best::default(), Best::default());
-    for server in (0..view.len()).filter(|&server| takes(server)) {
-        let (draw, weight) = (draw(key, view.seed(server)), f64::from(view.weight(server)));
+    for server in 0..view.len() {
+        let draw = draw(key, view.seed(server));
+        if draw < second.floor || !takes(server) {
+            continue;
+        }
+        let weight = f64::from(view.weight(server));
         if let Some(cost) = second.beaten_by(draw, weight) {
-            second = Best { server: Some(server), cost, weight };
+            second = Best::new(server, cost, weight, heaviest);
             if cost * first.weight < first.cost * weight {
                 (first, second) = (second, first);
             }
@@ -60,34 +68,40 @@ struct Best {
     /// `-ln` of what it drew.
     cost: f64,
     weight: f64,
+    /// Who draws less costs more, whatever it weighs.
+    floor: u64,
 }
 
 impl Default for Best {
     fn default() -> Best {
-        Best { server: None, cost: f64::INFINITY, weight: 1.0 }
+        Best { server: None, cost: f64::INFINITY, weight: 1.0, floor: 0 }
     }
 }
 
 impl Best {
-    /// What another one costs, where that is less for its weight. `-ln(u)` is never less than `1 - u`, so that nearly all
-    /// are settled without a logarithm.
+    /// `-ln(u)` is never less than `1 - u`, so that nearly all others are settled by comparing what they drew with a floor.
     #[inline(always)]
-    fn beaten_by(&self, draw: f64, weight: f64) -> Option<f64> {
-        let most = self.cost * weight;
-        if (1.0 - draw) * self.weight >= most {
-            return None;
-        }
-        let cost = -draw.ln();
-        (cost * self.weight < most).then_some(cost)
+    fn new(server: usize, cost: f64, weight: f64, heaviest: u32) -> Best {
+        let floor = 1.0 - cost / weight * f64::from(heaviest);
+        // Below 0 it is 0; two less, for it was rounded.
+        Best { server: Some(server), cost, weight, floor: ((floor * DRAWS) as u64).saturating_sub(2) }
+    }
+
+    /// What another one costs, where that is less for its weight.
+    #[inline(always)]
+    fn beaten_by(&self, draw: u64, weight: f64) -> Option<f64> {
+        let cost = -((draw as f64 + 0.5) / DRAWS).ln();
+        (cost * self.weight < self.cost * weight).then_some(cost)
     }
 }
 
-/// What a server draws for a key, in (0, 1): never 0 and never 1. Both are well mixed, so one long multiplication, folded,
-/// is enough.
+/// How many draws there are.
+const DRAWS: f64 = (1_u64 << 52) as f64;
+
+/// What a server draws for a key; half a step above it, it is in (0, 1), and never 0 or 1. Both are well mixed, so one long
+/// multiplication, folded, is enough.
 #[inline(always)]
-fn draw(key: u64, seed: u64) -> f64 {
+fn draw(key: u64, seed: u64) -> u64 {
     let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) | 1);
-    let draw = product as u64 ^ (product >> 64) as u64;
-    // The signed conversion is the one that processors have.
-    ((draw >> 12) as i64 as f64 + 0.5) / (1u64 << 52) as f64
+    (product as u64 ^ (product >> 64) as u64) >> 12
 }

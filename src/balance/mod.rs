@@ -38,6 +38,8 @@ pub trait View {
     fn len(&self) -> usize;
     /// Share of the load; 0 is never chosen.
     fn weight(&self, server: usize) -> u32;
+    /// The weight of the heaviest, or more.
+    fn heaviest(&self) -> u32;
     /// Requests in flight.
     fn load(&self, server: usize) -> u32;
     /// A hash of the server's identity, the same in every run and on every machine.

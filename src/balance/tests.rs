@@ -73,6 +73,9 @@ impl View for Farm {
     fn weight(&self, server: usize) -> u32 {
         self.weights[server]
     }
+    fn heaviest(&self) -> u32 {
+        self.weights.iter().copied().max().unwrap_or(0)
+    }
     fn load(&self, server: usize) -> u32 {
         self.loads[server]
     }
@@ -243,6 +246,31 @@ fn rendezvous_moves_only_the_keys_of_the_one_that_left() {
         let old = before.pick(&farm, 0, Some(key)).map(|i| farm.names[i]);
         let new = rest.pick(&after, 0, Some(key)).map(|i| after.names[i]);
         assert!(old == new || old == Some(2), "key {key} moved from {old:?} to {new:?}");
+    }
+}
+
+/// Draws that are passed over unread change nothing: the choice is the one of the definition, for good.
+#[test]
+fn rendezvous_is_the_least_logarithm_for_its_weight() {
+    let cost = |farm: &Farm, key: u64, server: usize| {
+        let (key, seed) = (mix(key), farm.seed(server));
+        let product = u128::from(key ^ seed) * u128::from(seed.rotate_left(32) | 1);
+        let draw = (product as u64 ^ (product >> 64) as u64) >> 12;
+        -((draw as f64 + 0.5) / (1_u64 << 52) as f64).ln() / f64::from(farm.weights[server])
+    };
+    for round in 0..400 {
+        let dice = |n: u64| mix(round * 1_000 + n);
+        let weights: Vec<u32> =
+            (0..1 + dice(0) % 120).map(|n| (dice(n + 1) % [2, 5, 257][round as usize % 3]) as u32).collect();
+        let mut farm = Farm::of(&weights);
+        farm.closed = (0..weights.len()).filter(|&n| dice(n as u64 + 500) % 4 == 0).collect();
+        for key in (0..50).map(|n| dice(n + 900)) {
+            let mut usable: Vec<usize> = (0..farm.len()).filter(|&server| farm.usable(server)).collect();
+            usable.sort_by(|&a, &b| cost(&farm, key, a).total_cmp(&cost(&farm, key, b)));
+            assert_eq!(hash::pick(&farm, key), usable.first().copied(), "{weights:?}");
+            let two = usable.first().map(|first| (*first, usable.get(1).copied()));
+            assert_eq!(hash::two(&farm, key), two, "{weights:?}");
+        }
     }
 }
 

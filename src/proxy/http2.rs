@@ -211,6 +211,10 @@ impl Shared {
 
     /// One turn of the connection: what came is read, what was waiting is written.
     fn poll(&self, cx: &mut Context<'_>, connection: &mut Connection, io: &Deferred, wait: Wait) -> Poll<Event> {
+        if self.waits(io) != wait {
+            // The last stream has ended meanwhile: the turn is taken once, with the time that holds now.
+            return Poll::Ready(Event::Waits);
+        }
         io.begin_turn(self.worker.lately());
         match connection.poll_accept(cx) {
             Poll::Ready(Some(Ok(request))) => return Poll::Ready(Event::Request(Box::new(request))),
@@ -323,7 +327,8 @@ fn start(shared: &Rc<Shared>, (request, respond): (Request<RecvStream>, SendResp
     let plan = plan(shared, view, &parts, body.is_end_stream(), None, &mut quoted);
     // Planned again when its body is here.
     let parts = matches!(plan.step, Step::NeedBody(_)).then(|| Box::new(parts));
-    spawn_local(stream(serving, plan, parts, quoted, body, Respond::new(respond), started));
+    // Boxed, for a task is moved about some eight times from here to its end, and this one is large.
+    spawn_local(Box::pin(stream(serving, plan, parts, quoted, body, Respond::new(respond), started)));
 }
 
 fn plan(

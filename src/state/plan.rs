@@ -37,6 +37,8 @@ pub(super) struct Tier {
     entries: Vec<Entry>,
     /// One for each entry.
     lanes: Box<[Lane]>,
+    /// The greatest weight of them.
+    heaviest: u32,
     balancer: Balancer,
 }
 
@@ -109,7 +111,8 @@ impl Tier {
             id: entry.server.id(),
         };
         let lanes = entries.iter().map(lane).collect();
-        Tier { balancer: Balancer::new(scheduler, &shares, before), lanes, entries }
+        let heaviest = shares.iter().map(|share| share.weight).max().unwrap_or(0);
+        Tier { balancer: Balancer::new(scheduler, &shares, before), lanes, heaviest, entries }
     }
 
     pub fn balancer(&self) -> &Balancer {
@@ -146,6 +149,7 @@ impl Tier {
     fn choose(&self, ticket: u64, key: Option<u64>, tried: &[u32], barred: &[u32]) -> Option<&Entry> {
         let candidates = Candidates {
             lanes: &self.lanes,
+            heaviest: self.heaviest,
             tried,
             barred,
             all: tried.is_empty() && barred.is_empty(),
@@ -162,6 +166,7 @@ const WHOLE: u32 = 100;
 /// each of a hundred servers would cost more than what it does.
 struct Candidates<'a> {
     lanes: &'a [Lane],
+    heaviest: u32,
     tried: &'a [u32],
     barred: &'a [u32],
     /// None is tried or barred.
@@ -193,6 +198,10 @@ impl View for Candidates<'_> {
     #[inline(always)]
     fn weight(&self, server: usize) -> u32 {
         self.lanes[server].weight
+    }
+    #[inline(always)]
+    fn heaviest(&self) -> u32 {
+        self.heaviest
     }
     #[inline(always)]
     fn load(&self, server: usize) -> u32 {
