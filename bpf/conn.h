@@ -109,10 +109,33 @@ INLINE int over(const struct conn *conn, __u32 now)
 
 /* --- counters of servers ------------------------------------------------------------------------------- */
 
+/* How many connections gave way within this tick. */
+INLINE __u32 lapsed(__u32 flags, __u32 now)
+{
+	return flags >> LOAD_LAPSED_TICK == (now & 0xffff) ? flags >> LOAD_LAPSED & 255 : 0;
+}
+
+/* One more gives way. Tried once against other CPUs, and no more than 255 are noted: each weighs little, and for a tick. */
+INLINE void lapse(struct load *load, __u32 now)
+{
+	__u32 flags = *(volatile __u32 *)&load->flags, many = lapsed(flags, now);
+	if (many == 255)
+		return;
+	__u32 next = (flags & 255) | (many + 1) << LOAD_LAPSED | now << LOAD_LAPSED_TICK;
+	__sync_val_compare_and_swap(&load->flags, flags, next);
+}
+
+/* All of its connections, as IPVS counts them now. */
+INLINE __u32 all_of(const struct load *load)
+{
+	__u32 flags = load->flags, all = load->active + load->inactive;
+	return flags >> LOAD_LAPSED ? all + lapsed(flags, now_tick()) : all;
+}
+
 /* Is an overloaded server one no more? */
 INLINE int eased(const struct server *server, struct load *load)
 {
-	__u64 total = (__u64)load->active + load->inactive;
+	__u64 total = all_of(load);
 	if (server->upper && (server->lower ? total >= server->lower : total * 4 >= (__u64)server->upper * 3))
 		return 0;
 	__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
@@ -132,14 +155,15 @@ INLINE int overload(const struct server *server, struct load *load, __u32 total)
 /* Asked by those who look for a server: its thresholds may have changed since its last connection came or ended. */
 INLINE int overloaded(const struct server *server, struct load *load)
 {
-	return overload(server, load, load->active + load->inactive) ||
+	return overload(server, load, all_of(load)) ||
 	       (load->flags & LOAD_OVERLOADED && !eased(server, load));
 }
 
 /* One more, inactive as every connection begins. */
 INLINE void bind(const struct server *server, struct load *load)
 {
-	overload(server, load, __sync_fetch_and_add(&load->inactive, 1) + 1 + load->active);
+	__sync_fetch_and_add(&load->inactive, 1);
+	overload(server, load, all_of(load));
 }
 
 INLINE void unbind(const struct server *server, struct load *load, int inactive)

@@ -205,8 +205,12 @@ INLINE void give_way(const struct configuration *config, const struct packet *p,
 	plan->again = 0;
 	struct conn *conn = find(p->family, t);
 	const struct server *server = conn ? server_of(conn->server) : 0;
-	if (server && gives_way(config, conn, server, p))
-		end(t, p->family, plan->now, 1);
+	if (!server || !gives_way(config, conn, server, p))
+		return;
+	struct load *load = load_of(conn->server);
+	if (load)
+		lapse(load, plan->now);
+	end(t, p->family, plan->now, 1);
 }
 
 /* After `fresh`, whose answer is `step`: the connection that gives way ends (only now: it counts while a server is chosen for the new
