@@ -24,7 +24,7 @@
 #define ABI_VERSION 1
 /* A hash of this file without comments and white space, which a test compares: whoever changes the file decides whether what older
  * versions have pinned still means the same (then only this is new), or not (then ABI_VERSION is raised, too).
- * ABI_TEXT 0x12ce42f40b25dac6 */
+ * ABI_TEXT 0x427838dfd32de083 */
 
 #define TICK_SHIFT 22
 
@@ -160,6 +160,11 @@ struct load {
 };
 
 #define LOAD_OVERLOADED (1U << 0)
+
+/* Beside it, connections that gave way to new ones of the same tuple within this tick, for how much their server has to do. IPVS ends
+ * such by a timer, at its clock's next tick, and until then they count as they did. Here they are not in the counts above any more. */
+#define LOAD_LAPSED 8       /* 8 bits from here: how many */
+#define LOAD_LAPSED_TICK 16 /* 16 bits from here: the lower half of the tick */
 
 /* `statistics`: PERCPU_ARRAY, server id -> statistics; add up over the CPUs. Writer: kernel. Bytes are those
  * of the IP packet. A service's figures are its servers' (and those that servers had when they were deleted). */

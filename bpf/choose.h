@@ -21,7 +21,7 @@ struct candidate {
 	__u32 id;
 	__u32 weight;
 	__u32 active;
-	__u32 total;
+	__u32 total; /* also those that IPVS would not have ended yet: see LOAD_LAPSED */
 };
 
 /* The server of a slot, if it takes new connections. */
@@ -37,7 +37,7 @@ INLINE int candidate(__u32 slot, struct candidate *c)
 	c->id = *id;
 	c->weight = server->weight;
 	c->active = load->active;
-	c->total = load->active + load->inactive;
+	c->total = all_of(load);
 	return 1;
 }
 

@@ -46,6 +46,20 @@ INLINE struct load *load_of(__u32 id)
 	return bpf_map_lookup_elem(&loads, &id);
 }
 
+/* Beside the packet: what was found out about it. */
+struct plan {
+	__u32 server; /* id */
+	__u32 mtu;    /* STEP_TOO_BIG */
+	__u32 now;
+	__be16 port;  /* the new one, of the destination (in) or source (out) */
+	__u16 flags;  /* CONN_* */
+	__be32 address[4]; /* out: the virtual address; a flow: the new source */
+	__s32 verdict; /* TC_ACT_*, once it has been sent */
+	__u32 mark;    /* of the packet */
+	__u32 control; /* counts a new connection of a template; else 0 */
+	__u32 again;   /* the connection that is there is to give way to a new one */
+};
+
 /* --- keys ---------------------------------------------------------------------------------------------- */
 
 union tuple {
@@ -95,10 +109,33 @@ INLINE int over(const struct conn *conn, __u32 now)
 
 /* --- counters of servers ------------------------------------------------------------------------------- */
 
+/* How many connections gave way within this tick. */
+INLINE __u32 lapsed(__u32 flags, __u32 now)
+{
+	return flags >> LOAD_LAPSED_TICK == (now & 0xffff) ? flags >> LOAD_LAPSED & 255 : 0;
+}
+
+/* One more gives way. Tried once against other CPUs, and no more than 255 are noted: each weighs little, and for a tick. */
+INLINE void lapse(struct load *load, __u32 now)
+{
+	__u32 flags = *(volatile __u32 *)&load->flags, many = lapsed(flags, now);
+	if (many == 255)
+		return;
+	__u32 next = (flags & 255) | (many + 1) << LOAD_LAPSED | now << LOAD_LAPSED_TICK;
+	__sync_val_compare_and_swap(&load->flags, flags, next);
+}
+
+/* All of its connections, as IPVS counts them now. */
+INLINE __u32 all_of(const struct load *load)
+{
+	__u32 flags = load->flags, all = load->active + load->inactive;
+	return flags >> LOAD_LAPSED ? all + lapsed(flags, now_tick()) : all;
+}
+
 /* Is an overloaded server one no more? */
 INLINE int eased(const struct server *server, struct load *load)
 {
-	__u64 total = (__u64)load->active + load->inactive;
+	__u64 total = all_of(load);
 	if (server->upper && (server->lower ? total >= server->lower : total * 4 >= (__u64)server->upper * 3))
 		return 0;
 	__sync_fetch_and_and(&load->flags, ~LOAD_OVERLOADED);
@@ -118,14 +155,15 @@ INLINE int overload(const struct server *server, struct load *load, __u32 total)
 /* Asked by those who look for a server: its thresholds may have changed since its last connection came or ended. */
 INLINE int overloaded(const struct server *server, struct load *load)
 {
-	return overload(server, load, load->active + load->inactive) ||
+	return overload(server, load, all_of(load)) ||
 	       (load->flags & LOAD_OVERLOADED && !eased(server, load));
 }
 
 /* One more, inactive as every connection begins. */
 INLINE void bind(const struct server *server, struct load *load)
 {
-	overload(server, load, __sync_fetch_and_add(&load->inactive, 1) + 1 + load->active);
+	__sync_fetch_and_add(&load->inactive, 1);
+	overload(server, load, all_of(load));
 }
 
 INLINE void unbind(const struct server *server, struct load *load, int inactive)
@@ -349,21 +387,24 @@ enum made {
 
 #define EEXIST 17
 
-/* Somebody has the server's tuple: ends that one if it is over its time or closing; 1 if the
- * tuple is free now. */
-LOCAL int back_clear(const union tuple *back, __u32 family, __u32 now)
+/* Somebody has the server's tuple: ends that one if it is over its time or closing; 1 if the tuple is free now. `mine` is the key of the
+ * connection that wants it; both are of the same client's end. */
+LOCAL int back_clear(const union tuple *mine, const union tuple *back, __u32 family, __u32 now)
 {
-	if (!back)
+	if (!mine || !back)
 		return 0;
+	union tuple t = *mine;
 	__be32 address[4] = {};
 	__be16 port = 0;
 	if (!back_find(family, back, address, &port))
 		return 1;
-	union tuple t = {};
-	if (family == FAMILY_V4)
-		tuple(&t, family, back->v4.protocol, &back->v4.destination, address, back->v4.destination_port, port);
-	else
-		tuple(&t, family, back->v6.protocol, back->v6.destination, address, back->v6.destination_port, port);
+	if (family == FAMILY_V4) {
+		t.v4.destination = address[0];
+		t.v4.destination_port = port;
+	} else {
+		__builtin_memcpy(t.v6.destination, address, 16);
+		t.v6.destination_port = port;
+	}
 	struct conn *conn = look(family, &t);
 	if (!conn) {
 		/* Left over: a connection is put in before its way back. */
@@ -382,53 +423,65 @@ LOCAL int back_clear(const union tuple *back, __u32 family, __u32 now)
 	return end(&t, family, now, closing);
 }
 
-/* The way back of a connection that was just put in. */
-INLINE enum made make_back(const struct packet *p, const union tuple *t, const union tuple *back, __u32 now)
+/* Puts a new connection in, and counts it. `p` is the client's packet, `t` its tuple, the plan says what it is to be. */
+LOCAL int make(const struct packet *p, const union tuple *t, const struct plan *plan)
 {
-	__u8 family = p->family;
-	long failed = back_put(family, back, p);
-	if (failed != -EEXIST)
-		return failed ? MADE_FULL : MADE;
-	/* Left over from one of the same addresses. */
-	if (back_is_of(family, back, t))
-		return MADE;
-	if (!back_clear(back, family, now))
-		return MADE_CLASH;
-	return back_put(family, back, p) ? MADE_FULL : MADE;
-}
-
-/* Puts a new connection in, and counts it. `p` is the client's packet. */
-LOCAL int make(const struct packet *p, const union tuple *t, const struct conn *conn)
-{
-	if (!p || !t || !conn)
+	if (!p || !t || !plan)
 		return MADE_FULL;
-	__u8 family = p->family;
-	__u32 now = conn->created;
-	const struct server *server = server_of(conn->server);
-	struct load *load = load_of(conn->server);
-	if (!server || !load)
+	const struct configuration *config = config_now();
+	const struct server *server = server_of(plan->server);
+	struct load *load = load_of(plan->server);
+	if (!config || !server || !load)
 		return MADE_FULL;
+	struct conn conn = {
+		.last = plan->now,
+		.timeout = config->udp,
+		.server = plan->server,
+		.control = plan->control,
+		.created = plan->now,
+		.flags = plan->flags,
+		.port = plan->port,
+	};
 	long failed;
-	if (family == FAMILY_V4)
-		failed = bpf_map_update_elem(&conn4, &t->v4, conn, BPF_NOEXIST);
+	if (p->family == FAMILY_V4)
+		failed = bpf_map_update_elem(&conn4, &t->v4, &conn, BPF_NOEXIST);
 	else
-		failed = bpf_map_update_elem(&conn6, &t->v6, conn, BPF_NOEXIST);
+		failed = bpf_map_update_elem(&conn6, &t->v6, &conn, BPF_NOEXIST);
 	if (failed)
 		return MADE_FULL;
 	bind(server, load);
 	count(COUNTER_CREATED);
-	if (conn->control) {
-		__u32 *counter = control_of(conn->control);
+	if (plan->control) {
+		__u32 *counter = control_of(plan->control);
 		if (counter)
 			__sync_fetch_and_add(counter, 1);
 	}
-	if ((conn->flags & CONN_METHOD) != METHOD_NAT)
-		return MADE;
+	return MADE;
+}
+
+/* The way back of a connection that was just put in; without one it ends. */
+LOCAL int make_back(const struct packet *p, const union tuple *t, const struct plan *plan)
+{
+	if (!p || !t || !plan)
+		return MADE_FULL;
+	__u32 family = p->family;
 	union tuple back = {};
-	back_key(&back, family, t, server, conn->port);
-	enum made made = make_back(p, t, &back, now);
-	if (made != MADE)
-		end(t, family, now, 1);
+	const struct server *server = server_of(plan->server);
+	if (!server)
+		return MADE_FULL;
+	back_key(&back, family, t, server, plan->port);
+	long failed = back_put(family, &back, p);
+	/* It may be left over from one of the same addresses. */
+	if (!failed || (failed == -EEXIST && back_is_of(family, &back, t)))
+		return MADE;
+	enum made made = MADE_FULL;
+	if (failed == -EEXIST) {
+		if (!back_clear(t, &back, family, plan->now))
+			made = MADE_CLASH;
+		else if (!back_put(family, &back, p))
+			return MADE;
+	}
+	end(t, family, plan->now, 1);
 	return made;
 }
 

@@ -55,6 +55,8 @@ SECTION("classifier") int director_in(struct __sk_buff *skb)
 			step = known(&p, &plan);
 		if (step == STEP_FRESH)
 			step = fresh(&p, &plan);
+		if (step == STEP_NEW || plan.again)
+			step = enter(&p, &plan, step);
 		if (p.kind & PACKET_FIRST && (step == STEP_IN || step == STEP_OUT))
 			fragment_note(&p, &plan, step);
 		break;
@@ -116,11 +118,7 @@ SECTION("classifier") int director_out(struct __sk_buff *skb)
 	}
 	if (step != STEP_OUT)
 		return TC_ACT_UNSPEC;
-	struct ends to;
-	ends_of(&to, &p);
-	__builtin_memcpy(to.source, plan.address, 16);
-	to.source_port = plan.port;
-	return translate(skb, &p, &to, 0) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return rewrite_out(skb, &p, &plan) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 const char licence[] SECTION("license") = "Dual MIT/GPL";

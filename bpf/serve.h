@@ -32,6 +32,15 @@ INLINE int reusable(const struct configuration *config, const struct conn *conn)
 	return config->reuse_mode & 2 && conn->state == TCP_FIN_WAIT && conn->flags & CONN_NO_OUTPUT;
 }
 
+/* The packet is not of the connection that is there: that one gives way to a new one. */
+INLINE int gives_way(const struct configuration *config, const struct conn *conn, const struct server *server,
+		     const struct packet *p)
+{
+	if (server->flags & SERVER_GONE)
+		return config->flags & CONFIG_EXPIRE_NODEST;
+	return opens(p) && ((config->flags & CONFIG_EXPIRE_NODEST && !server->weight) || reusable(config, conn));
+}
+
 INLINE enum step go_on(struct conn *conn, const struct configuration *config, const struct packet *p, struct plan *plan)
 {
 	step(conn, config, p, 0, plan->now);
@@ -101,20 +110,14 @@ GLOBAL int known(const struct packet *p, struct plan *plan)
 		const struct server *server = server_of(conn->server);
 		if (!server)
 			return STEP_SHOT;
-		int anew;
+		plan->again = gives_way(config, conn, server, p);
+		if (plan->again)
+			return STEP_FRESH;
 		if (server->flags & SERVER_GONE) {
-			if (!(config->flags & CONFIG_EXPIRE_NODEST)) {
-				count(COUNTER_GONE);
-				return STEP_SHOT;
-			}
-			anew = 1;
-		} else {
-			anew = opens(p) && ((config->flags & CONFIG_EXPIRE_NODEST && !server->weight) || reusable(config, conn));
+			count(COUNTER_GONE);
+			return STEP_SHOT;
 		}
-		if (!anew)
-			return go_on(conn, config, p, plan);
-		plan->again = 1;
-		return STEP_FRESH;
+		return go_on(conn, config, p, plan);
 	}
 	if (conn) {
 		end(&t, family, plan->now, 0);
@@ -149,18 +152,12 @@ INLINE const struct service *service_for(const struct configuration *config, con
 	return bpf_map_lookup_elem(&services, &key);
 }
 
-/* Ends the connection that a new one takes the place of. */
-INLINE void give_way(const struct packet *p, struct plan *plan, const union tuple *t)
+/* A service may take it, and a server is chosen: STEP_NEW, in the plan what the connection is to be. */
+GLOBAL int fresh(const struct packet *p, struct plan *plan)
 {
-	if (!plan->again)
-		return;
-	plan->again = 0;
-	end(t, p->family, plan->now, 1);
-}
-
-/* A service may take it, and a server is chosen. `t` is its tuple. */
-INLINE int schedule(const struct configuration *config, const struct packet *p, struct plan *plan, const union tuple *t)
-{
+	const struct configuration *config = config_now();
+	if (!p || !plan || !config)
+		return STEP_PASS;
 	enum found how = FOUND_EXACT;
 	const struct service *service = service_for(config, p, plan->mark, &how);
 	if (!service)
@@ -177,70 +174,76 @@ INLINE int schedule(const struct configuration *config, const struct packet *p, 
 		count(COUNTER_DROP_PACKET);
 		return STEP_SHOT;
 	}
-	struct conn conn = {.last = plan->now, .created = plan->now, .timeout = config->udp};
-	if (service->persistence)
-		conn.server = by_template(service, p, plan, how);
-	else
-		conn.server = choose(service, p);
-	conn.control = plan->control;
-	const struct server *server = server_of(conn.server);
-	if (!conn.server || !server)
+	__u32 id = service->persistence ? by_template(service, p, plan, how) : choose(service, p);
+	const struct server *server = server_of(id);
+	if (!id || !server)
 		return STEP_NOBODY;
 
-	conn.flags = server->method | CONN_INACTIVE;
+	plan->server = id;
+	plan->flags = server->method | CONN_INACTIVE;
 	if (server->method != METHOD_NAT)
-		conn.flags |= CONN_NO_OUTPUT;
+		plan->flags |= CONN_NO_OUTPUT;
 	else if (service->flags & SERVICE_STACK)
-		conn.flags |= CONN_STACK;
+		plan->flags |= CONN_STACK;
 	if (how == FOUND_MARK)
-		conn.flags |= CONN_MARKED;
+		plan->flags |= CONN_MARKED;
 	/* A template for all ports leaves each as it is. */
-	conn.port = server->port && !(service->persistence && how != FOUND_EXACT) ? server->port : p->destination_port;
+	plan->port = server->port && !(service->persistence && how != FOUND_EXACT) ? server->port : p->destination_port;
 
 	if (service->flags & SERVICE_ONE_PACKET && p->protocol == PROTOCOL_UDP) {
-		plan->server = conn.server;
-		plan->flags = conn.flags;
-		plan->port = conn.port;
-		count_in(conn.server, 0, 1);
-		count_in(conn.server, p->length, 0);
+		count_in(id, 0, 1);
+		count_in(id, p->length, 0);
 		return STEP_IN;
 	}
-
-	/* Only now: the old one counts while a server is chosen for the new one, as with IPVS. */
-	give_way(p, plan, t);
-	int made_so = make(p, t, &conn);
-	if (made_so == MADE_FULL && !find(p->family, t) && relieve(p->family, plan->now))
-		made_so = make(p, t, &conn);
-	switch (made_so) {
-	case MADE:
-		count_in(conn.server, 0, 1);
-		break;
-	case MADE_CLASH:
-		count(COUNTER_CLASH);
-		return STEP_SHOT;
-	case MADE_FULL:
-		break;
-	}
-	/* Ours, or the one of another CPU that was first. */
-	struct conn *made = find(p->family, t);
-	if (!made) {
-		count(COUNTER_FULL);
-		return STEP_SHOT;
-	}
-	return go_on(made, config, p, plan);
+	return STEP_NEW;
 }
 
-/* A packet of no connection, or of one that is to give way. */
-GLOBAL int fresh(const struct packet *p, struct plan *plan)
+/* Ends the connection that is there, if it is still one that gives way: since it was looked at another CPU may have put a new one
+ * in, and that one stays. (Not if it does so between this look and the end; see CONN_DEAD for such moments.) */
+INLINE void give_way(const struct configuration *config, const struct packet *p, struct plan *plan, const union tuple *t)
+{
+	plan->again = 0;
+	struct conn *conn = find(p->family, t);
+	const struct server *server = conn ? server_of(conn->server) : 0;
+	if (!server || !gives_way(config, conn, server, p))
+		return;
+	struct load *load = load_of(conn->server);
+	if (load)
+		lapse(load, plan->now);
+	end(t, p->family, plan->now, 1);
+}
+
+/* After `fresh`, whose answer is `step`: the connection that gives way ends (only now: it counts while a server is chosen for the new
+ * one, as with IPVS), and the new one is put in. */
+GLOBAL int enter(const struct packet *p, struct plan *plan, int step)
 {
 	const struct configuration *config = config_now();
 	if (!p || !plan || !config)
-		return STEP_PASS;
+		return STEP_SHOT;
 	union tuple t = {};
 	tuple(&t, p->family, p->protocol, p->source, p->destination, p->source_port, p->destination_port);
-	int step = schedule(config, p, plan, &t);
-	give_way(p, plan, &t);
-	return step;
+	if (plan->again)
+		give_way(config, p, plan, &t);
+	if (step != STEP_NEW)
+		return step;
+	int made = make(p, &t, plan);
+	if (made == MADE_FULL && !find(p->family, &t) && relieve(p->family, plan->now))
+		made = make(p, &t, plan);
+	if (made == MADE && (plan->flags & CONN_METHOD) == METHOD_NAT)
+		made = make_back(p, &t, plan);
+	if (made == MADE_CLASH) {
+		count(COUNTER_CLASH);
+		return STEP_SHOT;
+	}
+	if (made == MADE)
+		count_in(plan->server, 0, 1);
+	/* Ours, or the one of another CPU that was first. */
+	struct conn *conn = find(p->family, &t);
+	if (!conn) {
+		count(COUNTER_FULL);
+		return STEP_SHOT;
+	}
+	return go_on(conn, config, p, plan);
 }
 
 #endif

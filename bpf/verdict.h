@@ -30,20 +30,7 @@ enum step {
 	STEP_REQUOTE, /* a new message is to be put around the quote */
 	STEP_FLOW,    /* of an explicit flow */
 	STEP_FRESH,   /* no connection: to be scheduled, perhaps */
-};
-
-/* Beside the packet: what was found out about it. */
-struct plan {
-	__u32 server; /* id */
-	__u32 mtu;    /* STEP_TOO_BIG */
-	__u32 now;
-	__be16 port;  /* the new one, of the destination (in) or source (out) */
-	__u16 flags;  /* CONN_* */
-	__be32 address[4]; /* out: the virtual address; a flow: the new source */
-	__s32 verdict; /* TC_ACT_*, once it has been sent */
-	__u32 mark;    /* of the packet */
-	__u32 control; /* counts a new connection of a template; else 0 */
-	__u32 again;   /* the connection that is there is to give way to a new one */
+	STEP_NEW,     /* scheduled: a connection is to be made */
 };
 
 struct way {
@@ -240,16 +227,32 @@ GLOBAL int send_in(struct __sk_buff *skb, const struct packet *p, struct plan *p
 	return send_nat(skb, p, plan, &to, server->flags & SERVER_LOCAL || plan->flags & CONN_STACK, 0);
 }
 
-/* The server's packet, to the client, from the virtual address. */
+/* As what a server's packet leaves: from the virtual address. */
+INLINE void ends_out(struct ends *to, const struct packet *p, const struct plan *plan)
+{
+	ends_of(to, p);
+	__builtin_memcpy(to->source, plan->address, 16);
+	to->source_port = plan->port;
+}
+
+/* The server's packet, to the client. */
 GLOBAL int send_out(struct __sk_buff *skb, const struct packet *p, struct plan *plan)
 {
 	if (!p || !plan)
 		return STEP_SHOT;
 	struct ends to;
-	ends_of(&to, p);
-	__builtin_memcpy(to.source, plan->address, 16);
-	to.source_port = plan->port;
+	ends_out(&to, p, plan);
 	return send_nat(skb, p, plan, &to, plan->flags & CONN_STACK, 1);
+}
+
+/* The same at egress, where it is on its way already: 0 when it was rewritten. */
+GLOBAL int rewrite_out(struct __sk_buff *skb, const struct packet *p, const struct plan *plan)
+{
+	if (!p || !plan)
+		return -1;
+	struct ends to;
+	ends_out(&to, p, plan);
+	return translate(skb, p, &to, 0);
 }
 
 #endif

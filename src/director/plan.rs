@@ -10,13 +10,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::abi::{self, Position};
-use super::own::port_in_tables;
-use super::records::{key_of, method, record_of, stands, start, table};
+use self::answers::AnswerOrder;
+use self::numbers::Ids;
+use super::abi;
+use super::records::key_of;
 use super::regions::Regions;
-use super::tables::Wrr;
 use super::wanted::{Adopted, Listed};
-use crate::model::director::{Conduct, Method, OnDown, Protocol, Scheduler, ServiceKey};
+use crate::model::director::{Conduct, Method, OnDown, Protocol, ServiceKey};
+
+mod answers;
+mod numbers;
+mod service;
 
 /// Slots that nobody points to any more are left alone for so long: no program runs longer.
 const SETTLES: Duration = Duration::from_secs(1);
@@ -220,7 +224,7 @@ impl Present {
             present.servers.insert(id, server);
         }
         for (key, answer) in answers {
-            present.answers.insert(answer_order(&key), (key, answer));
+            present.answers.insert(answers::order(&key), (key, answer));
         }
         present
     }
@@ -329,317 +333,10 @@ impl Present {
             writes.push(Write::Forget { server: id, all: on_down == OnDown::Reset });
         }
     }
-
-    fn service(
-        &mut self,
-        wanted: &WantedService,
-        position: &dyn Fn(u32) -> u64,
-        now: Instant,
-        ids: &mut Ids,
-        writes: &mut Vec<Write>,
-    ) -> Result<(), String> {
-        let before = self.services.get(&wanted.key).cloned();
-        let ghost = self.ghosts.get(&wanted.key).cloned().filter(|_| before.is_none());
-        let id = match (&before, &ghost) {
-            (Some(service), _) => service.record.id,
-            (None, Some((id, _))) => *id,
-            (None, None) => ids.service(self.room.services)?,
-        };
-        let mut own = match (&before, ghost) {
-            (Some(service), _) => service.own.clone(),
-            (None, ghost) => ghost.map_or_else(Vec::new, |(_, own)| own),
-        };
-        let made = self.match_servers(id, wanted, &own, ids)?;
-        let list: Vec<u32> = made.iter().map(|made| made.id).collect();
-        let table = table(wanted, &list);
-        let mut record = record_of(wanted, id);
-        // Room first: a service without it stays as it was.
-        let same_list = before.as_ref().is_some_and(|before| before.list == list);
-        let same_table = before.as_ref().is_some_and(|before| before.table == table);
-        let full = || {
-            "there is no room for its servers in the table of lists: use fewer services of mh, which take 4,093 places each".to_owned()
-        };
-        record.count = list.len() as u32;
-        record.list = match &before {
-            Some(before) if same_list => before.record.list,
-            _ => self.slots.allocate(record.count).ok_or_else(full)?,
-        };
-        record.table_len = table.len() as u32;
-        record.table = match &before {
-            Some(before) if same_table => before.record.table,
-            _ => match self.slots.allocate(record.table_len) {
-                Some(at) => at,
-                None => {
-                    if !same_list {
-                        self.slots.release(record.list, record.count, now);
-                    }
-                    return Err(full());
-                }
-            },
-        };
-        let old_weights = before.as_ref().map(|before| self.weights(&before.list)).unwrap_or_default();
-        // IPVS begins wrr's round at the head again when a server is changed in any way.
-        let limits = |record: &abi::Server| (record.upper, record.lower);
-        let limited = made.iter().any(|made| {
-            let known = self.servers.get(&made.id).filter(|known| known.listed);
-            known.is_some_and(|known| limits(&known.record) != limits(&made.record))
-        });
-        // New servers, and what has changed of the others.
-        if before.is_none() {
-            self.ghosts.remove(&wanted.key);
-            writes.push(Write::State { service: id });
-        }
-        for made in &made {
-            if made.fresh {
-                writes.push(Write::Fresh { server: made.id });
-                own.push(made.id);
-            }
-            let known = self.servers.get(&made.id);
-            if known.is_none_or(|known| known.record != made.record) {
-                writes.push(Write::Server { id: made.id, server: made.record });
-            }
-            if made.down && has_udp(&wanted.key) && known.is_some_and(|known| !known.down) {
-                writes.push(Write::Forget { server: made.id, all: false });
-            }
-            let server = Server { record: made.record, address: made.address, listed: true, down: made.down };
-            self.servers.insert(made.id, server);
-        }
-        let new_weights = self.weights(&list);
-        if !same_list && record.count > 0 {
-            writes.push(Write::Slots { at: record.list, servers: list.clone() });
-        }
-        if !same_table && record.table_len > 0 {
-            writes.push(Write::Slots { at: record.table, servers: table.clone() });
-        }
-        let wrr = Wrr::of(new_weights.iter().map(|(_, weight)| *weight));
-        if wanted.conduct.scheduler == Scheduler::Wrr {
-            (record.step, record.top) = (wrr.step, wrr.top);
-        }
-        let unchanged = before.as_ref().is_some_and(|before| {
-            let weights = wanted.conduct.scheduler != Scheduler::Wrr || (old_weights == new_weights && !limited);
-            let bare = abi::Service { generation: 0, start: 0, ..record };
-            weights && bare == abi::Service { generation: 0, start: 0, ..before.record }
-        });
-        if unchanged {
-            // Its servers may have come and gone off the list all the same.
-            if let Some(service) = self.services.get_mut(&wanted.key) {
-                service.own = own;
-            }
-            return Ok(());
-        }
-        // A number that begins anew stands at generation 0.
-        record.generation = before.as_ref().map_or(1, |before| (before.record.generation + 1) % GENERATIONS);
-        let stood = before.as_ref().map(|before| stands(&before.record, position(id)));
-        let start = start(wanted, before.as_ref(), stood, &list, &old_weights, &new_weights);
-        record.start = Position { generation: record.generation, ..start }.pack();
-        writes.push(Write::Service { key: wanted.key, service: record });
-        if let Some(before) = before {
-            if !same_list {
-                self.slots.release(before.record.list, before.record.count, now + SETTLES);
-            }
-            if !same_table {
-                self.slots.release(before.record.table, before.record.table_len, now + SETTLES);
-            }
-            for id in before.list.iter().filter(|id| !list.contains(id)) {
-                // One whose method has changed has another number now; its flows go on as they began.
-                let address = self.servers.get(id).map(|server| server.address);
-                let stays = made.iter().any(|made| Some(made.address) == address);
-                let on_down = if stays { OnDown::Drain } else { wanted.conduct.on_down };
-                self.take_out(*id, on_down, has_udp(&wanted.key), writes);
-            }
-        }
-        self.services.insert(wanted.key, Service { record, list, table, own });
-        Ok(())
-    }
-
-    fn weights(&self, list: &[u32]) -> Vec<(u32, u32)> {
-        list.iter().map(|id| (*id, self.servers.get(id).map_or(0, |server| server.record.weight))).collect()
-    }
-
-    /// The number of each wanted server: its own where it was there before, on the list or off it.
-    fn match_servers(
-        &self,
-        service: u32,
-        wanted: &WantedService,
-        own: &[u32],
-        ids: &mut Ids,
-    ) -> Result<Vec<Made>, String> {
-        let mut known: HashMap<(IpAddr, [u8; 2], u8), Vec<u32>> = HashMap::new();
-        for id in own {
-            let Some(server) = self.servers.get(id) else { continue };
-            let key = (server.address.ip(), server.record.port, server.record.method);
-            known.entry(key).or_default().push(*id);
-        }
-        let mut made = Vec::with_capacity(wanted.servers.len());
-        let mut fresh = Vec::new();
-        for server in &wanted.servers {
-            let (address, family) = abi::address(server.address.ip());
-            let method = method(server.method);
-            let port = port_in_tables(server.address, server.method).to_be_bytes();
-            let known = known.get_mut(&(server.address.ip(), port, method)).and_then(|ids| {
-                // One that is on the list goes before one that is off it.
-                let at = ids.iter().position(|id| self.servers.get(id).is_some_and(|server| server.listed));
-                (!ids.is_empty()).then(|| ids.remove(at.unwrap_or(0)))
-            });
-            let id = match known {
-                Some(id) => id,
-                None => match ids.server(self.room.servers) {
-                    Ok(id) => {
-                        fresh.push(id);
-                        id
-                    }
-                    Err(why) => {
-                        ids.give_back(&fresh);
-                        return Err(why);
-                    }
-                },
-            };
-            made.push(Made {
-                id,
-                fresh: known.is_none(),
-                address: server.address,
-                down: server.down,
-                record: abi::Server {
-                    address,
-                    port,
-                    family,
-                    method,
-                    service,
-                    weight: server.weight,
-                    flags: if server.local { abi::SERVER_LOCAL } else { 0 },
-                    upper: server.upper,
-                    lower: server.lower,
-                    source: server.source.map_or([0; 16], |source| abi::address(source).0),
-                },
-            });
-        }
-        Ok(made)
-    }
-
-    /// What packets of servers of one-packet services get as their source.
-    fn answers(&mut self, wanted: &Wanted, writes: &mut Vec<Write>, left_out: &mut Vec<LeftOut>) {
-        let mut all = BTreeMap::new();
-        for service in wanted.services.iter().filter(|service| service.conduct.one_packet) {
-            let ServiceKey::Address { protocol, address: at } = service.key else { continue };
-            let Some(present) = self.services.get(&service.key) else { continue };
-            for id in &present.list {
-                let Some(server) = self.servers.get(id).filter(|it| it.record.method == abi::METHOD_NAT) else {
-                    continue;
-                };
-                let (address, family) = (server.record.address, server.record.family);
-                let port = if server.address.port() == 0 { at.port() } else { server.address.port() };
-                let key = abi::AnswerKey { address, port: port.to_be_bytes(), protocol: protocol.number(), family };
-                let answer = abi::Answer {
-                    address: abi::address(at.ip()).0,
-                    port: at.port().to_be_bytes(),
-                    zero: [0; 2],
-                    server: *id,
-                };
-                if let Some((_, (_, other))) = all.get_key_value(&answer_order(&key)) {
-                    let other: &abi::Answer = other;
-                    let other = abi::ip(other.address, family).map_or_else(String::new, |ip| ip.to_string());
-                    let why = format!(
-                        "server {} answers for {other} already: a server of one-packet services can be of one only; give it another port",
-                        server.address
-                    );
-                    left_out.push(LeftOut { key: service.key, why });
-                    continue;
-                }
-                if all.len() >= self.room.answers as usize {
-                    let why =
-                        format!("there is no room for more than {} servers of one-packet services", self.room.answers);
-                    left_out.push(LeftOut { key: service.key, why });
-                    continue;
-                }
-                all.insert(answer_order(&key), (key, answer));
-            }
-        }
-        for (order, (key, answer)) in &all {
-            if self.answers.get(order).is_none_or(|(_, known)| known != answer) {
-                writes.push(Write::Answer { key: *key, answer: *answer });
-            }
-        }
-        for (order, (key, _)) in &self.answers {
-            if !all.contains_key(order) {
-                writes.push(Write::DeleteAnswer { key: *key });
-            }
-        }
-        self.answers = all;
-    }
 }
 
 fn has_udp(key: &ServiceKey) -> bool {
     !matches!(key, ServiceKey::Address { protocol: Protocol::Tcp, .. })
-}
-
-/// A wanted server and its number.
-struct Made {
-    id: u32,
-    fresh: bool,
-    address: SocketAddr,
-    down: bool,
-    record: abi::Server,
-}
-
-/// Numbers that can be given away.
-struct Ids {
-    servers: BTreeSet<u32>,
-    services: BTreeSet<u32>,
-    next_server: u32,
-    next_service: u32,
-}
-
-impl Ids {
-    fn of(present: &Present) -> Ids {
-        let of_servers = present.servers.values().map(|server| server.record.service);
-        Ids {
-            servers: present.servers.keys().copied().collect(),
-            services: present.services.values().map(|service| service.record.id).chain(of_servers).collect(),
-            next_server: present.next_server,
-            next_service: present.next_service,
-        }
-    }
-
-    fn server(&mut self, most: u32) -> Result<u32, String> {
-        free(&mut self.servers, &mut self.next_server, most).ok_or_else(|| {
-            format!(
-                "there is no room for more than {most} servers; flows of servers that left take theirs until they end"
-            )
-        })
-    }
-
-    fn service(&mut self, most: u32) -> Result<u32, String> {
-        free(&mut self.services, &mut self.next_service, most)
-            .ok_or_else(|| format!("there is no room for more than {most} services"))
-    }
-
-    fn give_back(&mut self, servers: &[u32]) {
-        self.servers.retain(|id| !servers.contains(id));
-    }
-}
-
-/// The next number that nobody has, from 1 to `most`.
-fn free(taken: &mut BTreeSet<u32>, next: &mut u32, most: u32) -> Option<u32> {
-    if taken.len() as u64 >= u64::from(most) {
-        return None;
-    }
-    loop {
-        if *next > most || *next == 0 {
-            *next = 1;
-        }
-        let id = *next;
-        *next += 1;
-        if taken.insert(id) {
-            return Some(id);
-        }
-    }
-}
-
-/// Address, family, port, protocol.
-type AnswerOrder = ([u8; 16], u8, [u8; 2], u8);
-
-fn answer_order(key: &abi::AnswerKey) -> AnswerOrder {
-    (key.address, key.family, key.port, key.protocol)
 }
 
 #[cfg(test)]

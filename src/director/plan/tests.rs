@@ -1,8 +1,8 @@
 //! What is written, and what is not.
 
 use super::*;
-use crate::director::records;
-use crate::model::director::{Family, Flags, Forwarding, Persistence};
+use crate::director::records::{self, stands};
+use crate::model::director::{Family, Flags, Forwarding, Persistence, Scheduler};
 
 const ROOM: Room = Room { services: 8, servers: 16, slots: 20_000, answers: 4 };
 

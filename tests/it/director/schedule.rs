@@ -2,12 +2,14 @@
 //! were added, as in ktcpvs-ipvs.md 2.4.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use reeve::director::abi::{
-    LOAD_OVERLOADED, Load, METHOD_NAT, Position, SCHEDULER_DH, SCHEDULER_FO, SCHEDULER_LC, SCHEDULER_MH,
+    self, LOAD_OVERLOADED, Load, METHOD_NAT, Position, SCHEDULER_DH, SCHEDULER_FO, SCHEDULER_LC, SCHEDULER_MH,
     SCHEDULER_NONE, SCHEDULER_NQ, SCHEDULER_OVF, SCHEDULER_RR, SCHEDULER_SED, SCHEDULER_SH, SCHEDULER_WLC,
     SCHEDULER_WRR, SERVICE_FALLBACK, SERVICE_HASH_PORT,
 };
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::wire::{ACK, RST, SYN, TCP, tcp};
 use super::world::{Put, REDIRECT, World, at};
@@ -152,6 +154,47 @@ fn a_connection_that_gives_way_counts_while_its_heir_is_chosen() {
     assert_eq!(trial.pick_for(&mut world, client), 'B');
     let loads = trial.ids.iter().map(|id| world.map("loads").get::<_, Load>(id).expect("a look").expect("a load"));
     assert_eq!(loads.map(|load| (load.active, load.inactive)).collect::<Vec<_>>(), [(0, 0), (1, 1)]);
+}
+
+/// The kernel's clock, as it was at its last tick.
+fn coarse() -> Timespec {
+    clock_gettime(ClockId::MonotonicCoarse)
+}
+
+/// Its bits that are a tick of the director's.
+fn tick() -> u32 {
+    let now = coarse();
+    abi::tick(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
+}
+
+#[test]
+fn a_connection_that_gave_way_counts_for_a_tick() {
+    let Some(mut world) = World::new() else { return };
+    let mut trial = Trial::new(&mut world, SCHEDULER_LC, &[1, 1], |_| {});
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut within = false;
+    for port in 1500.. {
+        assert!(Instant::now() < deadline, "never three packets within a tick");
+        let client = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, 0, 3)), port);
+        trial.load(&world, &[(0, 0), (0, 1)]);
+        assert_eq!(trial.pick_for(&mut world, client), 'A');
+        world.forwarded(&tcp(client, trial.vip, ACK));
+        world.forwarded(&tcp(client, trial.vip, RST));
+        // Without its closed connection A costs 257, with it as much as B when that has the new one; and B is the newer.
+        trial.load(&world, &[(1, 1), (0, 1)]);
+        let begun = tick();
+        assert_eq!(trial.pick_for(&mut world, client), 'B');
+        while within && tick() == begun {}
+        let next = trial.pick(&mut world);
+        if within {
+            assert_eq!(next, 'A');
+            break;
+        }
+        if tick() == begun {
+            assert_eq!(next, 'B');
+            within = true;
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,13 @@
 """One service of a director, fed step by step; each step says which server was chosen."""
 
+import contextlib
+import time
+
 import frames
 from farm import LETTERS, VIRTUAL, server, server_link
 from frames import ACK, FIN, RST, SYN, TCP, UDP
+
+CLOCK_MONOTONIC_COARSE = 6  # <linux/time.h>; it goes on when the kernel's clock ticks
 
 METHODS = {"nat": "-m", "dr": "-g", "tun": "-i"}
 
@@ -11,6 +16,19 @@ class Connection:
     def __init__(self, client, port, virtual, mark):
         self.client, self.port, self.virtual, self.mark = client, port, virtual, mark
         self.server = None
+
+
+class Ticks:
+    """The kernel's clock, by its ticks (4 ms in Debian's kernel)."""
+
+    def now(self):
+        return time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
+
+    def wait(self, count):
+        for _ in range(count):
+            now = self.now()
+            while self.now() == now:
+                pass
 
 
 class Trial:
@@ -140,6 +158,17 @@ class Trial:
         """The same client's port once more."""
         conn.server = self.to_server(conn, SYN)
         self.say(f"again {conn.port}", conn.server)
+
+    @contextlib.contextmanager
+    def within_a_tick(self):
+        """What is done here is done between two ticks of the kernel's clock; whether it was is a step too. Then three more pass, so that
+        what its timers do is done."""
+        ticks = Ticks()
+        ticks.wait(1)
+        begun = ticks.now()
+        yield
+        self.say("within a tick", "yes" if ticks.now() == begun else "no")
+        ticks.wait(3)
 
     def close(self, conn):
         """The client begins."""
