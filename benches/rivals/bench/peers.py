@@ -127,7 +127,8 @@ class Contender:
         pools["beta"] = self.servers(0)[:1]
         for name, servers in pools.items():
             protocol = ['protocol = "h2c"'] if self.setup.grpc else []
-            lines += ["", f"[pool.{name}]", 'check = "alive"', *protocol, "servers = ["]
+            ties = ['affinity = { source = "32" }'] if self.setup.affinity else []
+            lines += ["", f"[pool.{name}]", 'check = "alive"', *protocol, *ties, "servers = ["]
             lines += [f'  {{ name = "s{n}", address = "{address}" }},' for n, address in enumerate(servers)]
             lines += ["]"]
         (self.folder / "reeve.toml").write_text("\n".join(lines) + "\n")
@@ -184,7 +185,8 @@ class Contender:
             bind = f"ssl crt {self.certificate('pem')} alpn h2,http/1.1"
         for pool in range(self.setup.pools):
             servers = "".join(f"  server s{n} {address} {options}\n" for n, address in enumerate(self.servers(pool)))
-            backends.append(f"backend p{pool}\n  balance roundrobin\n{servers}")
+            ties = "  stick-table type ip size 100k expire 30m\n  stick on src\n" if self.setup.affinity else ""
+            backends.append(f"backend p{pool}\n  balance roundrobin\n{ties}{servers}")
         if not self.setup.passthrough:
             backends.append("backend none\n  http-request return status 404\n")
         path = self.fill(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import machine
 from .measure import COLUMNS, FOREIGN
-from .scenarios import NOT_BUILT, TOLERANCE
+from .scenarios import TOLERANCE
 
 
 @dataclass
@@ -172,7 +172,6 @@ class Report:
             lines += self.section(scenario, arms, rows, found)
         lines += ["## Left out", ""]
         lines += [f"- `{name}`: {who}: {why}" for name, who, why in self.missing]
-        lines += [f"- `{name}` ({title}): not built yet" for name, title in NOT_BUILT.items()]
         return [*lines, ""]
 
 

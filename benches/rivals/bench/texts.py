@@ -35,6 +35,7 @@ class Setup:
     tls: bool = False  # HTTPS, ALPN h2 and http/1.1
     h2: bool = False  # HTTP/2: clients speak nothing else
     grpc: bool = False  # HTTP/2 with prior knowledge in both directions
+    affinity: bool = False  # a client's address keeps its server
     passthrough: bool = False  # TLS that the server ends; the name in the hello chooses the pool
 
 
