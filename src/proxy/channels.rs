@@ -203,6 +203,10 @@ pub async fn add(worker: &Rc<Worker>, pool: &LivePool, lease: &Lease, stream: St
     let place = Channel::enter(&channel, lease);
     let server = lease.id();
     worker.channels.with(server, |server| server.channels.push(channel.clone()));
+    if pool.counts_connections() {
+        // Who waits for a connection may share this one.
+        pool.gate().call_all();
+    }
     let keep_alive = pool.config().timeouts.server_keep_alive;
     spawn_local(drive(worker.clone(), server, channel, connection, keep_alive));
     Ok(place)

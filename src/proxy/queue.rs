@@ -75,7 +75,11 @@ async fn in_line(
                     return Err(failure);
                 }
                 Ok(picked) => {
-                    waiter.found(picked.server());
+                    match pool.counts_connections() {
+                        // It may share a connection that others may share too, and leave one that it was called for.
+                        true => waiter.found_some(),
+                        false => waiter.found(picked.server()),
+                    }
                     return Ok(picked);
                 }
             }

@@ -1,8 +1,8 @@
 //! The way into a pool: how much is in it, and who waits for a place, over all cores and reloads.
 //!
-//! A request for which no server has room gets in line, and nobody who comes later passes it by: while somebody waits,
-//! all the others get in line too. Whoever leaves a server calls the first in line who may be there, who then chooses a
-//! server for itself, on its own core ([`super::line`] has who is called, and why none waits in vain).
+//! A request for which no server has room gets in line: while somebody waits, all who come get in line too. Whoever
+//! leaves a server calls the first in line who may be there, who then chooses a server for itself, on its own core
+//! ([`super::line`] has who is called, and why none waits in vain).
 //!
 //! ```text
 //!  leaves:  count out ── is anybody waiting? ── call the first
@@ -134,8 +134,8 @@ impl Gate {
         wake(waker);
     }
 
-    /// Servers have come, or have changed: as many as find a place, or find that there is none to wait for.
-    pub(super) fn call_all(&self) {
+    /// Servers or places have come, or have changed: as many as find a place, or find that there is none to wait for.
+    pub fn call_all(&self) {
         if self.is_waited_at() {
             self.call(Cause::Change);
         }
@@ -191,6 +191,11 @@ impl Waiter {
     pub fn found(&self, server: u32) {
         let mut hand = self.hand.borrow_mut();
         hand.call = hand.call.take().filter(|call| !call.is_for(server));
+    }
+
+    /// It has found a place where more than its own may have come with it.
+    pub fn found_some(&self) {
+        self.hand.borrow_mut().many = true;
     }
 
     /// It has found that there is nothing to wait for: nor is there for others of its kind.
@@ -305,6 +310,51 @@ mod tests {
         three.dismiss();
         drop(three);
         assert!(called(&four));
+    }
+
+    #[test]
+    fn a_call_that_finds_all_called_is_for_those_who_come_yet() {
+        let gate = Arc::new(Gate::default());
+        let one = join(&gate, 0);
+        gate.call(PLACE);
+        assert!(called(&one));
+        one.found_none();
+        // Two places: the second call finds all called.
+        gate.call(PLACE);
+        gate.call(PLACE);
+        assert!(called(&one));
+        let two = gate.join(0, Kind::default(), 10).unwrap();
+        assert!(!two.is_first());
+        one.found(1);
+        drop(one);
+        assert!(called(&two));
+        // The same, where the first goes without having looked.
+        let three = join(&gate, 0);
+        gate.call(PLACE);
+        gate.call(PLACE);
+        drop(two);
+        let four = gate.join(0, Kind::default(), 10).unwrap();
+        assert!(called(&three));
+        three.found(1);
+        drop(three);
+        assert!(called(&four));
+    }
+
+    #[test]
+    fn who_comes_as_another_is_called_looks_after_him() {
+        let gate = Arc::new(Gate::default());
+        let one = join(&gate, 5);
+        gate.call(PLACE);
+        let two = gate.join(0, Kind { not_at: [9].as_slice().into(), ..Kind::default() }, 10).unwrap();
+        assert!(!two.is_first() && !called(&two));
+        assert!(called(&one));
+        one.found(1);
+        drop(one);
+        assert!(called(&two), "there may be another place");
+        // A higher priority does not wait for a lower one.
+        gate.call(PLACE);
+        let three = gate.join(1, Kind { not_at: [8].as_slice().into(), ..Kind::default() }, 10).unwrap();
+        assert!(three.is_first());
     }
 
     #[test]

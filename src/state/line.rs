@@ -8,8 +8,8 @@
 //! That nobody waits while there is a place for him rests on this: of each kind of which somebody waits and has not been
 //! called, no more places are free than there are calls which are to be answered by that kind, or still to come to it. A place
 //! that becomes free adds one to both, one that is taken with its call takes one from both; who looks in vain has shown that
-//! there is none. A call that finds all of a kind called is lost to those who come later: then they are, one after the other,
-//! called by whoever goes before them (`many`).
+//! there is none. A call that finds all of a kind called is noted (`many`): then those who come later are, one after the other,
+//! called by whoever goes before them.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -98,7 +98,8 @@ impl Line {
         self.count
     }
 
-    /// Whether it is to look at once: it is the only one of its kind.
+    /// Whether it is to look at once: it is the only one of its kind. Where somebody before it is called and has not looked
+    /// yet, it is to wait, and is called after that one, whatever place that takes.
     pub fn join(&mut self, priority: i32, kind: Kind) -> (Spot, bool) {
         self.number += 1;
         self.count += 1;
@@ -113,7 +114,17 @@ impl Line {
         // Calls may have found nobody of its kind.
         group.many |= group.next().is_none();
         group.waiters.insert(at, Waits::default());
-        (Spot { group: group.number, at }, only)
+        let spot = Spot { group: group.number, at };
+        (spot, only && !self.is_behind(at))
+    }
+
+    /// Has somebody who is called, and before `at`, send his call on in any case; whether there is one. Of each kind the
+    /// first is looked at: that of another one is not the rule.
+    fn is_behind(&mut self, at: At) -> bool {
+        let firsts =
+            self.groups.iter_mut().filter_map(|group| group.waiters.first_entry()).filter(|first| *first.key() < at);
+        let call = firsts.filter_map(|first| first.into_mut().call.as_mut()).next();
+        call.map(|call| call.cause = Cause::Change).is_some()
     }
 
     /// A place is free, or something has changed. Who is to be woken.
@@ -129,7 +140,13 @@ impl Line {
     #[must_use]
     pub fn go_on(&mut self, mut call: Call) -> Option<Waker> {
         let asked = |group: &&mut Group| !call.been.contains(&group.number) && group.may(call.cause);
-        let nexts = self.groups.iter_mut().filter(asked).filter_map(|group| Some((group.next()?, group)));
+        let nexts = self.groups.iter_mut().filter(asked).filter_map(|group| match group.next() {
+            Some(at) => Some((at, group)),
+            None => {
+                group.many = true;
+                None
+            }
+        });
         let (at, group) = nexts.min_by_key(|(at, _)| *at)?;
         call.been.push(group.number);
         group.tell(at, call)
@@ -162,7 +179,11 @@ impl Line {
         let (next, is_empty) = (group.next(), group.waiters.is_empty());
         let told = match (call, next) {
             (Some(call), Some(next)) => group.tell(next, call),
-            (Some(call), None) => self.go_on(call),
+            (Some(call), None) => {
+                // For those who come yet.
+                group.many = true;
+                self.go_on(call)
+            }
             (None, _) => None,
         };
         if is_empty {
