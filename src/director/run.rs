@@ -273,6 +273,8 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
         }
         Command::Table { reply } => drop(reply.send(on.table(own))),
         Command::Flows { limit, reply } => drop(reply.send(on.flows(limit, own))),
+        // Whoever asked has gone while it waited, and would not take it out.
+        Command::Put { reply, .. } if reply.is_closed() => {}
         Command::Put { flow, tally, reply } => drop(reply.send(on.put(&flow, tally, farm, own))),
         Command::Take { of, reply } => drop(reply.send(on.take(&of))),
         Command::Look { of, reply } => drop(reply.send(on.look_at(&of))),

@@ -265,6 +265,7 @@ pub struct Tally {
     packets: AtomicU64,
     bytes: AtomicU64,
     left: AtomicBool,
+    given_up: AtomicBool,
 }
 
 impl Tally {
@@ -293,7 +294,12 @@ impl Tally {
 
     /// Nobody is left to take it out.
     pub fn is_over(&self) -> bool {
-        self.of.as_ref().is_some_and(|(session, _)| session.is_over())
+        self.given_up.load(Relaxed) || self.of.as_ref().is_some_and(|(session, _)| session.is_over())
+    }
+
+    /// Whoever put it in has asked in vain that it be taken out, and goes.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Relaxed);
     }
 
     /// The flow is not in the kernel's table any more, and nothing more is told.

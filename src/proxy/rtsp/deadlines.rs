@@ -57,6 +57,7 @@ impl Talk<'_> {
         }
         if self.offloading.as_ref().is_some_and(|(since, _)| over(offload::PATIENCE, *since)) {
             self.offloading = None;
+            offload::is_late(self.worker);
             return None;
         }
         if self.stuck.is_some_and(|since| over(times.client_write, since)) {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::super::worker::Worker;
 use super::relay::Task;
 use crate::model::director::Protocol;
 use crate::state::director::{Command, Commands, Explicit, NotPut, Tally, Tuple};
@@ -53,6 +54,16 @@ struct Pair {
     server: SocketAddr,
     there: (Explicit, Arc<Tally>),
     back: (Explicit, Arc<Tally>),
+}
+
+/// The director has let a client's answer wait for too long.
+pub fn is_late(worker: &Worker) {
+    if worker.farm.media().is_news("late") {
+        tracing::warn!(
+            "media is relayed, not offloaded: the director has not answered within {} ms; it is offloaded when it has",
+            PATIENCE.as_millis()
+        );
+    }
 }
 
 impl Offload {
@@ -92,8 +103,13 @@ impl Offload {
     /// Takes all out. What they have carried has been counted then.
     pub async fn end(&self, task: &Task) {
         let timer = task.worker.wheel.timer();
-        // What it has not been asked for by then, or does not do, it finds as flows of a session that is over.
-        let _ = timer.wait(ENDS, pin!(self.remove(&[0, 1]))).await;
+        if timer.wait(ENDS, pin!(self.remove(&[0, 1]))).await.is_ok() {
+            return;
+        }
+        // What it has not been asked for by then, or does not do, it finds when it is at work again.
+        for (_, tally) in self.pairs.iter().filter_map(RefCell::take).flat_map(|pair| [pair.there, pair.back]) {
+            tally.give_up();
+        }
     }
 
     /// The flows of RTP (0) or RTCP (1).

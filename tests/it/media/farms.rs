@@ -188,7 +188,7 @@ impl Watch {
 }
 
 /// How many UDP sockets there are in the network of a process.
-fn udp_sockets(process: &Process) -> usize {
+pub fn udp_sockets(process: &Process) -> usize {
     let table = std::fs::read_to_string(format!("/proc/{}/net/udp", process.id())).expect("the kernel's table");
     table.lines().count() - 1
 }

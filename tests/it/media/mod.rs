@@ -8,6 +8,7 @@ mod space;
 mod viewer;
 
 mod farms;
+mod faults;
 mod long;
 mod offload;
 mod sessions;

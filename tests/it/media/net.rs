@@ -182,7 +182,7 @@ pub fn pool(how: &str, origins: usize) -> String {
 }
 
 /// The distribution's Python: gi is not to be had elsewhere.
-fn python() -> Command {
+pub fn python() -> Command {
     Command::new("/usr/bin/python3")
 }
 

@@ -16,25 +16,29 @@ use crate::farm::process::Process;
 use crate::farm::watch::until_within;
 use crate::farm::{among_others, until};
 
-const URL: &str = "rtsp://10.77.1.100:8554/vod";
-const KEY: usize = size_of::<FlowKey>();
-const VALUE: usize = size_of::<Flow>();
+pub const URL: &str = "rtsp://10.77.1.100:8554/vod";
+pub const KEY: usize = size_of::<FlowKey>();
+pub const VALUE: usize = size_of::<Flow>();
 
-/// The flows of media in the kernel's table.
-fn flows(farm: &Farm) -> Vec<(FlowKey, Flow)> {
+/// The kernel's table of media flows.
+pub fn table(farm: &Farm) -> HashMap<MapData, [u8; KEY], [u8; VALUE]> {
     let pinned = MapData::from_pin(farm.pins.join("maps/flows")).expect("the table");
-    let table = HashMap::<_, [u8; KEY], [u8; VALUE]>::try_from(Map::HashMap(pinned)).expect("its types");
+    HashMap::try_from(Map::HashMap(pinned)).expect("its types")
+}
+
+/// The flows of media in it.
+fn flows(farm: &Farm) -> Vec<(FlowKey, Flow)> {
     let entry = |(key, value): ([u8; KEY], [u8; VALUE])| {
         (FlowKey::read_from_bytes(&key).expect("a key"), Flow::read_from_bytes(&value).expect("a value"))
     };
-    table.iter().flatten().map(entry).collect()
+    table(farm).iter().flatten().map(entry).collect()
 }
 
 pub fn entries(farm: &Farm) -> usize {
     flows(farm).len()
 }
 
-fn metrics(farm: &Farm) -> String {
+pub fn metrics(farm: &Farm) -> String {
     let mut stream = farm.director.within(|| TcpStream::connect("127.0.0.1:9901")).expect("the metrics page");
     let mut page = String::new();
     std::io::Write::write_all(&mut stream, b"GET /metrics HTTP/1.0\r\n\r\n").expect("a request is sent");
@@ -43,7 +47,7 @@ fn metrics(farm: &Farm) -> String {
 }
 
 /// What all lines add up to that begin so and have this in them.
-fn sum(page: &str, name: &str, label: &str) -> f64 {
+pub fn sum(page: &str, name: &str, label: &str) -> f64 {
     let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
     lines.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
 }
@@ -53,21 +57,21 @@ pub fn offloaded(farm: &Farm) -> f64 {
     sum(&metrics(farm), "reeve_media_offloaded_packets_total{", "to-client")
 }
 
-fn relayed(farm: &Farm) -> f64 {
+pub fn relayed(farm: &Farm) -> f64 {
     let page = metrics(farm);
     let of = |name| sum(&page, name, "to-client");
     of("reeve_media_packets_total{") - of("reeve_media_offloaded_packets_total{")
 }
 
 /// Reeve before so many origins.
-fn front(farm: &Farm, origins: usize) -> Process {
+pub fn front(farm: &Farm, origins: usize) -> Process {
     let check = "check = { rtsp = \"OPTIONS\", interval = \"200ms\", timeout = \"200ms\", rise = 1, fall = 1 }\n";
     let config = listener("media", 8554, "offload") + &pool("\"rr\"", origins) + check + &farm.director();
     with_director(farm.reeve(&(config + "[timeouts]\ndrain = \"1s\"\n"), RULES))
 }
 
 /// Has a stream play, all of it in the kernel; the line that names its session.
-fn plays(farm: &Farm, viewer: &mut Viewer, watch: &Watch) -> String {
+pub fn plays(farm: &Farm, viewer: &mut Viewer, watch: &Watch) -> String {
     let session = viewer.ask("SETUP", &format!("{URL}/stream=0"), &watch.fields).good().session();
     // They are there before the answer.
     assert_eq!(entries(farm), 4);
@@ -76,7 +80,7 @@ fn plays(farm: &Farm, viewer: &mut Viewer, watch: &Watch) -> String {
     session
 }
 
-fn none_is_left(farm: &Farm, within: u64) {
+pub fn none_is_left(farm: &Farm, within: u64) {
     until_within(Duration::from_secs(within), "no flow is left", || (entries(farm) == 0).then_some(()));
 }
 
