@@ -361,6 +361,26 @@ pub fn now() -> u32 {
     abi::tick(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0)))
 }
 
+/// Takes out the explicit flows of a process that has ended, without a director; how many there were.
+///
+/// # Errors
+/// When another process has them, or they cannot be taken out.
+pub fn take_left_flows(pins: &Path) -> Result<usize, Closed> {
+    let fault = |error| Fault::Call { what: pins.join("maps/flows").display().to_string(), error };
+    let Some(map) = bpf::pinned(pins, "flows").map_err(fault)? else { return Ok(0) };
+    let _lock = lock(pins)?;
+    let mut keys = Vec::new();
+    map.walk(|key: &abi::FlowKey, _: &abi::Flow| {
+        keys.push(*key);
+        true
+    })
+    .map_err(fault)?;
+    for key in &keys {
+        map.delete(key).map_err(fault)?;
+    }
+    Ok(keys.len())
+}
+
 /// The folder of pins, on a file system of bpf.
 fn mount(pins: &Path) -> Result<(), Fault> {
     // Below the usual place there is one mostly; elsewhere the folder gets its own.

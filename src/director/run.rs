@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::estimator;
-use super::kernel::{Closed, Kernel};
+use super::kernel::{Closed, Kernel, take_left_flows};
 use super::on::On;
 use super::own::Own;
 use crate::model::director::{Director, FlowTimeouts};
@@ -186,8 +186,21 @@ fn configured(work: Work, farm: &Farm, own: &mut Own, folder: &Path) -> Work {
 }
 
 /// Says that an earlier process's programs go on, which nobody looks after. They may be those of another one that only restarts
-/// now: they are left where they are.
+/// now: they are left where they are. Its flows of media are nobody's any more, and would take packets of new sessions.
 fn left_behind(pin: &Path) {
+    match take_left_flows(pin) {
+        Ok(0) => {}
+        // Another process looks after all of it.
+        Err(Closed::Busy) => return,
+        Ok(flows) => {
+            tracing::info!(flows, "director: media flows that an earlier process has left are taken out");
+        }
+        Err(Closed::Fault(fault)) => tracing::warn!(
+            "director: media flows that an earlier process has left cannot be taken out, and may take packets of new sessions: {fault}; \
+             take everything off with `rm -r {}` (before Linux 6.6 see docs/director.md)",
+            pin.display()
+        ),
+    }
     let interfaces = bpf::attached(pin);
     if !interfaces.is_empty() {
         tracing::warn!(

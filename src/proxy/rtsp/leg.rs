@@ -197,3 +197,41 @@ impl Leg {
         if self.stream.is_plain() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncRead, ReadBuf};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn text_that_was_taken_is_not_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (own, _) = listener.accept().await.unwrap();
+        // A kernel that takes less at once than there may be, so that something always waits.
+        socket2::SockRef::from(&own).set_send_buffer_size(8 << 10).unwrap();
+        socket2::SockRef::from(&reader).set_recv_buffer_size(64 << 10).unwrap();
+        let mut leg = Leg::new(Stream::plain(own), Source::Stream, None);
+        let (mut read, mut most, mut wholes) = (0, 0, 0);
+        let mut room = [0; 4 << 10];
+        while read < 64 * MOST_TEXT {
+            read += poll_fn(|cx| {
+                while leg.has_room() {
+                    leg.text().extend_from_slice(&[b'x'; 4 << 10]);
+                }
+                wholes += usize::from(leg.poll_text(cx).is_ready());
+                most = most.max(leg.text.len());
+                let mut buffer = ReadBuf::new(&mut room);
+                Pin::new(&mut reader).poll_read(cx, &mut buffer).map(|_| buffer.filled().len())
+            })
+            .await;
+        }
+        // What was said would be kept from one time that all of it was taken to the next.
+        assert!(wholes <= 4, "all was taken {wholes} times");
+        assert!(most <= 4 * MOST_TEXT, "{most} bytes were held, of {read} that were read");
+    }
+}

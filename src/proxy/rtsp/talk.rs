@@ -226,7 +226,8 @@ impl<'w> Talk<'w> {
             }
         };
         drop(listed);
-        if matches!(ending, Ending::Dropped | Ending::Panicked) {
+        // Whoever takes nothing does not leave what was written for it to the kernel.
+        if matches!(ending, Ending::Dropped | Ending::Panicked | Ending::Slow(FailureKind::ClientStalled)) {
             self.client.stream().reset_on_close();
         } else if self.last_words.is_some() {
             self.linger().await;

@@ -73,6 +73,19 @@ pub struct Load<'a> {
     pub programs: &'a [&'a str],
 }
 
+/// A hash that an earlier process has pinned; none where there is none.
+///
+/// # Errors
+/// When it cannot be opened, or is something else.
+pub fn pinned(pins: &Path, name: &str) -> io::Result<Option<Map>> {
+    let path = pins.join("maps").join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let data = aya::maps::MapData::from_pin(&path).map_err(io::Error::other)?;
+    Map::new(data.fd().as_fd().try_clone_to_owned()?, name, 1).map(Some)
+}
+
 /// Mounts a bpf file system at `path` unless there is one. It is reached by root only.
 ///
 /// # Errors

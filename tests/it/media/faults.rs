@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::farms::{Watch, udp_sockets, viewer};
-use super::net::{Farm, Way, python};
+use super::net::{Farm, RULES, Way, listener, pool, python};
 use super::offload::{KEY, URL, VALUE, entries, front, metrics, none_is_left, offloaded, plays, relayed, sum, table};
 use crate::farm::peer::test_file;
 use crate::farm::process::Process;
+use crate::farm::reeve::command;
 use crate::farm::watch::until_within;
 use crate::farm::{among_others, observe, until};
 
@@ -149,4 +152,56 @@ fn a_director_that_says_nothing_holds_nobody_up() {
     one.ask("TEARDOWN", URL, &session).good();
     none_is_left(&farm, 1);
     observe(Duration::from_millis(300), "no flow comes late", || entries(&farm) == 0);
+}
+
+/// Gives this thread, and what it starts, a bpf file system of its own at the usual place.
+fn own_pins() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: mounts are nothing that other threads of this process have open.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.expect("mounts of its own");
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).expect("nobody sees them");
+    mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None).expect("a bpf file system");
+}
+
+/// Whoever starts without a director has none to look after what a process left that was killed.
+#[test]
+fn a_start_without_a_director_takes_out_what_a_killed_one_left() {
+    let _turn = among_others();
+    let Some(mut farm) = Farm::new("media-left", Way::Barred) else { return };
+    own_pins();
+    farm.pins = "/sys/fs/bpf/reeve".into();
+    let _origins = farm.origins(&[&[]]);
+    let watch = Watch::new(&farm.client);
+    let mut reeve = front(&farm, 1);
+    let without = listener("media", 8554, "relay") + &pool("\"rr\"", 1);
+    plays(&farm, &mut viewer(&farm), &watch);
+    // They are left to whoever has them.
+    let folder = farm.folder.path().join("other");
+    let text = format!(
+        "[process]\nworkers = 1\nsocket = \"{0}/reeve.sock\"\n[state]\npath = \"{0}/state\"\n\
+         [listen.a]\naddress = [\"127.0.0.1:8099\"]\n",
+        folder.display()
+    );
+    let file = farm.folder.write("other/reeve.toml", text);
+    let mut other = farm.director.within(|| Process::start(command().arg("run").arg("-c").arg(file)));
+    until("the other one is at work", || other.stderr().contains(" ready ").then_some(()));
+    observe(Duration::from_millis(300), "the flows are another's", || entries(&farm) == 4);
+    other.signal(Signal::TERM);
+    other.exit(Duration::from_secs(10));
+    assert!(!other.stderr().contains("director"), "{}", other.stderr());
+    reeve.kill();
+    assert_eq!(entries(&farm), 4);
+    let reeve = farm.reeve(&without, RULES);
+    none_is_left(&farm, 3);
+    for said in ["taken out flows=4", "there is no [director] here"] {
+        until(said, || reeve.stderr().contains(said).then_some(()));
+    }
+    // The packets of who plays come to this process.
+    watch.media_ends();
+    let mut two = viewer(&farm);
+    let session = two.ask("SETUP", &format!("{URL}/stream=0"), &watch.fields).good().session();
+    two.ask("PLAY", URL, &session).good();
+    watch.media_comes();
+    assert!(relayed(&farm) > 5.0);
 }

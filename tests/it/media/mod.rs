@@ -12,4 +12,5 @@ mod faults;
 mod long;
 mod offload;
 mod sessions;
+mod slow;
 mod twelve;

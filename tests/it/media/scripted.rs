@@ -21,12 +21,18 @@ pub struct Manner {
     pub digest: bool,
     /// It asks the client something as soon as it plays.
     pub asks: bool,
+    /// Seconds that its sessions live, if not 60.
+    pub timeout: Option<u32>,
+    /// It plays on and on, as fast as it is taken, until nobody takes it any more.
+    pub floods: bool,
 }
 
 pub struct Scripted {
     pub address: String,
     /// The heads of all messages that came.
     heard: Arc<Mutex<Vec<String>>>,
+    /// Clients that are connected.
+    guests: Arc<()>,
 }
 
 /// Frames of a stream, and how many of them come before it waits to be asked to go on.
@@ -64,18 +70,35 @@ pub fn report(stream: u64, number: usize) -> Vec<u8> {
 
 impl Scripted {
     pub fn start(manner: Manner) -> Scripted {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for a server");
+        Scripted::at("127.0.0.1:0", manner)
+    }
+
+    /// In the network of this thread.
+    pub fn at(address: &str, manner: Manner) -> Scripted {
+        let listener = TcpListener::bind(address).expect("a port for a server");
         let address = listener.local_addr().expect("its address").to_string();
         let heard: Arc<Mutex<Vec<String>>> = Arc::default();
         let (all, name) = (Arc::clone(&heard), address.clone());
+        let guests = Arc::new(());
+        let present = Arc::clone(&guests);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (manner, heard, name) = (manner.clone(), Arc::clone(&all), name.clone());
-                let attend = move || Attendant { manner, heard, name, viewer: Viewer::on(stream) }.attend();
+                let guest = Arc::clone(&present);
+                let attend = move || {
+                    Attendant { manner, heard, name, viewer: Viewer::on(stream) }.attend();
+                    drop(guest);
+                };
                 std::thread::Builder::new().stack_size(256 << 10).spawn(attend).expect("a thread");
             }
         });
-        Scripted { address, heard }
+        Scripted { address, heard, guests }
+    }
+
+    /// How many clients are connected.
+    pub fn guests(&self) -> usize {
+        // This, and the one that listens.
+        Arc::strong_count(&self.guests) - 2
     }
 
     /// The heads it heard so far that begin with this word.
@@ -145,7 +168,7 @@ impl Attendant {
                         if self.manner.asks {
                             self.say(&format!("GET_PARAMETER {uri} RTSP/1.0\r\nCSeq: 77\r\n\r\n"));
                         }
-                        self.play(stream, 1..BEFORE);
+                        self.play(stream, 1..if self.manner.floods { usize::MAX } else { BEFORE });
                         continue;
                     };
                     let media = media.try_clone().expect("a socket");
@@ -173,7 +196,8 @@ impl Attendant {
     fn session(&self) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let number = || NEXT.fetch_add(1, Ordering::Relaxed);
-        self.manner.session.map_or_else(|| format!("{:08X};timeout=60", 0x1000_0000 + number()), str::to_owned)
+        let timeout = self.manner.timeout.unwrap_or(60);
+        self.manner.session.map_or_else(|| format!("{:08X};timeout={timeout}", 0x1000_0000 + number()), str::to_owned)
     }
 
     fn play(&mut self, stream: u64, numbers: std::ops::Range<usize>) {
@@ -207,8 +231,9 @@ fn transport(asked: &str, stream: &TcpStream) -> (String, Option<(UdpSocket, Udp
         return (one.to_owned(), None);
     };
     let port: u16 = client.split('-').next().and_then(|port| port.parse().ok()).expect("a port");
-    let (media, reports) =
-        (UdpSocket::bind("127.0.0.1:0").expect("a port"), UdpSocket::bind("127.0.0.1:0").expect("a port"));
+    let here = stream.local_addr().expect("an address").ip();
+    let bind = || UdpSocket::bind((here, 0)).expect("a port");
+    let (media, reports) = (bind(), bind());
     media.connect((stream.peer_addr().expect("a peer").ip(), port)).expect("the client's port");
     let number = |socket: &UdpSocket| socket.local_addr().expect("an address").port();
     (format!("{one};server_port={}-{}", number(&media), number(&reports)), Some((media, reports)))

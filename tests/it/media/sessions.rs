@@ -12,11 +12,11 @@ use crate::farm::ports::Port;
 use crate::farm::reeve::pool;
 use crate::farm::{Reeve, among_others, until};
 
-const TCP: &str = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+pub const TCP: &str = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
 
 /// Reeve with a media listener before these servers: `/one...` goes to the first, `/two...` to the second.
-struct Front {
-    reeve: Reeve,
+pub struct Front {
+    pub reeve: Reeve,
     port: Port,
 }
 
@@ -26,7 +26,7 @@ impl Front {
     }
 
     /// `more` are further lines of the listener.
-    fn with(label: &str, origins: &[&Scripted], more: &str) -> Front {
+    pub fn with(label: &str, origins: &[&Scripted], more: &str) -> Front {
         let port = Port::free();
         let mut config = format!(
             "[listen.media]\naddress = [\"{}\"]\nprotocol = \"rtsp\"\nrules = [\"rules/site.rules\"]\n{more}",
@@ -41,12 +41,12 @@ impl Front {
         Front { reeve, port }
     }
 
-    fn viewer(&self) -> Viewer {
+    pub fn viewer(&self) -> Viewer {
         until("the media listener is open", || std::net::TcpStream::connect(self.port.address()).ok().map(Viewer::on))
     }
 
     /// The address of a stream, as a viewer has it.
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("rtsp://{}{path}", self.port.address())
     }
 }
@@ -63,7 +63,7 @@ fn plays(viewer: &mut Viewer, url: &str, stream: u64) -> String {
 }
 
 /// The next frame is this one of this stream.
-fn shows(viewer: &mut Viewer, stream: u64, number: usize) {
+pub fn shows(viewer: &mut Viewer, stream: u64, number: usize) {
     let (channel, bytes) = viewer.frame();
     let wanted = pattern(stream, number);
     let same = bytes.iter().zip(&wanted).take_while(|(came, wanted)| came == wanted).count();
