@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 
@@ -52,6 +52,9 @@ pub enum Hook {
 /// At clsact: ours is found again by these, so that the next process replaces it.
 const PRIORITY: u16 = 0x7265;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// How often a program is shown to the kernel again that was interrupted over it: as often as libbpf does.
+const INTERRUPTIONS: usize = 5;
 
 /// The object in the kernel.
 pub struct Loaded {
@@ -147,7 +150,15 @@ impl Loaded {
             check_sizes(&maps, &load)?;
         }
         for name in load.programs {
-            program(&mut ebpf, name)?.load().map_err(|error| refused(&format!("program {name}"), &error))?;
+            let program = program(&mut ebpf, name)?;
+            let mut loaded = program.load();
+            for _ in 0..INTERRUPTIONS {
+                if !loaded.as_ref().is_err_and(is_interrupted) {
+                    break;
+                }
+                loaded = program.load();
+            }
+            loaded.map_err(|error| refused(&format!("program {name}"), &error))?;
         }
         Ok(Self { ebpf, maps, pins: load.pins.map(Path::to_owned), hook })
     }
@@ -371,6 +382,12 @@ fn rustix_socket() -> Result<OwnedFd, Fault> {
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Fault> {
     let none = || Fault::Call { what: format!("program {name}"), error: io::Error::from(io::ErrorKind::NotFound) };
     ebpf.program_mut(name).ok_or_else(none)?.try_into().map_err(|_| none())
+}
+
+/// The verifier gives up when a signal comes for the thread that it works for; nothing is wrong with the program then.
+fn is_interrupted(error: &ProgramError) -> bool {
+    let again = Some(rustix::io::Errno::AGAIN.raw_os_error());
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == again)
 }
 
 /// The causes of an error; a refusal for want of rights is said as such. It is EPERM: EACCES is the verifier's, who says in his
