@@ -2,7 +2,7 @@
 //!
 //! A request for which no server has room gets in line: while somebody waits, all who come get in line too. Whoever
 //! leaves a server calls the first in line who may be there, who then chooses a server for itself, on its own core
-//! ([`super::line`] has who is called, and why none waits in vain).
+//! (`line.rs` has who is called, and why none waits in vain).
 //!
 //! ```text
 //!  leaves:  count out ── is anybody waiting? ── call the first

@@ -34,9 +34,9 @@ shared! {
         /// 0, or the mark by which packets are known: then address, port and protocol are 0.
         16 => mark: u32,
         20 => port: Port,
-        /// [`TCP`] or [`UDP`].
+        /// `TCP` or `UDP`.
         22 => protocol: u8,
-        /// [`V4`] or [`V6`].
+        /// `V4` or `V6`.
         23 => family: u8,
     }
 
@@ -65,13 +65,13 @@ shared! {
         /// wrr: the greatest weight less (`step` - 1).
         56 => top: u32,
         60 => zero: u32,
-        /// A [`Position`], with the generation above.
+        /// A `Position`, with the generation above.
         64 => start: u64,
     }
 
     /// Value of `service_state`.
     ServiceState "service_state": 8 {
-        /// A [`Position`].
+        /// A `Position`.
         0 => position: u64,
     }
 
@@ -259,7 +259,7 @@ shared! {
 
     /// The value of `configuration`.
     Configuration "configuration": 88 {
-        /// [`VERSION`].
+        /// `VERSION`.
         0 => version: u32,
         /// `CONFIG_*`.
         4 => flags: u32,
