@@ -12,6 +12,7 @@ pub mod peek;
 pub mod pipes;
 mod secure;
 pub mod stream;
+mod tcp;
 
 pub use buffers::{Buffer, Buffers};
 pub use deadline::{Elapsed, Timer, Wheel};

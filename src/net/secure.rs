@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
+
+use super::tcp;
 
 /// One read of a quiet connection is a ticket or two; a peer that sends more of them means no good.
 const MOST_TICKETS: usize = 16;
@@ -72,7 +74,7 @@ impl Session {
 
     /// Takes sealed bytes from the socket and opens them.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.tls.read_tls(&mut Waiting { tcp: &mut self.tcp, cx }) {
+        match self.tls.read_tls(&mut Waiting { tcp: &self.tcp, cx }) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
@@ -159,7 +161,7 @@ impl Session {
         if !self.tls.wants_write() {
             return Poll::Ready(Ok(()));
         }
-        match self.tls.write_tls(&mut Waiting { tcp: &mut self.tcp, cx }) {
+        match self.tls.write_tls(&mut Waiting { tcp: &self.tcp, cx }) {
             Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -210,7 +212,7 @@ impl Drop for Session {
 
 /// The socket, for one step of a future: what would block wakes it.
 struct Waiting<'a, 'c, 'w> {
-    tcp: &'a mut TcpStream,
+    tcp: &'a TcpStream,
     cx: &'c mut Context<'w>,
 }
 
@@ -223,19 +225,17 @@ fn now<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
 
 impl Read for Waiting<'_, '_, '_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut into = ReadBuf::new(into);
-        now(Pin::new(&mut *self.tcp).poll_read(self.cx, &mut into))?;
-        Ok(into.filled().len())
+        now(tcp::poll_read(self.tcp, self.cx, into))
     }
 }
 
 impl Write for Waiting<'_, '_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        now(Pin::new(&mut *self.tcp).poll_write(self.cx, bytes))
+        now(tcp::poll_write(self.tcp, self.cx, bytes))
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        now(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, parts))
+        now(tcp::poll_write_vectored(self.tcp, self.cx, parts))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -250,17 +250,17 @@ struct Now<'a> {
 
 impl Read for Now<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.tcp.try_read(into)
+        tcp::read_now(self.tcp, into)
     }
 }
 
 impl Write for Now<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.tcp.try_write(bytes)
+        tcp::write_now(self.tcp, bytes)
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.tcp.try_write_vectored(parts)
+        tcp::write_vectored_now(self.tcp, parts)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! One connection's bytes, plain or TLS: two halves that read into [`Buffer`]s and write slices.
 //!
-//! Reads go through the runtime's poll functions, which forget readiness after a short read: the next
-//! wait then costs no call that only says `EAGAIN`.
+//! The calls themselves are in `tcp` and `secure`.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -19,6 +18,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use super::buffers::{Buffer, Buffers, SMALL};
 use super::ending::Ending;
 use super::secure::Session;
+use super::tcp;
 use crate::sys::{socket, splice::Pipe};
 
 /// A connection to a client or a server.
@@ -193,9 +193,8 @@ impl Half<'_, ReadHalf<'_>> {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Half::Plain(half) => {
-                let mut room = ReadBuf::new(into);
-                ready!(Pin::new(half).poll_read(cx, &mut room))?;
-                Poll::Ready(Ok(room.filled().len()))
+                let tcp: &TcpStream = (*half).as_ref();
+                tcp::poll_read(tcp, cx, into)
             }
             Half::Tls(session) => session.borrow_mut().poll_read(cx, into),
         }
@@ -220,7 +219,7 @@ impl Writer<'_> {
     /// Writes what can be written at once; 0 where nothing can.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.half {
-            Half::Plain(half) => match half.try_write(bytes) {
+            Half::Plain(half) => match tcp::write_now(half.as_ref(), bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
                 written => written,
             },
@@ -248,7 +247,7 @@ impl Writer<'_> {
     /// Writes some of `bytes`.
     pub fn write(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<usize>> + Unpin {
         poll_fn(|cx| match &mut self.half {
-            Half::Plain(half) => Pin::new(half).poll_write(cx, bytes),
+            Half::Plain(half) => tcp::poll_write((*half).as_ref(), cx, bytes),
             Half::Tls(session) => session.borrow_mut().poll_write(cx, bytes),
         })
     }
@@ -295,6 +294,7 @@ impl Writer<'_> {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            // The runtime may read into memory that has not been written to.
             Stream::Plain(tcp) => Pin::new(tcp).poll_read(cx, into),
             Stream::Tls(session) => {
                 let count = ready!(session.get_mut().poll_read(cx, into.initialize_unfilled()))?;
@@ -308,7 +308,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Stream::Plain(tcp) => tcp::poll_write(tcp, cx, bytes),
             Stream::Tls(session) => session.get_mut().poll_write(cx, bytes),
         }
     }
@@ -319,7 +319,7 @@ impl AsyncWrite for Stream {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
+            Stream::Plain(tcp) => tcp::poll_write_vectored(tcp, cx, parts),
             Stream::Tls(session) => session.get_mut().poll_write_vectored(cx, parts),
         }
     }
