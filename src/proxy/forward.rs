@@ -65,11 +65,15 @@ pub fn write(
     let auth = rule.and_then(route::Rule::refined).and_then(|refined| refined.auth.as_ref());
     // A password is for us; of a service we know neither what it looks at nor what it leaves to the server.
     let hides_password = matches!(auth, Some(Auth::Basic(_)));
+    // Nearly always the meaning of a field is all that has to be looked at.
+    let by_name = incoming.hides_who || hides_password || !changes.is_empty() || !head.nominated.is_empty();
     let kept = || {
         let lines = head.lines().filter(|(field, known)| {
-            keeps(field, *known, trusted, incoming, changes)
-                && !(incoming.hides_who && tells_who(field.name))
-                && !(hides_password && field.is("authorization"))
+            passes(*known, trusted, head)
+                && (!by_name
+                    || keeps(field, *known, head, changes)
+                        && !(incoming.hides_who && tells_who(field.name))
+                        && !(hides_password && field.is("authorization")))
         });
         lines.map(|(field, _)| field)
     };
@@ -96,8 +100,9 @@ pub fn write(
     host_at
 }
 
-/// Whether a client's field is passed on as it came.
-fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_, '_>, changes: &[Change]) -> bool {
+/// Whether a client's field of this meaning is passed on as it came, where nothing is said against its name.
+#[inline]
+fn passes(known: Known, trusted: bool, head: &RequestHead<'_>) -> bool {
     match known {
         Known::Other
         | Known::Accept
@@ -105,13 +110,16 @@ fn keeps(field: &Field<'_>, known: Known, trusted: bool, incoming: &Incoming<'_,
         | Known::WebSocketKey
         | Known::WebSocketVersion
         | Known::Via
-        | Known::RequestId => {}
+        | Known::RequestId => true,
         // Appended to for a trusted peer, replaced for all others.
-        Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost if trusted => {}
-        Known::MaxForwards if incoming.head.max_forwards.is_none() => {}
-        _ => return false,
+        Known::Forwarded | Known::XForwardedProto | Known::XForwardedHost => trusted,
+        Known::MaxForwards => head.max_forwards.is_none(),
+        _ => false,
     }
-    let head = incoming.head;
+}
+
+/// Whether neither Connection nor the rule names the field.
+fn keeps(field: &Field<'_>, known: Known, head: &RequestHead<'_>, changes: &[Change]) -> bool {
     if !head.nominated.is_empty()
         && known.can_be_nominated()
         && head.nominated.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
@@ -147,7 +155,8 @@ pub fn write_question(incoming: &Incoming<'_, '_>, url: &AuthUrl, out: &mut Vec<
     let ours = ["x-original-", "x-forwarded-method", "x-forwarded-uri", "x-auth-"];
     let apart = ["content-", "if-", "range"];
     let kept = head.lines().filter(|(field, known)| {
-        keeps(field, *known, trusted, incoming, &[])
+        passes(*known, trusted, head)
+            && keeps(field, *known, head, &[])
             && !matches!(known, Known::WebSocketKey | Known::WebSocketVersion)
             && !ours.iter().chain(&apart).any(|start| begins(field.name, start.as_bytes()))
     });

@@ -32,7 +32,10 @@ pub fn http2_request(bytes: &[u8]) {
         key: WEBSOCKET_KEY,
     };
     let mut crumbs = Crumbs::new();
-    let Ok((head, _)) = wire::head(&parts, around, &mut crumbs, &Limits::default()) else { return };
+    let mut head = RequestHead::empty();
+    if wire::read(&mut head, &parts, around, &mut crumbs, &Limits::default()).is_err() {
+        return;
+    }
     let Some(written) = written(&head) else { return };
     let limits = Limits { header_bytes: Limits::HEADER_BYTES_CEILING, target_bytes: 64 << 10, ..Limits::default() };
     let Some(again) = http1::request::parse(&written, &limits).expect("what is written is strictly valid") else {

@@ -15,7 +15,6 @@ use super::plan::{self, Ahead, Plan, Step};
 use super::registry::Connection;
 use super::rtsp;
 use super::serve;
-use super::view::View;
 use super::worker::{Entered, Worker};
 use crate::net::buffers::SMALL;
 use crate::net::stream::{Reader, Writer};
@@ -114,17 +113,10 @@ async fn one_request(worker: &Rc<Worker>, client: &mut Talk<'_>) -> After {
         worker.counters.borrow_mut().rejected(client.connection.listener, crate::state::counters::Rejected::TlsOnPlain);
         return After::Gone;
     }
-    let mut plan = match plan_now(worker, client, &view) {
-        Some(plan) => {
-            // The plan has it; a tunnel lets go of it.
-            drop(view);
-            plan
-        }
-        None => match Box::pin(rest_of_head(worker, client, view, started)).await {
-            Some(plan) => plan,
-            None => return After::Gone,
-        },
-    };
+    let mut plan = Plan::new(view);
+    if !plan_now(worker, client, &mut plan) && !Box::pin(rest_of_head(worker, client, &mut plan, started)).await {
+        return After::Gone;
+    }
     if let Step::Tunnel(half) = plan.step {
         client.input.iter_mut().for_each(|input| input.consume(plan.head_bytes));
         client.half = Some(half);
@@ -157,21 +149,29 @@ fn skip_empty_lines(input: &mut Buffer) {
     }
 }
 
-fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, view: &Rc<View>) -> Option<Plan> {
-    let input = client.input.as_ref()?;
-    match view.listener(client.connection.listener) {
-        Some(listener) => {
-            // Written from within: a plan is large to be handed about.
-            let mut planned = None;
-            let plan = || planned = plan::plan(worker, listener, view, client.connection, input.as_slice(), None);
-            match caught(plan) {
-                Ok(()) => planned,
-                Err(failure) => Some(plan::failed(view, failure)),
-            }
-        }
+/// False: not all of the head is there yet.
+fn plan_now(worker: &Rc<Worker>, client: &Talk<'_>, plan: &mut Plan) -> bool {
+    let Some(input) = &client.input else { return false };
+    plan_of(worker, client.connection, input.as_slice(), None, plan)
+}
+
+fn plan_of(
+    worker: &Rc<Worker>,
+    connection: &Connection,
+    head: &[u8],
+    ahead: Option<Ahead<'_>>,
+    plan: &mut Plan,
+) -> bool {
+    let view = plan.view.clone();
+    let Some(listener) = view.listener(connection.listener) else {
         // The listener is configured no more; its connections end with their next request.
-        None => Some(plan::failed(view, Failure::new(FailureKind::NoRoute, "the listener is gone"))),
-    }
+        plan.fail(Failure::new(FailureKind::NoRoute, "the listener is gone"));
+        return true;
+    };
+    caught(|| plan::plan(worker, listener, &view, connection, head, ahead, plan)).unwrap_or_else(|failure| {
+        plan.fail(failure);
+        true
+    })
 }
 
 /// Reads the body that a rule wants to see, and plans the request anew.
@@ -184,30 +184,27 @@ async fn plan_with_body(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: 
             return;
         }
     };
-    let view = plan.view.clone();
-    let Some(listener) = view.listener(client.connection.listener) else { return };
-    let head = &client.quoted()[..plan.head_bytes];
     let ahead = Ahead { body: read.body(), need: wanted.need };
-    match caught(|| plan::plan(worker, listener, &view, client.connection, head, Some(ahead))) {
-        Ok(Some(again)) => *plan = again,
-        // A head that was parsed before is whole.
-        Ok(None) => {}
-        Err(failure) => *plan = plan::failed(&view, failure),
-    }
+    let head = &client.quoted()[..plan.head_bytes];
+    *plan = Plan::new(plan.view.clone());
+    // A head that was parsed before is whole.
+    plan_of(worker, client.connection, head, Some(ahead), plan);
 }
 
-/// A head that came in pieces. It is parsed again only when it may be whole.
-async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, view: Rc<View>, started: Instant) -> Option<Plan> {
-    let config = &view.snapshot.config;
+/// A head that came in pieces. It is parsed again only when it may be whole. False: the client has gone.
+async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, plan: &mut Plan, started: Instant) -> bool {
     loop {
-        let input = client.input.as_mut()?;
+        let Some(input) = client.input.as_mut() else { return false };
         skip_empty_lines(input);
         let looked_at = input.len();
         if worker.is_short_of_memory() {
-            return Some(plan::failed(&view, Failure::short_of_memory()));
+            plan.fail(Failure::short_of_memory());
+            return true;
         }
+        let config = &plan.view.snapshot.config;
         if !input.grow(config.limits.header_bytes) {
-            return Some(plan::failed(&view, Failure::head(Refusal::TooLarge)));
+            plan.fail(Failure::head(Refusal::TooLarge));
+            return true;
         }
         // The whole head has one deadline, however it is dripped in.
         let left = config.timeouts.request_header.saturating_sub(started.elapsed());
@@ -218,16 +215,14 @@ async fn rest_of_head(worker: &Rc<Worker>, client: &mut Talk<'_>, view: Rc<View>
         };
         match read {
             Ok(Ok(count)) if count > 0 => {}
-            Ok(_) => return None,
+            Ok(_) => return false,
             Err(Elapsed) => {
-                let failure = Failure::new(FailureKind::HeadTimeout, "the request head took too long");
-                return Some(plan::failed(&view, failure));
+                plan.fail(Failure::new(FailureKind::HeadTimeout, "the request head took too long"));
+                return true;
             }
         }
-        if crate::wire::http1::request::ends_head(input.as_slice(), looked_at)
-            && let Some(plan) = plan_now(worker, client, &view)
-        {
-            return Some(plan);
+        if crate::wire::http1::request::ends_head(input.as_slice(), looked_at) && plan_now(worker, client, plan) {
+            return true;
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::model::{Limits, Timeouts};
 use crate::net::flood::{Flood, Side};
 use crate::net::{Buffer, Deferred, Elapsed, Stream};
 use crate::state::counters::Rejected;
+use crate::wire::http1::RequestHead;
 use crate::wire::http2::WEBSOCKET_KEY;
 use crate::wire::http2::request::{self as wire, Around};
 
@@ -340,20 +341,28 @@ fn plan(
     quoted: &mut Vec<u8>,
 ) -> Plan {
     let worker = &*shared.worker;
+    let mut plan = Plan::new(view.clone());
     let Some(listener) = view.listener(shared.entered.listener) else {
-        return plan::failed(&view, Failure::new(FailureKind::NoRoute, "the listener is gone"));
+        plan.fail(Failure::new(FailureKind::NoRoute, "the listener is gone"));
+        return plan;
     };
     let protocol = parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
     let around = Around { ends, protocol, key: WEBSOCKET_KEY };
     let mut crumbs = worker.buffers.text();
-    let plan = match wire::head(parts, around, &mut crumbs, &view.snapshot.config.limits) {
-        Ok((mut head, length)) => {
-            let plan = || plan::plan_quoted(worker, listener, &view, &shared.entered, &mut head, ahead, quoted);
-            let plan = caught(plan);
-            Plan { head_bytes: length, ..plan.unwrap_or_else(|failure| plan::failed(&view, failure)) }
+    let mut head = RequestHead::empty();
+    match wire::read(&mut head, parts, around, &mut crumbs, &view.snapshot.config.limits) {
+        Ok(length) => {
+            let connection = &shared.entered;
+            let planned =
+                caught(|| plan::plan_quoted(worker, listener, &view, connection, &mut head, ahead, quoted, &mut plan));
+            if let Err(failure) = planned {
+                plan.fail(failure);
+            }
+            plan.head_bytes = length;
         }
-        Err(refusal) => plan::failed(&view, Failure::head(refusal)),
-    };
+        Err(refusal) => plan.fail(Failure::head(refusal)),
+    }
+    drop(head);
     worker.buffers.keep_text(crumbs);
     plan
 }

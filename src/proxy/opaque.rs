@@ -53,7 +53,7 @@ struct Session<'w> {
     /// In lower case.
     sni: Option<String>,
     /// What rules read of its hello besides the name, for the log.
-    matched: Option<String>,
+    matched: Option<Vec<u8>>,
     /// Number of the rule that decided, over all tables of the view.
     rule: Option<usize>,
     pool: Option<Arc<LivePool>>,
@@ -221,7 +221,8 @@ impl Session<'_> {
         if let Some(reads) = table.reads()
             && self.worker.keeps_matched()
         {
-            self.matched = Some(matched::values(reads, &head));
+            let hashes = &mut *self.worker.cookie_hashes.borrow_mut();
+            matched::values(reads, &head, hashes, self.matched.insert(Vec::new()));
         }
         let section = table.section(Kind::Tcp, "");
         let rule = section.and_then(|section| section.decide_with(None, &head, &mut dice));

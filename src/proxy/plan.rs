@@ -49,11 +49,35 @@ pub struct Plan {
     /// Among the requests that its rule has under way, where those are limited.
     pub place: Option<crowd::Place>,
     /// What rules read of it besides what the log has anyway, for the log.
-    pub matched: Option<String>,
+    pub matched: Option<Vec<u8>>,
     pub seen: Seen,
 }
 
 impl Plan {
+    /// Nothing is known of the request yet.
+    pub fn new(view: Rc<View>) -> Plan {
+        Plan {
+            view,
+            step: Step::Drop,
+            rule: None,
+            version: Version::Http11,
+            keep_alive: false,
+            body: Framing::None,
+            head_bytes: 0,
+            head_only: false,
+            turned_away: None,
+            most_body: u64::MAX,
+            place: None,
+            matched: None,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Forgets the request but for what is wrong with it.
+    pub fn fail(&mut self, failure: Failure) {
+        *self = failed(self.view.clone(), failure);
+    }
+
     /// Lets go of the snapshot, but for what the log will want: a tunnel may outlast many of them.
     pub fn let_go(&mut self, listener: u32) {
         self.view = Rc::new(self.view.remains(listener, self.rule));
@@ -133,21 +157,27 @@ pub struct Ahead<'a> {
     pub need: Box<route::NeedBody>,
 }
 
-/// Plans the request whose head begins `bytes`. `None`: not all of it is there yet.
+/// Plans the request whose head begins `bytes`. False: not all of it is there yet. `plan` is large: it is filled where it
+/// stands.
 pub fn plan(
     worker: &Worker,
     listener: &ListenerView,
-    view: &Rc<View>,
+    view: &View,
     connection: &Connection,
     bytes: &[u8],
     ahead: Option<Ahead<'_>>,
-) -> Option<Plan> {
-    let mut head = match request::parse(bytes, &view.snapshot.config.limits) {
-        Ok(Some(head)) => head,
-        Ok(None) => return None,
+    plan: &mut Plan,
+) -> bool {
+    let mut head = RequestHead::empty();
+    match request::parse_into(&mut head, bytes, &view.snapshot.config.limits) {
+        Ok(true) => {}
+        Ok(false) => return false,
         // Nothing of it can be trusted, least of all where it ends.
-        Err(refusal) => return Some(failed(view, Failure::head(refusal))),
-    };
+        Err(refusal) => {
+            plan.fail(Failure::head(refusal));
+            return true;
+        }
+    }
     let at = |part: &[u8]| {
         let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
         if start > bytes.len() { 0..0 } else { start as u32..(start + part.len()) as u32 }
@@ -159,84 +189,62 @@ pub fn plan(
         && !view.snapshot.tables[listener.table].is_empty(Kind::Rtsp)
         && let Some(half) = rtsp::half(&head)
     {
-        let head_bytes = head.raw.len();
-        return Some(Plan { step: Step::Tunnel(half), head_bytes, ..failed(view, Failure::client_gone()) });
+        (plan.head_bytes, plan.step) = (head.raw.len(), Step::Tunnel(half));
+        return true;
     }
-    Some(of_head(worker, listener, view, connection, &mut head, seen, ahead))
+    plan.seen = seen;
+    of_head(worker, listener, view, connection, &mut head, ahead, plan);
+    true
 }
 
 /// Plans a request whose head does not lie in a buffer; what is quoted of it goes into `quoted`.
 pub fn plan_quoted(
     worker: &Worker,
     listener: &ListenerView,
-    view: &Rc<View>,
+    view: &View,
     connection: &Connection,
     head: &mut RequestHead<'_>,
     ahead: Option<Ahead<'_>>,
     quoted: &mut Vec<u8>,
-) -> Plan {
-    let seen = seen(head, |part| {
+    plan: &mut Plan,
+) {
+    plan.seen = seen(head, |part| {
         let start = quoted.len() as u32;
         quoted.extend_from_slice(part);
         start..quoted.len() as u32
     });
-    of_head(worker, listener, view, connection, head, seen, ahead)
+    of_head(worker, listener, view, connection, head, ahead, plan);
 }
 
 fn of_head(
     worker: &Worker,
     listener: &ListenerView,
-    view: &Rc<View>,
+    view: &View,
     connection: &Connection,
     head: &mut RequestHead<'_>,
-    seen: Seen,
     ahead: Option<Ahead<'_>>,
-) -> Plan {
-    let mut plan = Plan {
-        view: view.clone(),
-        step: Step::Drop,
-        rule: None,
-        version: head.version,
-        keep_alive: head.keep_alive,
-        body: head.body,
-        head_bytes: head.raw.len(),
-        head_only: head.method == "HEAD",
-        turned_away: None,
-        most_body: u64::MAX,
-        place: None,
-        matched: None,
-        seen,
-    };
+    plan: &mut Plan,
+) {
+    plan.version = head.version;
+    plan.keep_alive = head.keep_alive;
+    plan.body = head.body;
+    plan.head_bytes = head.raw.len();
+    plan.head_only = head.method == "HEAD";
     if worker.is_short_of_memory() {
         plan.keep_alive = false;
         plan.step = Step::Fail(Failure::short_of_memory());
-        return plan;
+        return;
     }
     if ahead.is_some() {
         // Whoever waited to be asked for the body has been.
         head.expects_continue = false;
     }
-    plan.step = decide(worker, listener, view, connection, head, &mut plan, ahead);
-    plan
+    plan.step = decide(worker, listener, view, connection, head, plan, ahead);
 }
 
 /// A request of which nothing is known but what is wrong with it.
-pub fn failed(view: &Rc<View>, failure: Failure) -> Plan {
-    Plan {
-        view: view.clone(),
-        step: Step::Fail(failure),
-        rule: None,
-        version: Version::Http11,
-        keep_alive: false,
-        body: Framing::None,
-        head_bytes: 0,
-        head_only: false,
-        turned_away: None,
-        most_body: u64::MAX,
-        place: None,
-        matched: None,
-        seen: Seen::default(),
-    }
+pub fn failed(view: Rc<View>, failure: Failure) -> Plan {
+    Plan { step: Step::Fail(failure), ..Plan::new(view) }
 }
 
 fn decide(
@@ -284,7 +292,8 @@ fn decide(
     if let Some(reads) = table.reads()
         && worker.keeps_matched()
     {
-        plan.matched = Some(matched::values(reads, &routed));
+        let (hashes, out) = (&mut *worker.cookie_hashes.borrow_mut(), plan.matched.insert(worker.buffers.text()));
+        matched::values(reads, &routed, hashes, out);
     }
     let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();

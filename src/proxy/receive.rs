@@ -227,11 +227,12 @@ async fn more(r: &mut Receive<'_, '_, '_, '_>, buffer: &mut Buffer, left: Durati
 fn next(r: &Receive<'_, '_, '_, '_>, buffer: &mut Buffer) -> Result<Next, Failure> {
     let method = if r.plan.head_only { Method::Head } else { Method::Other };
     let limits = &r.plan.view.snapshot.config.limits;
-    let head = match response::parse(buffer.as_slice(), method, limits) {
-        Ok(Some(head)) => head,
-        Ok(None) => return Ok(Next::More),
+    let mut head = ResponseHead::empty();
+    match response::parse_into(&mut head, buffer.as_slice(), method, limits) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Next::More),
         Err(fault) => return Err(Failure::new(FailureKind::Response(fault), fault.detail())),
-    };
+    }
     let bytes = head.raw.len();
     let next = match head.status {
         101 if r.websocket && head.websocket => Next::Switching(switching(r, &head)?),

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::access_log::matched::Hashes;
 use super::access_log::{LogSlot, Sink};
 use super::auth::{Known, Services};
 use super::channels::Channels;
@@ -50,6 +51,7 @@ pub struct Worker {
     pub(super) wheel: Rc<Wheel>,
     pub(super) counters: RefCell<Counters>,
     pub(super) log: RefCell<Option<Sink>>,
+    pub(super) cookie_hashes: RefCell<Hashes>,
     logs: LogSlot,
     connections: RefCell<Connections>,
     room: Room,
@@ -146,6 +148,7 @@ impl Worker {
             wheel: Wheel::new(Instant::now()),
             counters: RefCell::new(counters),
             log: RefCell::new(logs.sink()),
+            cookie_hashes: RefCell::default(),
             logs,
             connections: RefCell::default(),
             room,

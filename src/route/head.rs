@@ -51,14 +51,18 @@ impl<'a> Head<'a> {
     /// All cookies of all Cookie fields, in order (RFC 6265 §5.4).
     #[inline]
     pub fn cookies(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let fields = self.fields.iter().filter(|field| field.name.len() == 6 && field.is("cookie"));
-        fields.flat_map(|field| Pairs { rest: field.value, between: b';' })
+        self.cookie_fields().flat_map(|field| Pairs { rest: field.value, between: b';' })
     }
 
     /// The values of the cookies of that name, in order. Names are case-sensitive.
     #[inline]
     pub fn cookie(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.cookies().filter(move |(own, _)| *own == name.as_bytes()).map(|(_, value)| value)
+        self.cookie_fields().flat_map(move |field| Cookies { rest: field.value, name: name.as_bytes() })
+    }
+
+    #[inline]
+    fn cookie_fields(&self) -> impl Iterator<Item = &'a Field<'a>> {
+        self.fields.iter().filter(|field| field.name.len() == 6 && field.is("cookie"))
     }
 
     /// All parameters of the query, in order, still encoded.
@@ -151,6 +155,34 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
+/// The values of one name among the [`Pairs`] of a Cookie field; of the others nothing is looked at but how they begin.
+struct Cookies<'a, 'n> {
+    rest: &'a [u8],
+    name: &'n [u8],
+}
+
+impl<'a> Iterator for Cookies<'a, '_> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
+            let (piece, rest) = match memchr(b';', self.rest) {
+                Some(at) => (&self.rest[..at], &self.rest[at + 1..]),
+                None => (self.rest, &[][..]),
+            };
+            self.rest = rest;
+            let Some(after) = piece.trim_ascii_start().strip_prefix(self.name) else { continue };
+            match after.trim_ascii_start() {
+                [] if !self.name.is_empty() => return Some(&[]),
+                [b'=', value @ ..] => return Some(value.trim_ascii()),
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +217,18 @@ mod tests {
         assert_eq!(all, [pair("a", "1"), pair("b", "2"), pair("c", ""), pair("a", "3=4")]);
         assert_eq!(head.cookie("a").collect::<Vec<_>>(), [b"1".as_slice(), b"3=4"]);
         assert_eq!(head.cookie("A").count(), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_cookie_is_found_as_among_all(text in "[ab= ;\t]{0,16}") {
+            let fields = [Field { name: "cookie", value: text.as_bytes() }];
+            let head = head("", &fields);
+            for name in ["", "a", "ab", "b"] {
+                let among = head.cookies().filter(|(own, _)| *own == name.as_bytes()).map(|(_, value)| value);
+                assert!(head.cookie(name).eq(among), "{name:?}");
+            }
+        }
     }
 
     #[test]

@@ -13,11 +13,30 @@ const NAMES: usize = 64;
 /// What conditions and maps of a table read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// Names of fields, in lower case.
-    pub headers: Vec<Arc<str>>,
-    pub cookies: Vec<Arc<str>>,
+    /// Fields, by their names in lower case.
+    pub headers: Vec<Read>,
+    pub cookies: Vec<Read>,
     pub alpn: bool,
     pub certificate: bool,
+}
+
+/// Something that is read by its name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Read {
+    pub name: Arc<str>,
+    /// What stands before its values in the log: `"header:x-beta":[`. Nothing in a name has to be escaped (RFC 9110 §5.1,
+    /// RFC 6265 §4.1.1).
+    pub label: Box<str>,
+}
+
+impl Read {
+    pub fn header(name: Arc<str>) -> Read {
+        Read { label: format!("\"header:{name}\":[").into(), name }
+    }
+
+    pub fn cookie(name: Arc<str>) -> Read {
+        Read { label: format!("\"cookie:{name}\":[").into(), name }
+    }
 }
 
 /// A value that a rule reads and that is not in every line of the log.
@@ -64,14 +83,14 @@ impl Reads {
     }
 
     fn add(&mut self, need: Need) {
-        let put = |names: &mut Vec<Arc<str>>, name: Arc<str>| {
-            if names.len() < NAMES && !names.contains(&name) {
-                names.push(name);
+        let put = |reads: &mut Vec<Read>, read: Read| {
+            if reads.len() < NAMES && !reads.contains(&read) {
+                reads.push(read);
             }
         };
         match need {
-            Need::Header(name) => put(&mut self.headers, name),
-            Need::Cookie(name) | Need::CookieText(name) => put(&mut self.cookies, name),
+            Need::Header(name) => put(&mut self.headers, Read::header(name)),
+            Need::Cookie(name) | Need::CookieText(name) => put(&mut self.cookies, Read::cookie(name)),
             Need::Alpn => self.alpn = true,
             Need::Certificate => self.certificate = true,
             Need::Body | Need::Dice => {}

@@ -1,12 +1,13 @@
 //! Lines as the log writes them, and rules that would do other things with them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::app::demo::Folder;
 use crate::proxy::access_log::{ClockText, Entry, matched, write_json};
-use crate::route::reads::Reads;
+use crate::route::reads::{Read, Reads};
 
 const CONFIGURATION: &str = "[listen.web]\naddress = [\"127.0.0.1:8080\"]\nrules = [\"rules/site.rules\"]\n\n\
                              [listen.sealed]\naddress = [\"127.0.0.1:8443\"]\nprotocol = \"tls-passthrough\"\n\n\
@@ -44,9 +45,13 @@ fn written(line: &Line<'_>, headers: &[&str], cookies: &[&str]) -> String {
         no_tls: false,
         body: Body::Empty,
     };
-    let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
-    let reads = Reads { headers: names(headers), cookies: names(cookies), ..Reads::default() };
-    let kept = (reads != Reads::default()).then(|| matched::values(&reads, &head));
+    let all = |names: &[&str], read: fn(Arc<str>) -> Read| names.iter().map(|name| read((*name).into())).collect();
+    let reads = Reads { headers: all(headers, Read::header), cookies: all(cookies, Read::cookie), ..Reads::default() };
+    let kept = (reads != Reads::default()).then(|| {
+        let mut out = Vec::new();
+        matched::values(&reads, &head, &mut matched::Hashes::default(), &mut out);
+        out
+    });
     let (path, query) = line.path.split_once('?').map_or((line.path, None), |(path, query)| (path, Some(query)));
     let entry = Entry {
         unix_ms: 0,

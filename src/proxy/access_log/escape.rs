@@ -7,24 +7,36 @@
 /// longer is cut, and `...` says so; escaping can make six times as much of it.
 const VALUE_MAX: usize = 16 << 10;
 
-pub(super) const HEX: &[u8; 16] = b"0123456789abcdef";
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Whether a byte may stand as it is in a quoted string of either form: printable ASCII without `"`
-/// and `\`.
-const PLAIN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x7f {
-        table[byte] = byte != b'"' as usize && byte != b'\\' as usize;
-        byte += 1;
+/// Whether all bytes may stand as they are in a quoted string of either form: printable ASCII without `"` and `\`. Eight are
+/// looked at together, some of them twice.
+#[inline]
+pub(super) fn is_plain(value: &[u8]) -> bool {
+    match value.last_chunk() {
+        Some(last) => value.as_chunks().0.iter().all(|eight| all_plain(*eight)) && all_plain(*last),
+        None => value.iter().all(|&byte| matches!(byte, 0x20..0x7f) && byte != b'"' && byte != b'\\'),
     }
-    table
-};
+}
+
+#[inline]
+fn all_plain(bytes: [u8; 8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_ne_bytes(bytes);
+    // What is found of a byte is in its top bit. A carry may find something in the byte above one that is odd, never hide it.
+    let is = |byte: u8| {
+        let difference = word ^ (ONES * u64::from(byte));
+        difference.wrapping_sub(ONES) & !difference
+    };
+    let control_or_high = word.wrapping_sub(ONES * 0x20) | word.wrapping_add(ONES) | word;
+    let odd = control_or_high | is(b'"') | is(b'\\');
+    odd & (ONES << 7) == 0
+}
 
 /// Appends the inside of a JSON string (RFC 8259 §7). Bytes that are no UTF-8 become `\u00XX`.
 #[inline]
 pub(super) fn json(value: &[u8], out: &mut Vec<u8>) {
-    if value.len() <= VALUE_MAX && value.iter().all(|&b| PLAIN[b as usize]) {
+    if value.len() <= VALUE_MAX && is_plain(value) {
         out.extend_from_slice(value);
     } else {
         slow(value, out, |piece, out| match piece {
@@ -40,7 +52,7 @@ pub(super) fn json(value: &[u8], out: &mut Vec<u8>) {
 /// Appends the inside of a quoted string of the text form: what is harmful becomes `\xXX`.
 #[inline]
 pub(super) fn text(value: &[u8], out: &mut Vec<u8>) {
-    if value.len() <= VALUE_MAX && value.iter().all(|&b| PLAIN[b as usize]) {
+    if value.len() <= VALUE_MAX && is_plain(value) {
         out.extend_from_slice(value);
     } else {
         slow(value, out, |piece, out| match piece {
@@ -63,6 +75,24 @@ pub(super) fn word(value: &[u8], out: &mut Vec<u8>) {
             None => text(part, out),
         }
     }
+}
+
+/// A number as 16 digits, eight at a time.
+#[inline]
+pub(super) fn hex(value: u64) -> [u8; 16] {
+    const ONES: u64 = u64::MAX / 255;
+    let digits = |half: u64| {
+        let pairs = (half << 16 | half) & 0x0000_ffff_0000_ffff;
+        let bytes = (pairs << 8 | pairs) & 0x00ff_00ff_00ff_00ff;
+        let nibbles = (bytes << 4 | bytes) & (ONES * 15);
+        // 1 in those from 10 on.
+        let letters = (nibbles + ONES * 6) >> 4 & ONES;
+        (nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+    };
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&digits(value >> 32));
+    text[8..].copy_from_slice(&digits(value & u64::from(u32::MAX)));
+    text
 }
 
 /// Something that must not be written as it is.
@@ -126,6 +156,27 @@ mod tests {
         assert_eq!(of(text, b"a\"b\\c\nd\xff"), r"a\x22b\x5cc\x0ad\xff");
         assert_eq!(of(text, "é\u{9b}".as_bytes()), r"é\xc2\x9b");
         assert_eq!(of(word, b" a b "), r"\x20a\x20b\x20");
+    }
+
+    #[test]
+    fn numbers_in_hex() {
+        for value in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x9a9a_a9a9_0f0f_f0f0, u64::MAX] {
+            assert_eq!(std::str::from_utf8(&hex(value)), Ok(&*format!("{value:016x}")));
+        }
+    }
+
+    #[test]
+    fn what_is_plain_is_told_wherever_it_stands() {
+        for length in [1, 7, 8, 9, 16, 20] {
+            for (at, byte) in (0..length).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+                for others in [b'a', b' ', b'~'] {
+                    let mut value = vec![others; length];
+                    value[at] = byte;
+                    let plain = (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain(&value), plain, "{value:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Entry<'a> {
     /// Whose failure it was.
     pub side: Option<&'a str>,
     /// What rules read besides, as JSON.
-    pub matched: Option<&'a str>,
+    pub matched: Option<&'a [u8]>,
     /// `Referer` and `User-Agent`, for the text form alone.
     pub referer: Option<&'a [u8]>,
     pub user_agent: Option<&'a [u8]>,
@@ -71,7 +71,7 @@ pub fn write_json(entry: &Entry, clock: &mut ClockText, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     clock.rfc3339(entry.unix_ms, out);
     out.extend_from_slice(b"\",\"id\":\"");
-    hex(entry.id, out);
+    out.extend_from_slice(&escape::hex(entry.id));
     out.extend_from_slice(b"\",\"listener\":\"");
     escape::json(entry.listener.as_bytes(), out);
     out.extend_from_slice(b"\",\"client\":\"");
@@ -135,7 +135,7 @@ pub fn write_json(entry: &Entry, clock: &mut ClockText, out: &mut Vec<u8>) {
         json_or_null(entry.side.map(str::as_bytes), out);
         out.extend_from_slice(b",\"match\":");
     }
-    out.extend_from_slice(entry.matched.unwrap_or("null").as_bytes());
+    out.extend_from_slice(entry.matched.unwrap_or(b"null"));
     out.extend_from_slice(b"}\n");
 }
 
@@ -209,15 +209,6 @@ fn seconds(time: Duration, out: &mut Vec<u8>) {
         micros /= 10;
     }
     out.extend_from_slice(&digits);
-}
-
-#[inline]
-fn hex(value: u64, out: &mut Vec<u8>) {
-    let mut text = [0; 16];
-    for (at, digit) in text.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(value >> (60 - 4 * at) & 15) as usize];
-    }
-    out.extend_from_slice(&text);
 }
 
 #[inline]

@@ -74,7 +74,7 @@ fn json_line(entry: &Entry) -> String {
 
 #[test]
 fn what_rules_read_is_the_last_of_a_line() {
-    let matched = Some(r#"{"header:x-beta":["1"]}"#);
+    let matched = Some(&br#"{"header:x-beta":["1"]}"#[..]);
     let line = json_line(&Entry { matched, failure: Some("connect"), ..entry() });
     assert!(line.ends_with("\"side\":null,\"match\":{\"header:x-beta\":[\"1\"]}}\n"), "{line}");
     assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["match"]["header:x-beta"][0], "1");

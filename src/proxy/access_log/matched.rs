@@ -18,67 +18,115 @@ const VALUE: usize = 256;
 /// Lines of one name that are kept; a request with more of them is not told apart by them.
 const LINES: usize = 8;
 
-/// What the rules of a table read of a request, as JSON.
-pub fn values(reads: &Reads, head: &Head<'_>) -> String {
-    let mut out = Vec::with_capacity(128);
-    for name in &reads.headers {
-        key(&mut out, "header:", name);
-        list(&mut out, head.values(name), one);
+/// Appends what the rules of a table read of a request, as JSON, to `out`, which is empty.
+pub fn values(reads: &Reads, head: &Head<'_>, hashes: &mut Hashes, out: &mut Vec<u8>) {
+    // Most of what rules look for is not there, and mostly the length says so already.
+    let lengths = head.fields.iter().fold(0_u64, |all, field| all | length(field.name));
+    for read in &reads.headers {
+        begin(out, &read.label);
+        if lengths & length(&read.name) == 0 {
+            out.push(b']');
+        } else {
+            list(out, head.values(&read.name), one);
+        }
     }
-    for name in &reads.cookies {
-        key(&mut out, "cookie:", name);
-        list(&mut out, head.cookie(name), |value, out| {
-            out.push(b'"');
-            out.extend_from_slice(&hashed(value));
-            out.push(b'"');
-        });
+    for read in &reads.cookies {
+        begin(out, &read.label);
+        list(out, head.cookie(&read.name), |value, out| out.extend_from_slice(&hashes.of(value)));
     }
     if reads.alpn {
-        key(&mut out, "alpn", "");
-        list(&mut out, head.alpn.iter().copied(), one);
+        begin(out, "\"alpn\":[");
+        list(out, head.alpn.iter().copied(), one);
     }
     if reads.certificate {
         let certificate = head.certificate;
-        for (name, value) in [
-            ("subject", certificate.map(|own| &*own.subject)),
-            ("issuer", certificate.map(|own| &*own.issuer)),
-            ("fingerprint", certificate.map(|own| &*own.fingerprint)),
+        for (label, value) in [
+            ("\"client-cert:subject\":[", certificate.map(|own| &*own.subject)),
+            ("\"client-cert:issuer\":[", certificate.map(|own| &*own.issuer)),
+            ("\"client-cert:fingerprint\":[", certificate.map(|own| &*own.fingerprint)),
         ] {
-            key(&mut out, "client-cert:", name);
-            list(&mut out, value.into_iter().map(str::as_bytes), one);
+            begin(out, label);
+            list(out, value.into_iter().map(str::as_bytes), one);
         }
-        key(&mut out, "client-cert:", "san");
-        list(&mut out, certificate.into_iter().flat_map(|own| &own.names).map(|name| name.as_bytes()), one);
+        begin(out, "\"client-cert:san\":[");
+        list(out, certificate.into_iter().flat_map(|own| &own.names).map(|name| name.as_bytes()), one);
     }
     out.push(b'}');
-    // Everything that was put in is UTF-8.
-    String::from_utf8(out).unwrap_or_else(|_| "null".to_owned())
+}
+
+/// The bit of a name's length.
+fn length(name: &str) -> u64 {
+    1 << (name.len() % 64)
 }
 
 /// `#` and 64 bits in hex: nothing that a cookie could be had from.
 pub fn cookie_hash(value: &[u8]) -> String {
-    hashed(value).map(char::from).iter().collect()
+    hashed(value)[1..18].iter().copied().map(char::from).collect()
 }
 
-fn hashed(value: &[u8]) -> [u8; 17] {
+/// In quotes.
+fn hashed(value: &[u8]) -> [u8; 19] {
     let hash = digest(&SHA256, value);
-    let mut text = [b'#'; 17];
-    for (two, byte) in text[1..].chunks_exact_mut(2).zip(hash.as_ref()) {
-        two.copy_from_slice(&[escape::HEX[usize::from(byte >> 4)], escape::HEX[usize::from(byte & 15)]]);
-    }
+    let first = hash.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+    let mut text = *b"\"#0123456789abcdef\"";
+    text[2..18].copy_from_slice(&escape::hex(first));
     text
 }
 
-/// Names are those of fields and cookies: nothing in them has to be escaped (RFC 9110 §5.1, RFC 6265 §4.1.1).
-fn key(out: &mut Vec<u8>, kind: &str, name: &str) {
-    out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+/// The hashes of cookies that came lately: clients send the same ones again and again.
+#[derive(Debug)]
+pub struct Hashes(Box<[Known; KNOWN]>);
+
+/// 32 KiB a worker.
+const KNOWN: usize = 512;
+
+/// With its hash as large as a cache line. What is longer is hashed each time.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    length: u8,
+    value: [u8; 44],
+    hash: [u8; 19],
 }
 
-fn list<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>, write: impl Fn(&[u8], &mut Vec<u8>)) {
-    out.push(b'[');
+impl Default for Hashes {
+    fn default() -> Hashes {
+        // Nothing is of this length.
+        Hashes(Box::new([Known { length: u8::MAX, value: [0; 44], hash: [0; 19] }; KNOWN]))
+    }
+}
+
+impl Hashes {
+    #[inline]
+    fn of(&mut self, value: &[u8]) -> [u8; 19] {
+        let known = &mut self.0[place(value)];
+        if known.value.get(..known.length.into()) == Some(value) {
+            return known.hash;
+        }
+        let hash = hashed(value);
+        if let Some(room) = known.value.get_mut(..value.len()) {
+            room.copy_from_slice(value);
+            (known.length, known.hash) = (value.len() as u8, hash);
+        }
+        hash
+    }
+}
+
+/// Where a value is kept: its ends tell most of them apart.
+#[inline]
+fn place(value: &[u8]) -> usize {
+    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let (first, last) = (word(value.first_chunk()), word(value.last_chunk()));
+    let short = value.iter().take(if value.len() < 8 { 8 } else { 0 }).fold(0, |all, byte| all << 8 | u64::from(*byte));
+    let mixed = (first ^ last.rotate_left(29) ^ short).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % KNOWN
+}
+
+fn begin(out: &mut Vec<u8>, label: &str) {
+    out.push(if out.is_empty() { b'{' } else { b',' });
+    out.extend_from_slice(label.as_bytes());
+}
+
+fn list<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>, mut write: impl FnMut(&[u8], &mut Vec<u8>)) {
     for (at, value) in values.enumerate() {
         if at > 0 {
             out.push(b',');
@@ -94,6 +142,12 @@ fn list<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>, write: im
 
 /// A value, or what of it is kept where that is not all.
 fn one(value: &[u8], out: &mut Vec<u8>) {
+    if value.len() <= VALUE && escape::is_plain(value) {
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+        return;
+    }
     let whole = value.len() <= VALUE && std::str::from_utf8(value).is_ok();
     out.extend_from_slice(if whole { b"\"" } else { b"{\"cut\":\"" });
     escape::json(&value[..value.len().min(VALUE)], out);
@@ -105,6 +159,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::route::reads::Read;
     use crate::wire::field::Field;
 
     #[test]
@@ -132,12 +187,17 @@ mod tests {
             body: crate::route::Body::Empty,
         };
         let reads = Reads {
-            headers: ["x-beta", "x-none", "x-long", "x-raw"].map(Into::into).into(),
-            cookies: vec!["s".into()],
+            headers: ["x-beta", "x-none", "x-long", "x-raw"].map(|name| Read::header(name.into())).into(),
+            cookies: vec![Read::cookie("s".into())],
             alpn: true,
             certificate: true,
         };
-        let text = values(&reads, &head);
+        let text_of = |head: &Head<'_>| {
+            let mut out = Vec::new();
+            values(&reads, head, &mut Hashes::default(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let text = text_of(&head);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["header:x-beta"], serde_json::json!(["1 \"2\""]));
         assert_eq!(value["header:x-none"], serde_json::json!([]));
@@ -148,7 +208,21 @@ mod tests {
         assert_eq!(value["client-cert:subject"], serde_json::json!([]));
         assert!(!text.contains("secret") && !text.contains("token") && !text.contains("other"), "{text}");
         let many: Vec<Field<'_>> = (0..20).map(|_| Field { name: "x-beta", value: b"v" }).collect();
-        let value: serde_json::Value = serde_json::from_str(&values(&reads, &Head { fields: &many, ..head })).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text_of(&Head { fields: &many, ..head })).unwrap();
         assert_eq!(value["header:x-beta"].as_array().unwrap().len(), LINES + 1);
+    }
+
+    #[test]
+    fn a_hash_that_is_known_is_the_same() {
+        let mut hashes = Hashes::default();
+        // Many of one place, and lengths about that of a place and of none.
+        let values: Vec<Vec<u8>> = (0..2000_u32)
+            .map(|n| [&b"session-"[..], &n.to_le_bytes()[..n as usize % 4], b"-the-end"].concat())
+            .chain((0..60).map(|length| vec![b'x'; length]))
+            .collect();
+        for value in values.iter().chain(values.iter().rev()) {
+            assert_eq!(hashes.of(value), hashed(value), "{value:?}");
+            assert_eq!(hashes.of(value), hashed(value), "{value:?} again");
+        }
     }
 }

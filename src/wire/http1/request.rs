@@ -131,6 +131,26 @@ impl Refusal {
 }
 
 impl<'a> RequestHead<'a> {
+    /// Nothing has been read yet. A head is large: it is filled where it stands, not handed about.
+    pub fn empty() -> RequestHead<'a> {
+        RequestHead {
+            method: "",
+            version: Version::Http11,
+            target: Target::Asterisk,
+            authority: None,
+            fields: SmallVec::new(),
+            known: SmallVec::new(),
+            body: Framing::None,
+            keep_alive: true,
+            expects_continue: false,
+            websocket: false,
+            takes_trailers: false,
+            nominated: SmallVec::new(),
+            max_forwards: None,
+            raw: b"",
+        }
+    }
+
     /// The fields with what they mean.
     pub fn lines(&self) -> impl Iterator<Item = (&Field<'a>, Known)> {
         self.fields.iter().zip(self.known.iter().copied())
@@ -147,9 +167,21 @@ impl<'a> RequestHead<'a> {
 
 /// Parses the head at the start of `bytes`. `Ok(None)`: not all of it is there yet.
 ///
+/// # Errors
+/// As [`parse_into`].
+pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<RequestHead<'a>>, Refusal> {
+    let mut head = RequestHead::empty();
+    Ok(parse_into(&mut head, bytes, limits)?.then_some(head))
+}
+
+/// Parses the head at the start of `bytes` into one that is empty. False: not all of it is there yet.
+///
 /// Call again only when more of the head has come *and* it holds an empty line ([`ends_head`]): a head
 /// that drips in byte by byte must not be parsed each time.
-pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<RequestHead<'a>>, Refusal> {
+///
+/// # Errors
+/// When it could be understood in more than one way, is over a limit, or asks for what is not done.
+pub fn parse_into<'a>(head: &mut RequestHead<'a>, bytes: &'a [u8], limits: &Limits) -> Result<bool, Refusal> {
     // Nothing that follows could mend it, and the parser would look at a growing heap of them each time.
     if bytes.first() == Some(&b'\n') {
         return Err(Refusal::BareLineFeed);
@@ -161,7 +193,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<RequestHead<
         Ok(httparse::Status::Complete(length)) if length > limits.header_bytes => return Err(Refusal::TooLarge),
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() >= limits.header_bytes => return Err(Refusal::TooLarge),
-        Ok(httparse::Status::Partial) => return Ok(None),
+        Ok(httparse::Status::Partial) => return Ok(false),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),
         Err(httparse::Error::Version) => return Err(bad_version(bytes)),
         Err(error) => return Err(Refusal::Syntax(error)),
@@ -175,24 +207,14 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<RequestHead<
         return Err(Refusal::TargetTooLong);
     }
     let (target, authority) = parse_target(method, target)?;
-    let mut head = RequestHead {
-        method,
-        version,
-        target,
-        authority,
-        fields: SmallVec::new(),
-        known: SmallVec::new(),
-        body: Framing::None,
-        keep_alive: version == Version::Http11,
-        expects_continue: false,
-        websocket: false,
-        takes_trailers: false,
-        nominated: SmallVec::new(),
-        max_forwards: None,
-        raw: &bytes[..length],
-    };
-    read_fields(&mut head, raw.headers)?;
-    Ok(Some(head))
+    head.method = method;
+    head.version = version;
+    head.target = target;
+    head.authority = authority;
+    head.keep_alive = version == Version::Http11;
+    head.raw = &bytes[..length];
+    read_fields(head, raw.headers)?;
+    Ok(true)
 }
 
 /// Whether an empty line may have come with the bytes from `from` on.

@@ -58,8 +58,45 @@ impl ResponseFault {
     }
 }
 
+impl<'a> ResponseHead<'a> {
+    /// Nothing has been read yet. A head is large: it is filled where it stands, not handed about.
+    pub fn empty() -> ResponseHead<'a> {
+        ResponseHead {
+            status: 0,
+            reason: "",
+            fields: SmallVec::new(),
+            known: SmallVec::new(),
+            body: Framing::None,
+            length: None,
+            chunked: false,
+            keep_alive: false,
+            websocket: false,
+            dated: false,
+            nominated: SmallVec::new(),
+            raw: b"",
+        }
+    }
+}
+
 /// Parses the head at the start of `bytes`; `method` is the request's. `Ok(None)`: not all there yet.
+///
+/// # Errors
+/// As [`parse_into`].
 pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Option<ResponseHead<'a>>, ResponseFault> {
+    let mut head = ResponseHead::empty();
+    Ok(parse_into(&mut head, bytes, method, limits)?.then_some(head))
+}
+
+/// Parses the head at the start of `bytes` into one that is empty. False: not all of it is there yet.
+///
+/// # Errors
+/// When it could be understood in more than one way, or is too large.
+pub fn parse_into<'a>(
+    head: &mut ResponseHead<'a>,
+    bytes: &'a [u8],
+    method: Method,
+    limits: &Limits,
+) -> Result<bool, ResponseFault> {
     let mut table = [const { MaybeUninit::uninit() }; Limits::HEADER_COUNT_CEILING];
     let mut raw = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();
@@ -69,7 +106,7 @@ pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Opt
         Ok(httparse::Status::Complete(length)) if length > limits.header_bytes => return Err(ResponseFault::TooLarge),
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if bytes.len() >= limits.header_bytes => return Err(ResponseFault::TooLarge),
-        Ok(httparse::Status::Partial) => return Ok(None),
+        Ok(httparse::Status::Partial) => return Ok(false),
         Err(httparse::Error::TooManyHeaders) => return Err(ResponseFault::TooLarge),
         Err(error) => return Err(ResponseFault::Syntax(error)),
     };
@@ -79,20 +116,9 @@ pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Opt
     }
     let status = raw.code.filter(|code| (100..600).contains(code)).ok_or(ResponseFault::Status)?;
     let old = raw.version == Some(0);
-    let mut head = ResponseHead {
-        status,
-        reason: raw.reason.unwrap_or_default(),
-        fields: SmallVec::new(),
-        known: SmallVec::new(),
-        body: Framing::None,
-        length: None,
-        chunked: false,
-        keep_alive: false,
-        websocket: false,
-        dated: false,
-        nominated: SmallVec::new(),
-        raw: &bytes[..bytes_of_head],
-    };
+    head.status = status;
+    head.reason = raw.reason.unwrap_or_default();
+    head.raw = &bytes[..bytes_of_head];
     let mut close = false;
     let mut keep_alive = false;
     let mut upgrade = false;
@@ -141,11 +167,11 @@ pub fn parse<'a>(bytes: &'a [u8], method: Method, limits: &Limits) -> Result<Opt
     let both = head.chunked && head.length.is_some();
     // A server that says both cannot be trusted with a second request (RFC 9112 §6.3 rule 3).
     head.keep_alive = !close && !both && (!old || keep_alive);
-    head.body = framing(&head, method);
+    head.body = framing(head, method);
     if head.body == Framing::UntilClose {
         head.keep_alive = false;
     }
-    Ok(Some(head))
+    Ok(true)
 }
 
 /// What a request's method says about its answer's body.

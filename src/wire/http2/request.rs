@@ -4,7 +4,6 @@
 //! valid, and one request.
 
 use http::request::Parts;
-use smallvec::SmallVec;
 
 use crate::model::Limits;
 use crate::wire::field::Field;
@@ -26,16 +25,17 @@ pub struct Around<'a> {
     pub key: &'a str,
 }
 
-/// Makes a head of a request's fields, and says how many bytes they took. `crumbs` is overwritten.
+/// Fills an empty head with a request's fields, and says how many bytes they took. `crumbs` is overwritten.
 ///
 /// # Errors
 /// When it is malformed (RFC 9113 §8.1.1), over a limit, or asks for what is not done.
-pub fn head<'a>(
+pub fn read<'a>(
+    head: &mut RequestHead<'a>,
     parts: &'a Parts,
     around: Around<'a>,
     crumbs: &'a mut Crumbs,
     limits: &Limits,
-) -> Result<(RequestHead<'a>, usize), Refusal> {
+) -> Result<usize, Refusal> {
     let cookies = join(parts, crumbs);
     let crumbs: &'a Crumbs = crumbs;
     let websocket = match (parts.method.as_str(), around.protocol) {
@@ -59,30 +59,19 @@ pub fn head<'a>(
         Some(authority) => Some(host::parse(authority.as_str().as_bytes()).ok_or(Refusal::Host)?),
         None => None,
     };
-    let mut head = RequestHead {
-        method,
-        version: Version::Http2,
-        target,
-        authority,
-        fields: SmallVec::new(),
-        known: SmallVec::new(),
-        body: Framing::None,
-        keep_alive: true,
-        expects_continue: false,
-        websocket,
-        takes_trailers: false,
-        nominated: SmallVec::new(),
-        max_forwards: None,
-        raw: b"",
-    };
+    head.method = method;
+    head.version = Version::Http2;
+    head.target = target;
+    head.authority = authority;
+    head.websocket = websocket;
     if parts.headers.len() - cookies.saturating_sub(1) > limits.header_count {
         return Err(Refusal::TooManyFields);
     }
-    let length = read(&mut head, parts, around, crumbs, cookies)?;
+    let length = read_fields(head, parts, around, crumbs, cookies)?;
     if length > limits.header_bytes {
         return Err(Refusal::TooLarge);
     }
-    Ok((head, length))
+    Ok(length)
 }
 
 /// RFC 9113 §8.2.3: crumbs are put together again with `; `. Returns how many there were; one alone is
@@ -102,7 +91,7 @@ fn join(parts: &Parts, crumbs: &mut Crumbs) -> usize {
     count
 }
 
-fn read<'a>(
+fn read_fields<'a>(
     head: &mut RequestHead<'a>,
     parts: &'a Parts,
     around: Around<'a>,

@@ -12,7 +12,9 @@ fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
 
 fn refusal(parts: &Parts, ends: bool, protocol: Option<&str>) -> Option<Refusal> {
     let around = Around { ends, protocol, key: "dGhlIHNhbXBsZSBub25jZQ==" };
-    head(parts, around, &mut Crumbs::new(), &Limits::default()).err()
+    let mut crumbs = Crumbs::new();
+    let mut head = RequestHead::empty();
+    read(&mut head, parts, around, &mut crumbs, &Limits::default()).err()
 }
 
 #[test]
@@ -21,7 +23,8 @@ fn crumbs_become_one_cookie_and_framing_follows_the_frames() {
     let parts = parts("POST", "http://t.example/p?q", &fields);
     let mut crumbs = Crumbs::new();
     let around = Around { ends: false, protocol: None, key: "" };
-    let (head, _) = head(&parts, around, &mut crumbs, &Limits::default()).unwrap();
+    let mut head = RequestHead::empty();
+    read(&mut head, &parts, around, &mut crumbs, &Limits::default()).unwrap();
     let lines: Vec<_> = head.fields.iter().map(|field| (field.name, field.value)).collect();
     assert!(lines.contains(&("cookie", b"a=1; b=2")) && lines.len() == 3, "{lines:?}");
     assert_eq!((head.body, head.takes_trailers), (Framing::Chunked, true));
@@ -77,7 +80,8 @@ fn a_websocket_becomes_a_handshake() {
     let parts = parts("CONNECT", "http://t.example/ws", &fields);
     let mut crumbs = Crumbs::new();
     let around = Around { ends: false, protocol: Some("websocket"), key: "dGhlIHNhbXBsZSBub25jZQ==" };
-    let (head, _) = head(&parts, around, &mut crumbs, &Limits::default()).unwrap();
+    let mut head = RequestHead::empty();
+    read(&mut head, &parts, around, &mut crumbs, &Limits::default()).unwrap();
     assert!(head.method == "GET" && head.websocket && head.body == Framing::None);
     let keys: Vec<_> = head.lines().filter(|(_, known)| *known == Known::WebSocketKey).collect();
     assert_eq!(keys.len(), 1);
