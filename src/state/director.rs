@@ -34,8 +34,6 @@ pub enum Command {
     Put { flow: Explicit, tally: Arc<Tally>, reply: oneshot::Sender<Result<(), NotPut>> },
     /// Take one out; what it has carried, if it was there. Its tally has been told.
     Take { of: Tuple, reply: oneshot::Sender<Result<Option<Carried>, String>> },
-    /// What one has carried so far, if it is there.
-    Look { of: Tuple, reply: oneshot::Sender<Result<Option<Carried>, String>> },
 }
 
 /// Why nothing can be told of layer 4.
@@ -238,8 +236,6 @@ pub struct Explicit {
     /// Of the same family.
     pub leaves_from: SocketAddr,
     pub leaves_to: SocketAddr,
-    /// Through the kernel's stack and its firewall.
-    pub stack: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

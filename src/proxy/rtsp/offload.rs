@@ -137,7 +137,7 @@ impl Offload {
         let flow = |source, destination, leaves_from, leaves_to, way| {
             let comes = Tuple { protocol: Protocol::Udp, source, destination };
             let tally = Arc::new(Tally::of(task.session.clone(), way));
-            (Explicit { comes, leaves_from, leaves_to, stack: false }, tally)
+            (Explicit { comes, leaves_from, leaves_to }, tally)
         };
         let pair = Pair {
             client,
