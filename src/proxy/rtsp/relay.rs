@@ -17,7 +17,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
@@ -26,7 +25,6 @@ use tokio::sync::oneshot;
 use super::super::worker::Worker;
 use super::offload::Offload;
 use super::reports::Reports;
-use crate::net::Elapsed;
 use crate::state::media::load::{Carried, Way};
 use crate::state::media::ports::{Ports, Taken};
 use crate::state::media::sessions::{Session, Stream};
@@ -37,8 +35,6 @@ use crate::wire::rtsp::transport::Pair;
 
 /// Packets of one socket that are passed on before others get their turn.
 const BURST: usize = 64;
-/// How often it is looked whether a silent session has expired.
-const LOOK: Duration = Duration::from_secs(1);
 /// Pairs of ports that are tried where others have some of them.
 const TRIES: usize = 64;
 
@@ -201,24 +197,17 @@ impl Task {
         *self.counted.borrow_mut() = self.session.stream(carried);
     }
 
+    /// Whoever holds a session ends it when it expires.
     async fn passes(&self) {
-        let timer = self.worker.wheel.timer();
         let mut ended = pin!(self.flow.ended());
-        loop {
-            if self.session.has_expired(self.worker.unix_seconds()) {
-                return;
+        poll_fn(|cx| {
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
             }
-            let passing = poll_fn(|cx| {
-                if ended.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                self.pass(cx);
-                Poll::Pending
-            });
-            if timer.wait(LOOK, passing).await != Err(Elapsed) {
-                return;
-            }
-        }
+            self.pass(cx);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Passes on what has come, and has the task called when more does.
@@ -294,7 +283,7 @@ impl Task {
             own.latched.set(true);
             own.at.set(Some(sender));
             if let Some(offload) = self.offload.as_ref().filter(|_| known != Some(sender)) {
-                offload.changed.notify_one();
+                offload.look_again();
             }
         } else if own.at.get() != Some(sender) {
             return None;
