@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 use super::farms::{Watch, viewer};
 use super::net::{Farm, RULES, VIP, Way, listener, pool, with_director};
 use super::viewer::Viewer;
-use crate::farm::process::Process;
+use crate::farm::process::{Process, Successor};
 use crate::farm::watch::until_within;
 use crate::farm::{among_others, until};
 
@@ -225,7 +225,7 @@ fn what_plays_goes_on_without_it() {
     until("the director passes it on again", || (offloaded(&farm) > before + 5.0).then_some(()));
     assert_eq!(entries(&farm), 4);
     // The process before keeps the client, and the next one the director.
-    farm.order(&["upgrade"]);
+    let _next = Successor::of(&farm.order(&["upgrade", "--format", "json"]));
     none_is_left(&farm, 3);
     watch.packets();
     watch.media_comes();
