@@ -1,6 +1,5 @@
 //! What servers say: answers, and what is learnt of them; and requests of their own.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::forward::{carrier, end, write_session};
@@ -181,10 +180,7 @@ impl Talk<'_> {
         if !session.is_over() {
             return;
         }
-        if let Some(at) = self.held.iter().position(|held| Arc::ptr_eq(&held.session, &session)) {
-            let held = self.held.remove(at);
-            self.let_go(held, None);
-        }
+        self.let_go_of_ended();
         let now = self.worker.unix_seconds();
         let path = uri::presentation(&due.path);
         let paths = &self.worker.farm.media().paths;

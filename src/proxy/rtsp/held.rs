@@ -149,6 +149,14 @@ impl Talk<'_> {
         }
     }
 
+    /// Lets go of the sessions that are over, on whatever connection they were ended.
+    pub fn let_go_of_ended(&mut self) {
+        while let Some(at) = self.held.iter().position(|held| held.session.is_over()) {
+            let held = self.held.remove(at);
+            self.let_go(held, None);
+        }
+    }
+
     /// A session that this connection has nothing more to do with.
     pub fn let_go(&self, held: Held, failure: Option<(&'static str, Option<Side>)>) {
         held.session.detach();

@@ -110,3 +110,19 @@ fn who_leaves_without_an_answer_takes_no_more_along() {
         comes_to(&farm, sessions, relayed, 0.0);
     }
 }
+
+/// The connection that began it lets go of it, and needs its server no more.
+#[test]
+fn a_session_that_was_ended_elsewhere_holds_nothing() {
+    let _turn = among_others();
+    let script = Script { leaves: "SET_PARAMETER", ..Script::default() };
+    let farm = farm("rtsp-leave-over", &[script], "", "", ALL);
+    let (mut first, mut second) = (Viewer::connect(&farm.port.address()), Viewer::connect(&farm.port.address()));
+    let (id, _) = first.set_up("/cam/track1");
+    assert_eq!(second.ask("TEARDOWN", "/cam/", &format!("Session: {id}\r\n")).status(), 200);
+    comes_to(&farm, 0.0, 0.0, 0.0);
+    assert_eq!(first.ask("SET_PARAMETER", "/cam/", "").status(), 200);
+    until("its server has left", || farm.origins[0].seen().iter().any(|told| told.first == "END").then_some(()));
+    assert_eq!(first.ask("OPTIONS", "/cam/", "").status(), 200);
+    until("its line is in the log", || (farm.reeve.log().len() == 1).then_some(()));
+}
