@@ -24,7 +24,7 @@
 #define ABI_VERSION 1
 /* A hash of this file without comments and white space, which a test compares: whoever changes the file decides whether what older
  * versions have pinned still means the same (then only this is new), or not (then ABI_VERSION is raised, too).
- * ABI_TEXT 0x427838dfd32de083 */
+ * ABI_TEXT 0x544c28b009813bea */
 
 #define TICK_SHIFT 22
 
@@ -383,14 +383,12 @@ struct flow {
 	__be32 destination[4];
 	__be16 source_port;
 	__be16 destination_port;
-	__u32 flags; /* FLOW_* */
+	__u32 unused;
 	__u32 last; /* tick of the last packet; 0 before the first */
 	__u32 zero;
 	__u64 packets;
 	__u64 bytes;
 };
-
-#define FLOW_STACK (1U << 0) /* through the host's stack, not straight out */
 
 /* --- configuration -----------------------------------------------------------------------------------------
  *

@@ -35,17 +35,14 @@ GLOBAL int flow_through(struct __sk_buff *skb, const struct packet *p, struct pl
 	to.source_port = flow->source_port;
 	to.destination_port = flow->destination_port;
 	struct way way = {};
-	int stack = flow->flags & FLOW_STACK;
 	/* What cannot be sent on from here, whoever holds the port may: it is his, untouched and uncounted. */
-	if (!stack && (p->ttl <= 1 || route(skb, p->family, to.source, to.destination, p->tos, p->segment, &way) != ROUTED))
+	if (p->ttl <= 1 || route(skb, p->family, to.source, to.destination, p->tos, p->segment, &way) != ROUTED)
 		return STEP_PASS;
 	flow->last = plan->now;
 	__sync_fetch_and_add(&flow->packets, 1);
 	__sync_fetch_and_add(&flow->bytes, p->length);
 	if (p->kind & PACKET_FIRST)
 		fragment_note(p, plan, STEP_FLOW);
-	if (stack)
-		return hand_up(skb, p, plan, &to);
 	return translate(skb, p, &to, 1) ? STEP_SHOT : sent(plan, leave(&way));
 }
 

@@ -72,7 +72,7 @@ const struct layout layout_table[] SECTION("layouts") = {
 	FIELD(flow_key, destination_port), FIELD(flow_key, protocol), FIELD(flow_key, family), FIELD(flow_key, zero),
 
 	WHOLE(flow), FIELD(flow, source), FIELD(flow, destination), FIELD(flow, source_port),
-	FIELD(flow, destination_port), FIELD(flow, flags), FIELD(flow, last), FIELD(flow, zero), FIELD(flow, packets),
+	FIELD(flow, destination_port), FIELD(flow, unused), FIELD(flow, last), FIELD(flow, zero), FIELD(flow, packets),
 	FIELD(flow, bytes),
 
 	WHOLE(configuration), FIELD(configuration, version), FIELD(configuration, flags), FIELD(configuration, tcp),

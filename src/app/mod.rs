@@ -147,8 +147,13 @@ fn log_to_stderr() {
     let wrong = filter.is_none();
     let filter = filter.unwrap_or_else(|| EnvFilter::new(DEFAULT_LOG));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).finish();
+    // What cannot be written is lost. To say so would be a panic, for that cannot be written either.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .finish();
     // There is one already where this is called twice: in tests.
     let _ = tracing::subscriber::set_global_default(subscriber);
     if wrong {

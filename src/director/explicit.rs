@@ -86,7 +86,6 @@ impl Flows {
             destination: to.destination,
             source_port: to.source_port,
             destination_port: to.destination_port,
-            flags: if flow.stack { abi::FLOW_STACK } else { 0 },
             ..abi::Flow::default()
         };
         kernel.put_flow(&key, &value).map_err(|error| match error.kind() {
@@ -159,15 +158,6 @@ impl Drop for Flows {
     fn drop(&mut self) {
         self.own.values().for_each(|tally| tally.leave());
     }
-}
-
-/// What one has carried so far, if it is there.
-///
-/// # Errors
-/// In words.
-pub fn look_at(kernel: &Kernel, of: &Tuple) -> Result<Option<Carried>, String> {
-    let flow = kernel.look_at_flow(&key(of)?).map_err(|error| error.to_string())?;
-    Ok(flow.map(|flow| carried(&flow)))
 }
 
 fn ended(tally: &Tally, carried: Option<Carried>) {

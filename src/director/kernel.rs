@@ -309,12 +309,6 @@ impl Kernel {
         self.map("flows")?.take(key)
     }
 
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn look_at_flow(&self, key: &abi::FlowKey) -> io::Result<Option<abi::Flow>> {
-        self.map("flows")?.get(key)
-    }
-
     /// The explicit flows that are there.
     ///
     /// # Errors

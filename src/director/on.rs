@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::abi;
-use super::explicit::{self, Flows as Explicits};
+use super::explicit::Flows as Explicits;
 use super::kernel::Kernel;
 use super::observe::{self, Beside as Known, Watch};
 use super::own::{self, Beside, Own, OwnServer, OwnService};
@@ -324,12 +324,6 @@ impl On {
     /// In words.
     pub fn take(&mut self, of: &Tuple) -> Result<Option<Carried>, String> {
         self.explicit.take(&self.kernel, of)
-    }
-
-    /// # Errors
-    /// In words.
-    pub fn look_at(&self, of: &Tuple) -> Result<Option<Carried>, String> {
-        explicit::look_at(&self.kernel, of)
     }
 
     /// Takes out what lives as long as the process alone: explicit flows. Everything else stays, and goes on.

@@ -271,7 +271,7 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
             Command::Table { reply } => drop(reply.send(Err(closed))),
             Command::Flows { reply, .. } => drop(reply.send(Err(closed))),
             Command::Put { reply, .. } => drop(reply.send(Err(NotPut::Nobody(closed.to_string())))),
-            Command::Take { reply, .. } | Command::Look { reply, .. } => drop(reply.send(Err(closed.to_string()))),
+            Command::Take { reply, .. } => drop(reply.send(Err(closed.to_string()))),
         }
         return;
     };
@@ -290,7 +290,6 @@ fn obey(command: Command, work: &mut Work, own: &mut Own, farm: &Farm, folder: &
         Command::Put { reply, .. } if reply.is_closed() => {}
         Command::Put { flow, tally, reply } => drop(reply.send(on.put(&flow, tally, farm, own))),
         Command::Take { of, reply } => drop(reply.send(on.take(&of))),
-        Command::Look { of, reply } => drop(reply.send(on.look_at(&of))),
     }
 }
 

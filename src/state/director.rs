@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::media::load::Way;
 use super::media::sessions::Session;
@@ -34,8 +34,6 @@ pub enum Command {
     Put { flow: Explicit, tally: Arc<Tally>, reply: oneshot::Sender<Result<(), NotPut>> },
     /// Take one out; what it has carried, if it was there. Its tally has been told.
     Take { of: Tuple, reply: oneshot::Sender<Result<Option<Carried>, String>> },
-    /// What one has carried so far, if it is there.
-    Look { of: Tuple, reply: oneshot::Sender<Result<Option<Carried>, String>> },
 }
 
 /// Why nothing can be told of layer 4.
@@ -238,8 +236,6 @@ pub struct Explicit {
     /// Of the same family.
     pub leaves_from: SocketAddr,
     pub leaves_to: SocketAddr,
-    /// Through the kernel's stack and its firewall.
-    pub stack: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -262,6 +258,8 @@ pub enum NotPut {
 pub struct Tally {
     /// Whose media it is.
     of: Option<(Arc<Session>, Way)>,
+    /// Told when the flow is taken out.
+    leaves: Arc<Notify>,
     packets: AtomicU64,
     bytes: AtomicU64,
     left: AtomicBool,
@@ -270,8 +268,9 @@ pub struct Tally {
 
 impl Tally {
     /// Of a session's media: it is counted as the session's and its server's, and what comes from the client keeps the session alive.
-    pub fn of(session: Arc<Session>, way: Way) -> Tally {
-        Tally { of: Some((session, way)), ..Tally::default() }
+    /// `leaves` is told when the flow is taken out.
+    pub fn of(session: Arc<Session>, way: Way, leaves: Arc<Notify>) -> Tally {
+        Tally { of: Some((session, way)), leaves, ..Tally::default() }
     }
 
     /// The flow has carried so much by now; `now` in seconds since 1970. One thread tells.
@@ -305,6 +304,7 @@ impl Tally {
     /// The flow is not in the kernel's table any more, and nothing more is told.
     pub fn leave(&self) {
         self.left.store(true, Relaxed);
+        self.leaves.notify_one();
     }
 
     pub fn has_left(&self) -> bool {

@@ -1,9 +1,14 @@
 //! What can be seen from outside: `/metrics` and the access log.
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::farm::peer::program;
 use crate::farm::process::run;
+use crate::farm::reeve::{Site, command};
 use crate::farm::{Client, Origin, Reeve, among_others, get, skip, until};
 
 /// Decision 22: every line of the JSON log has these.
@@ -123,4 +128,26 @@ fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
+}
+
+/// Whoever reads what Reeve says may leave, as the other end of a pipe does. It goes on.
+#[test]
+fn nobody_has_to_hear_it() {
+    let _turn = among_others();
+    let site = Site::write("seen-unheard", "", "http *\n  all : any  answer 204\n");
+    let mut program = command();
+    let mut child = program.arg("run").arg("-c").arg(site.config()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let stderr = BufReader::new(child.stderr.take().expect("what it says"));
+    // The reader goes with the last of these lines.
+    assert!(stderr.lines().map_while(Result::ok).any(|line| line.contains(" ready ")), "it has ended");
+    // It says that it drains, and that it has stopped.
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it is there");
+    let start = Instant::now();
+    let status = until("its end", || {
+        if start.elapsed() > Duration::from_secs(10) {
+            let _ = child.kill();
+        }
+        child.try_wait().expect("a child")
+    });
+    assert!(status.success(), "{status}");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::farm::ports::Port;
-use crate::farm::process::listens;
+use crate::farm::process::{alive, listens};
 use crate::farm::reeve::{Site, command, pool};
 use crate::farm::{Authority, Client, Origin, Reeve, among_others, get, observe, until};
 use crate::reload::{echo, upgrade as websocket};
@@ -57,12 +57,6 @@ impl Drop for Service {
             }
         }
     }
-}
-
-/// Whether a process is there and is more than a dead child that nobody has asked for.
-pub fn alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 pub fn web(origin: &Origin) -> String {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::farm::peer::python_with_packages;
+use crate::farm::process::alive;
 use crate::farm::reeve::Site;
 use crate::farm::{Client, Origin, among_others, get, skip, until};
 use crate::reload::{echo, upgrade as websocket};
-use crate::upgrade::{RULES, Service, alive, web};
+use crate::upgrade::{RULES, Service, web};
 
 /// Speaks as a new process would, up to a point: what it does then is in the name it is started by.
 const IMPOSTOR: &str = r#"

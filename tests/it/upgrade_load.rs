@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::farm::h2::Session;
 use crate::farm::ports::Port;
+use crate::farm::process::alive;
 use crate::farm::reeve::{Site, pool};
 use crate::farm::{Authority, Client, Origin, among_others, get, until};
 use crate::reload::{echo, upgrade};
 use crate::reload_load::{GIB, Seen, by_turns, download, grpc_peers, upload, websocket};
-use crate::upgrade::{Service, alive};
+use crate::upgrade::Service;
 
 /// Upgrades in the gate, and in its long form (`./check --long`).
 const ROUNDS: usize = 10;

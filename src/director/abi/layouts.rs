@@ -248,8 +248,7 @@ shared! {
         16 => destination: Address,
         32 => source_port: Port,
         34 => destination_port: Port,
-        /// `FLOW_*`.
-        36 => flags: u32,
+        36 => unused: u32,
         /// Tick of the last packet; 0: none yet.
         40 => last: u32,
         44 => zero: u32,

@@ -79,9 +79,6 @@ pub const CONTROL_ASSURED: u32 = 1 << 31;
 /// Entries of `controls`.
 pub const CONTROLS: u32 = 65536;
 
-/// The flow's packets go through the host's stack.
-pub const FLOW_STACK: u32 = 1 << 0;
-
 pub const CONFIG_EXPIRE_NODEST: u32 = 1 << 0;
 pub const CONFIG_EXPIRE_QUIESCENT: u32 = 1 << 1;
 pub const CONFIG_SLOPPY_TCP: u32 = 1 << 2;

@@ -1,10 +1,8 @@
 //! What servers say: answers, and what is learnt of them; and requests of their own.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::forward::{carrier, end, write_session};
-use super::held::Track;
 use super::media::{self, Agreed};
 use super::ours::Reply;
 use super::relay::{self, Ends};
@@ -12,8 +10,8 @@ use super::route::full_reply;
 use super::talk::{Due, Ending, From, Talk};
 use crate::model::Limits;
 use crate::model::listener::Carrier;
-use crate::state::media::load::Carried;
 use crate::state::media::sessions::Refused;
+use crate::state::media::tracks::{Goes, SetUp};
 use crate::wire::rtsp::message::{write_field, write_start};
 use crate::wire::rtsp::{Head, Start, sdp, session, uri};
 
@@ -133,42 +131,39 @@ impl Talk<'_> {
         let server = self.servers[at].lease.address().ip().to_canonical();
         let carrier = carrier(&self.view(), self.connection.listener);
         let direct = carrier == Carrier::Direct;
-        let (mut told, mut track) = (None, Track { target: due.target.clone(), counted: None, relay: None });
-        match media::agreed(&value) {
+        let set_up = |goes| SetUp::new(&session, &due.target, goes);
+        let mut told = None;
+        let track = match media::agreed(&value) {
             Agreed::Interleaved(channels) => {
-                track.counted = Some(session.stream(Carried::Interleaved));
                 if let Some((first, second)) = channels {
                     let owners = self.channels.get_or_insert_with(|| Box::new([0; 256]));
                     (owners[usize::from(first)], owners[usize::from(second)]) = (at as u8, at as u8);
                 }
+                set_up(Goes::Between)
             }
             Agreed::Packets { .. } if direct => {
-                session.set_by_packets();
                 told = media::direct(&value, server);
+                set_up(Goes::Direct)
             }
             Agreed::Packets { server: ports, source } => {
                 let asked = due.asked.take()?;
                 told = media::relayed(&value, &asked, self.here, asked.sockets.client_port());
-                session.set_by_packets();
+                let track = set_up(Goes::Relayed);
                 let source = source.filter(|own| media::is_source(*own, server));
                 let ends =
                     Ends { client: self.peer().ip(), client_ports: asked.client, server, source, server_ports: ports };
                 let offloads = carrier == Carrier::Offload;
-                let (relay, waits) = relay::start(self.worker, session.clone(), asked.sockets, ends, offloads);
-                track.relay = Some(relay);
+                let waits = relay::start(self.worker, track.flow(), asked.sockets, ends, offloads);
                 // The client's first packet follows its answer at once.
                 if let Some(waits) = waits {
                     self.offloading.get_or_insert_with(|| (Instant::now(), Vec::new())).1.push(waits);
                 }
+                track
             }
-            Agreed::Other => {}
-        }
+            Agreed::Other => set_up(Goes::Unknown),
+        };
         if let Some(held) = self.held_mut(&session) {
-            // A stream that is set up anew takes another way, and leaves the one it had.
-            held.tracks.retain(|known| known.target != track.target);
-            if held.tracks.len() >= Limits::MEDIA_STREAMS {
-                held.tracks.remove(0);
-            }
+            held.tracks.retain(|known| !known.is_over());
             held.tracks.push(track);
         }
         told
@@ -177,21 +172,15 @@ impl Talk<'_> {
     /// A session, or one stream of it, is over.
     fn torn_down(&mut self, due: &Due, head: &Head<'_>) {
         let Some(session) = due.session.clone() else { return };
-        let one = |held: &super::held::Held| {
-            held.tracks.len() > 1 && held.tracks.iter().any(|track| track.target == due.target)
-        };
-        if let Some(held) = self.held_mut(&session)
-            && !matches!(head.start, Start::Answer { status: 454, .. })
-            && one(held)
-        {
-            held.tracks.retain(|track| track.target != due.target);
+        let sessions = &self.worker.farm.media().sessions;
+        match head.start {
+            Start::Answer { status: 454, .. } => sessions.end(&session),
+            _ => sessions.tear_down(&session, &due.target),
+        }
+        if !session.is_over() {
             return;
         }
-        self.worker.farm.media().sessions.end(&session);
-        if let Some(at) = self.held.iter().position(|held| Arc::ptr_eq(&held.session, &session)) {
-            let held = self.held.remove(at);
-            self.let_go(held, None);
-        }
+        self.let_go_of_ended();
         let now = self.worker.unix_seconds();
         let path = uri::presentation(&due.path);
         let paths = &self.worker.farm.media().paths;

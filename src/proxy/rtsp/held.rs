@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use super::super::access_log::Entry;
 use super::super::failure::Side;
 use super::super::worker::Worker;
-use super::relay::Relay;
 use super::talk::{Due, Ending, Talk};
 use crate::model::Limits;
 use crate::net::deadline::TICK;
 use crate::state::Lease;
 use crate::state::media::load::Way;
-use crate::state::media::sessions::{Session, Stream};
+use crate::state::media::sessions::Session;
+use crate::state::media::tracks::{Goes, SetUp};
 
 /// A session, as one connection has it.
 #[derive(Debug)]
@@ -29,17 +29,9 @@ pub struct Held {
     pub server: usize,
     /// It began here.
     begun: bool,
-    pub tracks: Vec<Track>,
+    /// Those that were set up here.
+    pub tracks: Vec<SetUp>,
     pub record: Record,
-}
-
-/// A stream of a session.
-#[derive(Debug)]
-pub struct Track {
-    /// Path and query of its URI.
-    pub target: Box<str>,
-    pub counted: Option<Stream>,
-    pub relay: Option<Relay>,
 }
 
 /// What the log will want to know when it is over.
@@ -125,7 +117,9 @@ impl Talk<'_> {
         let (media, now) = (self.worker.farm.media(), self.worker.unix_seconds());
         // Some players take leave and do not wait for the answer.
         let leaving = self.line.iter().filter(|due| due.method.as_ref() == "TEARDOWN");
-        leaving.filter_map(|due| due.session.as_ref()).for_each(|session| media.sessions.end(session));
+        for (session, target) in leaving.filter_map(|due| due.session.as_ref().zip(Some(&due.target))) {
+            media.sessions.tear_down(session, target);
+        }
         for (publication, _) in &self.published {
             media.paths.unpublish(publication, now);
         }
@@ -134,12 +128,14 @@ impl Talk<'_> {
         if let Some(last) = self.last.take() {
             last.write(self.worker, None, failure);
         }
-        for held in std::mem::take(&mut self.held) {
+        for mut held in std::mem::take(&mut self.held) {
+            held.tracks.retain(|track| !track.is_over());
             // Here, or on another connection that knows it.
-            let by_packets = held.session.goes_by_packets();
-            let concerns = held.begun || held.tracks.iter().any(|track| track.relay.is_some());
+            let by_packets = held.session.tracks.go_by_packets();
+            let concerns = held.begun || held.tracks.iter().any(|track| track.goes() == Goes::Relayed);
             if ending.leaves_sessions() && concerns && by_packets && !held.session.is_over() {
                 held.session.detach();
+                held.tracks.retain(|track| track.goes() != Goes::Between);
                 let lease = leases.get(held.server).cloned();
                 self.worker.lingering.set(self.worker.lingering.get() + 1);
                 tokio::task::spawn_local(linger(self.worker.clone(), held, lease));
@@ -153,13 +149,21 @@ impl Talk<'_> {
         }
     }
 
+    /// Lets go of the sessions that are over, on whatever connection they were ended.
+    pub fn let_go_of_ended(&mut self) {
+        while let Some(at) = self.held.iter().position(|held| held.session.is_over()) {
+            let held = self.held.remove(at);
+            self.let_go(held, None);
+        }
+    }
+
     /// A session that this connection has nothing more to do with.
     pub fn let_go(&self, held: Held, failure: Option<(&'static str, Option<Side>)>) {
         held.session.detach();
         if !held.begun {
             return;
         }
-        if held.tracks.iter().all(|track| track.relay.is_none()) {
+        if held.session.tracks.is_settled() {
             return held.record.write(self.worker, Some(&held.session), failure);
         }
         let worker = self.worker.clone();
@@ -172,11 +176,10 @@ impl Talk<'_> {
 }
 
 impl Held {
-    /// Writes the line of a session that has ended, once all of its media is counted.
+    /// Writes the line of a session that has ended, once all of its media is counted, on whatever connection its streams
+    /// were set up.
     async fn over(self, worker: &Worker, failure: Option<(&'static str, Option<Side>)>) {
-        for relay in self.tracks.into_iter().filter_map(|track| track.relay) {
-            relay.end().await;
-        }
+        self.session.tracks.settled().await;
         if self.begun {
             self.record.write(worker, Some(&self.session), failure);
         }

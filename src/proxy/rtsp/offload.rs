@@ -26,9 +26,7 @@ use crate::state::media::load::{Carried, Way};
 /// How long the client's answer waits for its flows: a director that is at work takes milliseconds. Beyond, media is relayed
 /// until they are there.
 pub const PATIENCE: Duration = Duration::from_millis(500);
-/// How often it is looked whether the flows are still there.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long after the director has refused it is not asked again.
+/// How long after the director has refused for want of something it is not asked again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long a director that does not answer holds up the end of a stream.
 const ENDS: Duration = Duration::from_secs(2);
@@ -39,10 +37,13 @@ pub struct Offload {
     commands: Commands,
     /// Of RTP and of RTCP.
     pairs: [RefCell<Option<Pair>>; 2],
+    /// Ends that there can be no flows between.
+    unfit: [Cell<Option<(SocketAddr, SocketAddr)>>; 2],
     /// Until when the director is not asked.
     refused: Cell<Option<Instant>>,
-    /// An end is another one than it was.
-    pub changed: Notify,
+    /// An end is another one than it was, or the director has taken a flow out. Nothing else has it look: a stream that is
+    /// offloaded costs nothing while it is.
+    changed: Arc<Notify>,
     /// Told when the flows are there, or none will be for now.
     ready: RefCell<Option<oneshot::Sender<()>>>,
 }
@@ -73,8 +74,9 @@ impl Offload {
         let offload = Offload {
             commands,
             pairs: Default::default(),
+            unfit: Default::default(),
             refused: Cell::default(),
-            changed: Notify::new(),
+            changed: Arc::default(),
             ready: RefCell::new(Some(ready)),
         };
         (offload, waits)
@@ -85,6 +87,7 @@ impl Offload {
         let timer = task.worker.wheel.timer();
         let mut before = false;
         loop {
+            self.refused.set(self.refused.get().filter(|until| Instant::now() < *until));
             for kind in [0, 1] {
                 self.settle(task, kind).await;
             }
@@ -96,8 +99,20 @@ impl Offload {
                 // Whoever waits for it may have gone on.
                 let _ = ready.send(());
             }
-            let _ = timer.wait(LOOK, pin!(self.changed.notified())).await;
+            let changed = self.changed.notified();
+            match self.refused.get() {
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+                    let _ = timer.wait(left, pin!(changed)).await;
+                }
+                None => changed.await,
+            }
         }
+    }
+
+    /// Something about the ends is other than it was.
+    pub fn look_again(&self) {
+        self.changed.notify_one();
     }
 
     /// Takes all out. What they have carried has been counted then.
@@ -129,15 +144,18 @@ impl Offload {
                 task.stays(Way::ToClient, kind, pair.server);
             }
         }
-        if self.refused.get().is_some_and(|until| Instant::now() < until) {
+        if self.refused.get().is_some() {
             return;
         }
         let Some((client, server)) = task.known(kind) else { return };
+        if self.unfit[kind].get() == Some((client, server)) {
+            return;
+        }
         let (outside, inside) = task.addresses(kind);
         let flow = |source, destination, leaves_from, leaves_to, way| {
             let comes = Tuple { protocol: Protocol::Udp, source, destination };
-            let tally = Arc::new(Tally::of(task.session.clone(), way));
-            (Explicit { comes, leaves_from, leaves_to, stack: false }, tally)
+            let tally = Arc::new(Tally::of(task.session.clone(), way, self.changed.clone()));
+            (Explicit { comes, leaves_from, leaves_to }, tally)
         };
         let pair = Pair {
             client,
@@ -155,7 +173,10 @@ impl Offload {
             Ok(()) => {}
             Err(why) => {
                 self.remove(&[kind]).await;
-                self.refused.set(Some(Instant::now() + AGAIN));
+                match why {
+                    NotPut::Nobody(_) => self.refused.set(Some(Instant::now() + AGAIN)),
+                    NotPut::Unfit(_) => self.unfit[kind].set(Some((client, server))),
+                }
                 self.say(task, why);
             }
         }

@@ -22,7 +22,7 @@ impl Talk<'_> {
             return Err(Ending::Server);
         }
         let server = self.servers[at].lease.server();
-        let mut needed = self.held.iter().any(|held| held.server == at)
+        let mut needed = self.held.iter().any(|held| held.server == at && !held.session.is_over())
             || self.published.iter().any(|(_, own)| Arc::ptr_eq(own, server));
         for number in 0..self.line.len() {
             if !matches!(self.line[number].from, From::Server(own) if own == at) {

@@ -17,28 +17,24 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::super::worker::Worker;
 use super::offload::Offload;
 use super::reports::Reports;
-use crate::net::Elapsed;
 use crate::state::media::load::{Carried, Way};
 use crate::state::media::ports::{Ports, Taken};
 use crate::state::media::sessions::{Session, Stream};
 use crate::state::media::shares::Share;
+use crate::state::media::tracks::Flow;
 use crate::sys::socket::udp_bound;
 use crate::wire::rtsp::transport::Pair;
 
 /// Packets of one socket that are passed on before others get their turn.
 const BURST: usize = 64;
-/// How often it is looked whether a silent session has expired.
-const LOOK: Duration = Duration::from_secs(1);
 /// Pairs of ports that are tried where others have some of them.
 const TRIES: usize = 64;
 
@@ -105,22 +101,6 @@ struct Peer {
     latched: Cell<bool>,
 }
 
-/// A stream under way; dropping it ends it.
-#[derive(Debug)]
-pub struct Relay {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Relay {
-    /// Ends it, and waits until everything that it has carried is counted.
-    pub async fn end(self) {
-        drop(self.stop);
-        // A panic is in the log already.
-        let _ = self.task.await;
-    }
-}
-
 /// Who may send to a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
@@ -133,15 +113,16 @@ pub struct Ends {
     pub server_ports: Option<Pair>,
 }
 
-/// Begins to pass on. With `offloads`, the director does what it can of it; then also what is told when it has been asked.
+/// Begins to pass on, until the stream ends. With `offloads`, the director does what it can of it; then what is told when it
+/// has been asked.
 pub fn start(
     worker: &Rc<Worker>,
-    session: Arc<Session>,
+    flow: Flow,
     sockets: Sockets,
     ends: Ends,
     offloads: bool,
-) -> (Relay, Option<oneshot::Receiver<()>>) {
-    let (stop, stopped) = oneshot::channel();
+) -> Option<oneshot::Receiver<()>> {
+    let session = flow.session().clone();
     let commands = worker.farm.director().filter(|_| offloads);
     let (offload, waits) = commands.map(|commands| Offload::new(commands.clone())).unzip();
     let at = |address: IpAddr, pair: Option<Pair>| {
@@ -157,18 +138,20 @@ pub fn start(
         servers: at(ends.source.unwrap_or(ends.server), ends.server_ports),
         counted: RefCell::new(session.stream(Carried::Relayed)),
         session,
+        flow,
         sockets,
         ends,
         reports: Reports::default(),
         offload,
     };
-    let task = tokio::task::spawn_local(task.run(stopped));
-    (Relay { stop, task }, waits)
+    tokio::task::spawn_local(task.run());
+    waits
 }
 
 pub struct Task {
     pub worker: Rc<Worker>,
     pub session: Arc<Session>,
+    flow: Flow,
     sockets: Sockets,
     clients: [Peer; 2],
     servers: [Peer; 2],
@@ -179,11 +162,11 @@ pub struct Task {
 }
 
 impl Task {
-    async fn run(self, stopped: oneshot::Receiver<()>) {
-        let Some(offload) = &self.offload else { return self.passes(stopped).await };
+    async fn run(self) {
+        let Some(offload) = &self.offload else { return self.passes().await };
         tokio::select! {
             biased;
-            () = self.passes(stopped) => {}
+            () = self.passes() => {}
             never = offload.tend(&self) => match never {},
         }
         offload.end(&self).await;
@@ -214,26 +197,17 @@ impl Task {
         *self.counted.borrow_mut() = self.session.stream(carried);
     }
 
-    async fn passes(&self, stopped: oneshot::Receiver<()>) {
-        let timer = self.worker.wheel.timer();
-        let mut stopped = pin!(stopped);
-        let mut ended = pin!(self.session.ended());
-        loop {
-            if self.session.is_over() || self.session.has_expired(self.worker.unix_seconds()) {
-                return;
+    /// Whoever holds a session ends it when it expires.
+    async fn passes(&self) {
+        let mut ended = pin!(self.flow.ended());
+        poll_fn(|cx| {
+            if ended.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
             }
-            let passing = poll_fn(|cx| {
-                // Whoever holds the other end has dropped it.
-                if stopped.as_mut().poll(cx).is_ready() || ended.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                self.pass(cx);
-                Poll::Pending
-            });
-            if timer.wait(LOOK, passing).await != Err(Elapsed) {
-                return;
-            }
-        }
+            self.pass(cx);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Passes on what has come, and has the task called when more does.
@@ -309,7 +283,7 @@ impl Task {
             own.latched.set(true);
             own.at.set(Some(sender));
             if let Some(offload) = self.offload.as_ref().filter(|_| known != Some(sender)) {
-                offload.changed.notify_one();
+                offload.look_again();
             }
         } else if own.at.get() != Some(sender) {
             return None;

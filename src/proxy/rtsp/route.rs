@@ -90,6 +90,7 @@ impl Talk<'_> {
             let path = uri::parse(uri).map_or(uri, |uri| uri.path);
             self.connection.request.borrow_mut().set(method.as_bytes(), path.as_bytes());
             self.worker.set_active(self.connection);
+            self.let_go_of_ended();
             self.worker.farm.media().sessions.sweep(self.worker.unix_seconds());
             self.chosen = Some(self.choose(head, method, uri));
         }

@@ -8,6 +8,7 @@ pub mod paths;
 pub mod ports;
 pub mod sessions;
 pub mod shares;
+pub mod tracks;
 pub mod tunnels;
 
 use std::collections::{BTreeSet, HashMap};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::load::{Carried, Full, Traffic};
+use super::tracks::Tracks;
 use crate::model::Limits;
 use crate::state::LiveServer;
 use crate::wire::rtsp::session::LONGEST_ID;
@@ -34,6 +35,7 @@ pub struct Session {
     /// Number of the listener it began at.
     pub listener: u32,
     pub traffic: Traffic,
+    pub tracks: Tracks,
     kilobits: u32,
     /// Seconds that it lives without a sign of life.
     timeout: AtomicU32,
@@ -43,8 +45,6 @@ pub struct Session {
     attached: AtomicU32,
     /// When it was last asked to play or record, in seconds since 1970.
     played: AtomicU32,
-    /// Some of its media goes by packets, past its connections.
-    by_packets: AtomicBool,
     over: AtomicBool,
     ended: Notify,
 }
@@ -131,12 +131,12 @@ impl Sessions {
             server: server.clone(),
             listener,
             traffic: Traffic::default(),
+            tracks: Tracks::default(),
             kilobits,
             timeout: AtomicU32::new(crate::wire::rtsp::session::USUAL_TIMEOUT.as_secs() as u32),
             touched: AtomicU32::new(now),
             attached: AtomicU32::new(0),
             played: AtomicU32::new(0),
-            by_packets: AtomicBool::new(false),
             over: AtomicBool::new(false),
             ended: Notify::new(),
         });
@@ -150,6 +150,13 @@ impl Sessions {
         known.is_some_and(|known| *known.own == *own && Arc::ptr_eq(&known.server, server))
     }
 
+    /// A stream of a session is torn down, by its path and query, or all of it is.
+    pub fn tear_down(&self, session: &Session, target: &str) {
+        if !session.tracks.end_one(target) {
+            self.end(session);
+        }
+    }
+
     /// Ends a session: nobody finds it any more, and its streams stop.
     pub fn end(&self, session: &Session) {
         if session.over.swap(true, Relaxed) {
@@ -157,6 +164,7 @@ impl Sessions {
         }
         self.lock().remove(&session.id);
         session.server.media().leave(session.kilobits);
+        session.tracks.end();
         session.ended.notify_waiters();
     }
 }
@@ -191,15 +199,6 @@ impl Session {
     /// Whether that was only just now, so that it may still show where its media comes from.
     pub fn began_to_play(&self, now: u32) -> bool {
         now.saturating_sub(self.played.load(Relaxed)) <= LEARNS
-    }
-
-    /// Media of it goes by packets from now on.
-    pub fn set_by_packets(&self) {
-        self.by_packets.store(true, Relaxed);
-    }
-
-    pub fn goes_by_packets(&self) -> bool {
-        self.by_packets.load(Relaxed)
     }
 
     /// How long there has been none, in seconds.

@@ -126,6 +126,34 @@ impl Drop for Process {
     }
 }
 
+/// A process that one of ours has started in its own place, and that would outlive it: it ends with this.
+pub struct Successor(Pid);
+
+impl Successor {
+    /// By what `reeve upgrade --format json` said.
+    pub fn of(upgraded: &str) -> Successor {
+        let said: serde_json::Value = serde_json::from_str(upgraded).unwrap_or_default();
+        let pid = said["pid"].as_i64().filter(|_| said["done"] == true).and_then(|pid| Pid::from_raw(pid as i32));
+        Successor(pid.unwrap_or_else(|| panic!("not upgraded: {upgraded}")))
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+        let start = Instant::now();
+        while alive(self.0.as_raw_nonzero().get() as u32) && start.elapsed() < Duration::from_secs(5) {
+            std::thread::park_timeout(Duration::from_millis(3));
+        }
+    }
+}
+
+/// Whether a process is there and is more than a dead child that nobody has asked for.
+pub fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
 fn collect(pipe: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);

@@ -81,10 +81,10 @@ fn a_full_table_has_media_relayed() {
 }
 
 /// Has the director's thread stand still until the end of this.
-struct Held(Process);
+pub struct Held(Process);
 
 impl Held {
-    fn director(of: &Process) -> Held {
+    pub fn director(of: &Process) -> Held {
         let mut command = python();
         command.arg(test_file("it/hold_thread.py")).args([&of.id().to_string(), "director"]);
         let mut holder = Process::start(&mut command);
@@ -95,7 +95,7 @@ impl Held {
         Held(holder)
     }
 
-    fn go_on(mut self) {
+    pub fn go_on(mut self) {
         self.0.kill();
     }
 }

@@ -1,6 +1,7 @@
 //! Media farms: RTSP servers behind Reeve, and the players and publishers that people use.
 
 mod capture;
+mod crowd;
 mod net;
 mod players;
 mod scripted;

@@ -132,12 +132,13 @@ impl Farm {
         reeve
     }
 
-    /// Gives Reeve an order, which it must obey.
-    pub fn order(&self, words: &[&str]) {
+    /// Gives Reeve an order, which it must obey; what it said.
+    pub fn order(&self, words: &[&str]) -> String {
         let mut command = command();
         command.args(words).arg("--socket").arg(self.folder.path().join("reeve.sock"));
         let (code, out, wrong) = run(&mut command, Duration::from_secs(30));
         assert_eq!(code, 0, "{words:?}: {out}{wrong}");
+        out
     }
 
     /// Writes Reeve's texts down.

@@ -10,9 +10,10 @@ use rustix::process::Signal;
 use zerocopy::FromBytes;
 
 use super::farms::{Watch, viewer};
-use super::net::{Farm, RULES, VIP, Way, listener, pool, with_director};
+use super::net::{Farm, ORIGINS, RULES, VIP, Way, listener, pool, with_director};
+use super::scripted::{BEFORE, Manner, Scripted};
 use super::viewer::Viewer;
-use crate::farm::process::Process;
+use crate::farm::process::{Process, Successor};
 use crate::farm::watch::until_within;
 use crate::farm::{among_others, until};
 
@@ -154,6 +155,39 @@ fn no_flow_outlives_what_it_was_for() {
     none_is_left(&farm, 1);
 }
 
+/// What went by another connection than the one that began the session, and ends it, is in the session's line all the same.
+#[test]
+fn a_line_has_what_all_connections_had() {
+    let _turn = among_others();
+    let Some(farm) = Farm::new("media-apart", Way::Barred) else { return };
+    let manner = Manner { session: Some("4711;timeout=60"), ..Manner::default() };
+    let _origin = farm.origins[0].within(|| Scripted::at(&format!("{}:8554", ORIGINS[0]), manner));
+    let _reeve = front(&farm, 1);
+    let (watch, url) = (Watch::new(&farm.client), URL.replace("vod", "s1"));
+    let (mut first, mut second) = (viewer(&farm), viewer(&farm));
+    let between = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+    let session = first.ask("SETUP", &format!("{url}/track1"), between).good().session();
+    second.ask("SETUP", &format!("{url}/track2"), &(session.clone() + &watch.fields)).good();
+    assert_eq!(entries(&farm), 4);
+    second.ask("PLAY", &url, &session).good();
+    let mut heard = 0;
+    until("all is heard", || {
+        heard += watch.packets();
+        (heard == BEFORE).then_some(())
+    });
+    first.ask("TEARDOWN", &url, &session).good();
+    let log = farm.folder.path().join("access.log");
+    let line = until("the session's line", || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        text.lines().next().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+    });
+    // The kernel counts headers too.
+    assert!(line["bytes_out"].as_u64() > Some(28 * BEFORE as u64), "{line}");
+    let page = metrics(&farm);
+    assert_eq!(line["bytes_out"].as_u64(), Some(sum(&page, "reeve_media_bytes_total{", "to-client") as u64), "{line}");
+    none_is_left(&farm, 1);
+}
+
 /// A client behind NAT, whose packets come from another port than it said; a server that sends from another address than it
 /// was spoken to. The first packets show it, and the next ones go through the kernel.
 #[test]
@@ -225,7 +259,7 @@ fn what_plays_goes_on_without_it() {
     until("the director passes it on again", || (offloaded(&farm) > before + 5.0).then_some(()));
     assert_eq!(entries(&farm), 4);
     // The process before keeps the client, and the next one the director.
-    farm.order(&["upgrade"]);
+    let _next = Successor::of(&farm.order(&["upgrade", "--format", "json"]));
     none_is_left(&farm, 3);
     watch.packets();
     watch.media_comes();

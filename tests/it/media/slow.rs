@@ -47,7 +47,7 @@ fn who_takes_nothing_is_let_go_and_holds_nobody_up() {
         most = most.max(front.reeve.process.resident());
     }
     let grown = most.saturating_sub(before);
-    // 128 KiB each of what is on its way, and what else connections take: of megabytes a second that they are sent.
+    // 128 KiB each of what is on its way, and megabytes that workers take once: of megabytes a second that they are sent.
     assert!(grown < STALLED as u64 * 768, "{grown} KiB more");
     assert_eq!(sessions(), Some(1.0));
     assert_eq!(

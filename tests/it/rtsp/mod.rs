@@ -1,6 +1,7 @@
 //! RTSP with peers that follow a script: what is passed on, to whom, and what is answered here. Real players and servers
 //! are in `media`.
 
+mod leaving;
 mod peers;
 mod waiting;
 mod websocket;
