@@ -397,6 +397,45 @@ mod tests {
         assert_eq!([&any, &more].map(called), [true, false]);
     }
 
+    #[test]
+    fn a_call_in_vain_looks_at_each_kind_a_few_times() {
+        const KINDS: u32 = 100;
+        let gate = Arc::new(Gate::default());
+        // Each was at another server, and two of each wait.
+        let kind = |number| Kind { was_at: Some(number % KINDS), ..Kind::default() };
+        let line: Vec<_> = (0..2 * KINDS).map(|number| gate.join(0, kind(number), u32::MAX).unwrap()).collect();
+        line.iter().for_each(Waiter::found_none);
+        for times in 1..4 {
+            gate.call(PLACE);
+            let mut looks = 0;
+            while let Some(up) = line.iter().find(|waiter| called(waiter)) {
+                looks += 1;
+                up.found_none();
+            }
+            assert_eq!(looks, KINDS, "one of each");
+            let looked_at = gate.line().looked_at;
+            assert!(looked_at <= times * 3 * KINDS as usize, "{looked_at} for {times} calls");
+        }
+    }
+
+    #[test]
+    fn who_comes_before_all_of_his_kind_is_asked_before_those_who_come_after_him() {
+        let gate = Arc::new(Gate::default());
+        let [one, two, three, four] = [6, 7, 8, 9].map(|not_at| choosy(&gate, 0, &[not_at]));
+        gate.call(PLACE);
+        assert!(called(&one));
+        one.found_none();
+        // The call has come to `two`, and is to come to the others; who comes now goes before all of them.
+        let high = choosy(&gate, 5, &[8]);
+        assert!(!high.is_first() && called(&two));
+        two.found_none();
+        assert_eq!([&high, &three, &four, &one].map(called), [true, false, false, false]);
+        high.found_none();
+        assert_eq!([&high, &three, &four, &one].map(called), [false, false, true, false], "one of a kind");
+        four.found_none();
+        assert_eq!([&high, &one, &two, &three, &four].map(called), [false; 5]);
+    }
+
     /// Threads take and leave places that are fewer than they are: nobody waits for ever, nor are there ever more.
     #[test]
     fn no_place_is_lost_between_threads() {
