@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::budget::Budget;
-pub use super::line::Kind;
+use super::kind::Kind;
 use super::line::{Call, Called, Cause, Line, Spot};
 use super::pace::Pace;
 
@@ -226,6 +226,7 @@ impl Drop for Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::kind::WasAt;
 
     fn called(waiter: &Waiter) -> bool {
         waiter.poll_called(&mut Context::from_waker(Waker::noop())).is_ready()
@@ -402,7 +403,7 @@ mod tests {
         const KINDS: u32 = 100;
         let gate = Arc::new(Gate::default());
         // Each was at another server, and two of each wait.
-        let kind = |number| Kind { was_at: Some(number % KINDS), ..Kind::default() };
+        let kind = |number| Kind { was_at: WasAt::Server(number % KINDS), ..Kind::default() };
         let line: Vec<_> = (0..2 * KINDS).map(|number| gate.join(0, kind(number), u32::MAX).unwrap()).collect();
         line.iter().for_each(Waiter::found_none);
         for times in 1..4 {
@@ -434,6 +435,37 @@ mod tests {
         assert_eq!([&high, &three, &four, &one].map(called), [false, false, true, false], "one of a kind");
         four.found_none();
         assert_eq!([&high, &one, &two, &three, &four].map(called), [false; 5]);
+    }
+
+    #[test]
+    fn a_place_that_is_not_for_all_is_told_to_those_it_is_for() {
+        let gate = Arc::new(Gate::default());
+        let at = |was_at, manner| {
+            let waiter = gate.join(0, Kind { was_at, manner, ..Kind::default() }, 10).unwrap();
+            waiter.found_none();
+            waiter
+        };
+        let line = [
+            at(WasAt::Nowhere, 4),
+            at(WasAt::Server(2), 4),
+            at(WasAt::Server(1), 4),
+            at(WasAt::Unknown(7), 4),
+            at(WasAt::Nowhere, 3),
+        ];
+        gate.call(Cause::Clients(1, 4));
+        let mut asked = Vec::new();
+        while let Some(up) = (0..line.len()).find(|up| called(&line[*up])) {
+            asked.push(up);
+            line[up].found_none();
+        }
+        assert_eq!(asked, [2, 3, 4], "its client, who may be one, and who waits for the pool as it was");
+        // Taken, it is nobody else's.
+        gate.call(Cause::Clients(1, 4));
+        assert!(called(&line[2]));
+        line[2].found(1);
+        let [one, two, three, four, five] = line;
+        drop(three);
+        assert_eq!([one, two, four, five].each_ref().map(called), [false; 4]);
     }
 
     /// Threads take and leave places that are fewer than they are: nobody waits for ever, nor are there ever more.

@@ -21,18 +21,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
-/// What a request may use of a pool.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kind {
-    /// Servers that it may not be at, by their ids, in order.
-    pub not_at: SmallVec<[u32; 4]>,
-    /// The number of the server that it was at, where it may be at one that nobody else may.
-    pub was_at: Option<u32>,
-    /// Whose connections it may share, where connections are bounded; 0: nobody's.
-    pub shares: usize,
-    /// How the pool that it waits for is spoken to.
-    pub manner: u32,
-}
+use super::kind::Kind;
 
 /// The highest priority first, and who came first of the same.
 pub type At = (Reverse<i32>, u64);
@@ -81,6 +70,8 @@ pub enum Cause {
     Server(u32),
     /// A place at that server and in the pool: now others may be had, too.
     Pool(u32),
+    /// A place at that server, which takes none but its own clients, in a pool that is spoken to in that manner.
+    Clients(u32, u32),
     /// Something has changed.
     Change,
     /// Those of one kind see to it among themselves.
@@ -256,7 +247,7 @@ impl Call {
 
     /// Whether it was for a place at that server.
     pub fn is_for(&self, server: u32) -> bool {
-        matches!(self.cause, Cause::Server(at) | Cause::Pool(at) if at == server)
+        matches!(self.cause, Cause::Server(at) | Cause::Pool(at) | Cause::Clients(at, _) if at == server)
     }
 
     fn is_new_to(&self, number: u64, group: &Group) -> bool {
@@ -290,6 +281,7 @@ impl Group {
     fn may(&self, cause: Cause) -> bool {
         match cause {
             Cause::Server(server) => !self.kind.not_at.contains(&server),
+            Cause::Clients(server, manner) => self.kind.is_of(server, manner) && !self.kind.not_at.contains(&server),
             Cause::Pool(_) | Cause::Change => true,
             Cause::Kind => false,
         }
