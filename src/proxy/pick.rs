@@ -97,9 +97,9 @@ impl Tries {
 
     /// What it may use of a pool, which decides what it is called for while it waits.
     pub fn kind(&self, worker: &Rc<Worker>, pool: &LivePool, take: Take) -> Kind {
-        let shares = pool.counts_connections() && take == Take::IdleOrNew;
+        let shares = (take == Take::IdleOrNew).then(|| Rc::as_ptr(worker).addr());
         let was_at = self.bound.as_ref().and_then(Bound::wanted);
-        Kind::of(pool, &self.failed, was_at, if shares { Rc::as_ptr(worker).addr() } else { 0 })
+        Kind::of(pool, &self.failed, was_at, shares)
     }
 
     pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {

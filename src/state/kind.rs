@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::affinity::table::Number;
 use super::pool::LivePool;
+use crate::model::pool::Protocol;
 
 /// What a request may use of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,7 +12,8 @@ pub struct Kind {
     /// Servers that it may not be at, by their ids, in order.
     pub(super) not_at: SmallVec<[u32; 4]>,
     pub(super) was_at: WasAt,
-    /// Whose connections it may share, where connections are bounded; 0: nobody's.
+    /// Whose connections it may share; 0: nobody's. Only where connections are bounded apart from requests does it matter,
+    /// which a reload may bring while it waits.
     pub(super) shares: usize,
     /// How the pool that it waits for is spoken to.
     pub(super) manner: u32,
@@ -29,8 +31,9 @@ pub(super) enum WasAt {
 }
 
 impl Kind {
-    /// `not_at` as [`LivePool::pick_in_turn`] has `tried`; `was_at` as [`super::LiveAffinity::position`].
-    pub fn of(pool: &LivePool, not_at: &[u32], was_at: Option<Number>, shares: usize) -> Kind {
+    /// `not_at` as [`LivePool::pick_in_turn`] has `tried`; `was_at` as [`super::LiveAffinity::position`]; `shares`: a number
+    /// of those who share connections, where it may.
+    pub fn of(pool: &LivePool, not_at: &[u32], was_at: Option<Number>, shares: Option<usize>) -> Kind {
         let mut not_at = SmallVec::from(not_at);
         not_at.sort_unstable();
         not_at.dedup();
@@ -38,6 +41,8 @@ impl Kind {
         let was_at = was_at.map_or(WasAt::Nowhere, |name| {
             server(name).map_or(WasAt::Unknown(name), |server| WasAt::Server(server.id()))
         });
+        // With another protocol it is another manner, too.
+        let shares = shares.filter(|_| pool.config().protocol != Protocol::Http1).unwrap_or(0);
         Kind { not_at, was_at, shares, manner: pool.manner() }
     }
 

@@ -13,7 +13,7 @@ use super::tests::{config, pool, server};
 use super::*;
 use crate::balance::mix;
 use crate::model::affinity::{Affinity, By};
-use crate::model::pool::Scheduler;
+use crate::model::pool::{Protocol, Scheduler};
 
 /// Requests of each worker at once.
 const REQUESTS: usize = 8;
@@ -60,7 +60,7 @@ impl Wish {
 
     fn kind(&self, pool: &LivePool) -> Kind {
         let number = |at: u32| pool.servers().get(at as usize).and(pool.affinity()?.number(at));
-        Kind::of(pool, &self.not_at, self.was_at.and_then(number), 0)
+        Kind::of(pool, &self.not_at, self.was_at.and_then(number), None)
     }
 }
 
@@ -307,4 +307,34 @@ fn a_place_at_a_drained_server_is_offered_to_its_clients() {
     farm.set_drains(|drains| drains.servers.clear());
     let (_, found) = look();
     assert_eq!(found.expect("a place for all").0, 0, "the first in line");
+}
+
+/// A reload may bring bounds of connections, which those who wait may then share or not.
+#[test]
+fn who_shares_connections_is_of_a_kind_before_it_matters() {
+    let mut configured = pool(Scheduler::Rr, vec![server(1)]);
+    configured.servers[0].most.requests = Some(1);
+    configured.protocol = Protocol::H2c;
+    let farm = Farm::new(config(configured.clone()), Vec::new());
+    let before = Arc::clone(&farm.snapshot().pools[0]);
+    let first = before.pick(None, &[]).unwrap();
+    let join = |shares| before.gate().join(0, Kind::of(&before, &[], None, Some(shares)), 10).unwrap();
+    let line = [join(1), join(2)];
+    let called = || line.each_ref().map(|up| up.poll_called(&mut Context::from_waker(Waker::noop())).is_ready());
+    line.iter().for_each(Waiter::found_none);
+    configured.servers[0].most.requests = Some(2);
+    configured.servers[0].most.connections = Some(1);
+    farm.install(config(configured.clone()), Vec::new());
+    let pool = Arc::clone(&farm.snapshot().pools[0]);
+    assert!(pool.counts_connections() && first.take_into_use(&pool), "the one connection");
+    assert!(called()[0]);
+    // It may not have another connection, and does not share that one: who shares it may.
+    assert!(!pool.may_connect(&pool.servers()[0]));
+    line[0].found_none();
+    assert_eq!(called(), [false, true]);
+    // Where each request has a connection of its own, there is nothing to share.
+    configured.protocol = Protocol::Http1;
+    farm.install(config(configured), Vec::new());
+    let pool = Arc::clone(&farm.snapshot().pools[0]);
+    assert_eq!(Kind::of(&pool, &[], None, Some(1)), Kind::of(&pool, &[], None, Some(2)));
 }
