@@ -95,11 +95,11 @@ impl Tries {
         self.tuned.as_ref().map_or(0, |tuned| tuned.priority)
     }
 
-    /// What it may use of a pool, which decides what it is called for while it waits.
-    pub fn kind(&self, worker: &Rc<Worker>, pool: &LivePool, take: Take) -> Kind {
+    /// What it may use of a pool, which decides what it is called for while it waits. `keyed`: it is placed by a key.
+    pub fn kind(&self, worker: &Rc<Worker>, pool: &LivePool, keyed: bool, take: Take) -> Kind {
         let shares = (take == Take::IdleOrNew).then(|| Rc::as_ptr(worker).addr());
         let was_at = self.bound.as_ref().and_then(Bound::wanted);
-        Kind::of(pool, &self.failed, was_at, shares)
+        Kind::of(pool, &self.failed, was_at, keyed, shares)
     }
 
     pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {

@@ -12,6 +12,8 @@ pub struct Kind {
     /// Servers that it may not be at, by their ids, in order.
     pub(super) not_at: SmallVec<[u32; 4]>,
     pub(super) was_at: WasAt,
+    /// It is placed by a key: `ovf` then has no regard for how much a server takes (`balance::Balancer::pick`).
+    pub(super) keyed: bool,
     /// Whose connections it may share; 0: nobody's. Only where connections are bounded apart from requests does it matter,
     /// which a reload may bring while it waits.
     pub(super) shares: usize,
@@ -33,7 +35,7 @@ pub(super) enum WasAt {
 impl Kind {
     /// `not_at` as [`LivePool::pick_in_turn`] has `tried`; `was_at` as [`super::LiveAffinity::position`]; `shares`: a number
     /// of those who share connections, where it may.
-    pub fn of(pool: &LivePool, not_at: &[u32], was_at: Option<Number>, shares: Option<usize>) -> Kind {
+    pub fn of(pool: &LivePool, not_at: &[u32], was_at: Option<Number>, keyed: bool, shares: Option<usize>) -> Kind {
         let mut not_at = SmallVec::from(not_at);
         not_at.sort_unstable();
         not_at.dedup();
@@ -43,7 +45,7 @@ impl Kind {
         });
         // With another protocol it is another manner, too.
         let shares = shares.filter(|_| pool.config().protocol != Protocol::Http1).unwrap_or(0);
-        Kind { not_at, was_at, shares, manner: pool.manner() }
+        Kind { not_at, was_at, keyed, shares, manner: pool.manner() }
     }
 
     /// Whether it may use a place at a server that takes none but those who were there, in a pool that is spoken to so. One

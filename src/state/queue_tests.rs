@@ -20,7 +20,7 @@ const REQUESTS: usize = 8;
 const STEPS: usize = 60;
 const SERVERS: u16 = 3;
 /// More looks than that for what has happened are a loop: each kind of waiter once for a place.
-const KINDS: u64 = 8 * 4;
+const KINDS: u64 = 8 * 4 * 2;
 
 struct Dice(u64);
 
@@ -38,6 +38,7 @@ struct Wish {
     not_at: Vec<u32>,
     /// The position of the server that its client was at, in a pool that asks.
     was_at: Option<u32>,
+    key: Option<u64>,
 }
 
 impl Wish {
@@ -49,18 +50,19 @@ impl Wish {
         let ids = pool.servers().iter().map(|server| server.id()).enumerate();
         let not_at = ids.filter(|(at, _)| tried >> at & 1 == 1).map(|(_, id)| id).collect();
         let was_at = pool.affinity().is_some().then(|| dice.below(u64::from(SERVERS) + 1) as u32);
-        Wish { not_at, was_at: was_at.filter(|at| *at < u32::from(SERVERS)) }
+        let key = (dice.below(2) == 0).then(|| dice.below(u64::MAX));
+        Wish { not_at, was_at: was_at.filter(|at| *at < u32::from(SERVERS)), key }
     }
 
     /// A place, as `proxy::pick` chooses it.
     fn pick(&self, pool: &LivePool) -> Result<Lease, NoServer> {
         let own = self.was_at.and_then(|at| pool.lease(at, &self.not_at, &[]).ok());
-        own.map_or_else(|| pool.pick_in_turn(None, &self.not_at, &[]), Ok)
+        own.map_or_else(|| pool.pick_in_turn(self.key, &self.not_at, &[]), Ok)
     }
 
     fn kind(&self, pool: &LivePool) -> Kind {
         let number = |at: u32| pool.servers().get(at as usize).and(pool.affinity()?.number(at));
-        Kind::of(pool, &self.not_at, self.was_at.and_then(number), None)
+        Kind::of(pool, &self.not_at, self.was_at.and_then(number), self.key.is_some(), None)
     }
 }
 
@@ -216,10 +218,10 @@ fn run(workers: usize, seeds: std::ops::Range<u64>, rounds: usize) -> Seen {
         let mut dice = Dice(seed);
         let mut servers: Vec<_> = (1..=SERVERS).map(server).collect();
         for server in &mut servers {
-            server.most.requests = Some(1 + dice.below(2) as u32);
+            server.most.requests = Some(1 + dice.below(3) as u32);
             server.backup = dice.below(4) == 0;
         }
-        let mut configured = pool(Scheduler::Rr, servers);
+        let mut configured = pool(if dice.below(3) == 0 { Scheduler::Ovf } else { Scheduler::Rr }, servers);
         configured.queue = 1000;
         configured.most.requests = (dice.below(2) == 0).then(|| 2 + dice.below(2) as u32);
         let binds = dice.below(2) == 0;
@@ -277,7 +279,7 @@ fn a_place_at_a_drained_server_is_offered_to_its_clients() {
     let mut leases: Vec<Lease> = (0..u32::from(ALL)).map(|at| pool.lease(at, &[], &[]).unwrap()).collect();
     let drained = pool.servers()[0].identity().clone();
     farm.set_drains(|drains| drains.servers.extend([drained.clone()]));
-    let of = |was_at: u16| Wish { not_at: Vec::new(), was_at: Some(u32::from(was_at)) };
+    let of = |was_at: u16| Wish { was_at: Some(u32::from(was_at)), ..Wish::default() };
     let wishes: Vec<Wish> = (0..ALL).rev().map(of).collect();
     let line: Vec<Waiter> =
         wishes.iter().map(|wish| pool.gate().join(0, wish.kind(&pool), u32::MAX).unwrap()).collect();
@@ -318,7 +320,7 @@ fn who_shares_connections_is_of_a_kind_before_it_matters() {
     let farm = Farm::new(config(configured.clone()), Vec::new());
     let before = Arc::clone(&farm.snapshot().pools[0]);
     let first = before.pick(None, &[]).unwrap();
-    let join = |shares| before.gate().join(0, Kind::of(&before, &[], None, Some(shares)), 10).unwrap();
+    let join = |shares| before.gate().join(0, Kind::of(&before, &[], None, false, Some(shares)), 10).unwrap();
     let line = [join(1), join(2)];
     let called = || line.each_ref().map(|up| up.poll_called(&mut Context::from_waker(Waker::noop())).is_ready());
     line.iter().for_each(Waiter::found_none);
@@ -336,5 +338,26 @@ fn who_shares_connections_is_of_a_kind_before_it_matters() {
     configured.protocol = Protocol::Http1;
     farm.install(config(configured), Vec::new());
     let pool = Arc::clone(&farm.snapshot().pools[0]);
-    assert_eq!(Kind::of(&pool, &[], None, Some(1)), Kind::of(&pool, &[], None, Some(2)));
+    assert_eq!(Kind::of(&pool, &[], None, false, Some(1)), Kind::of(&pool, &[], None, false, Some(2)));
+}
+
+/// `ovf` gives a server no more than its weight allows, unless a key says which is to be asked.
+#[test]
+fn by_overflow_who_has_a_key_does_not_wait_for_those_without_one() {
+    let mut configured = pool(Scheduler::Ovf, vec![server(1)]);
+    configured.servers[0].most.requests = Some(3);
+    let farm = Farm::new(config(configured), Vec::new());
+    let pool = Arc::clone(&farm.snapshot().pools[0]);
+    let mut leases: Vec<_> = (0..3).map(|_| pool.pick(Some(7), &[]).unwrap()).collect();
+    let wishes = [None, Some(7)].map(|key| Wish { key, ..Wish::default() });
+    let line = wishes.each_ref().map(|wish| pool.gate().join(0, wish.kind(&pool), 10).unwrap());
+    line.iter().for_each(Waiter::found_none);
+    let called = || line.each_ref().map(|up| up.poll_called(&mut Context::from_waker(Waker::noop())).is_ready());
+    leases.pop();
+    assert_eq!(called(), [true, false]);
+    // Two are one more than its weight.
+    assert_eq!(wishes[0].pick(&pool).map(|lease| lease.id()), Err(NoServer::Full));
+    line[0].found_none();
+    assert_eq!(called(), [false, true]);
+    assert!(wishes[1].pick(&pool).is_ok());
 }
