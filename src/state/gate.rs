@@ -88,6 +88,8 @@ struct Hand {
     call: Option<Call>,
     /// When it goes, the next of its kind is to look, too.
     many: bool,
+    /// It has not said what it has found: a fault may end it before.
+    owes: bool,
 }
 
 impl Gate {
@@ -123,7 +125,7 @@ impl Gate {
         self.waiting.0.store(line.len(), Ordering::SeqCst);
         drop(line);
         fence(Ordering::SeqCst);
-        let hand = RefCell::new(Hand { call: None, many: first });
+        let hand = RefCell::new(Hand { call: None, many: first, owes: false });
         Some(Waiter { gate: self.clone(), spot, first, hand })
     }
 
@@ -177,7 +179,7 @@ impl Waiter {
     pub fn poll_called(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Before it looks: whatever becomes free from now on calls it again.
         let Some(Called { call, many }) = self.gate.line().take(self.spot, cx.waker()) else { return Poll::Pending };
-        *self.hand.borrow_mut() = Hand { call: Some(call), many };
+        *self.hand.borrow_mut() = Hand { call: Some(call), many, owes: true };
         Poll::Ready(())
     }
 
@@ -191,6 +193,7 @@ impl Waiter {
     pub fn found(&self, server: u32) {
         let mut hand = self.hand.borrow_mut();
         hand.call = hand.call.take().filter(|call| !call.is_for(server));
+        hand.owes = false;
     }
 
     /// It has found a place where more than its own may have come with it.
@@ -213,9 +216,9 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let Hand { call, many } = std::mem::take(self.hand.get_mut());
+        let Hand { call, many, owes } = std::mem::take(self.hand.get_mut());
         let mut line = self.gate.line();
-        let next = line.leave(self.spot, many);
+        let next = line.leave(self.spot, many || owes);
         self.gate.waiting.0.store(line.len(), Ordering::SeqCst);
         drop(line);
         wake(next);
@@ -256,6 +259,7 @@ mod tests {
             // It has not left, and waits again.
             assert_eq!([&high, &one, &two, &low].map(called), [true, false, false, false]);
         }
+        high.found_none();
         drop(high);
         gate.call(PLACE);
         assert_eq!([&one, &two, &low].map(called), [true, false, false]);
@@ -272,6 +276,17 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_taken_calls_nobody_else() {
+        let gate = Arc::new(Gate::default());
+        let (one, two, other) = (join(&gate, 0), join(&gate, 0), choosy(&gate, 0, &[9]));
+        gate.call(PLACE);
+        assert!(called(&one));
+        one.found(1);
+        drop(one);
+        assert_eq!([&two, &other].map(called), [false; 2]);
+    }
+
+    #[test]
     fn a_call_that_is_not_used_goes_on() {
         let gate = Arc::new(Gate::default());
         let (one, two) = (join(&gate, 0), join(&gate, 0));
@@ -285,6 +300,19 @@ mod tests {
         gate.call(PLACE);
         drop(two);
         assert!(called(&three) && gate.waiting() == 1);
+    }
+
+    #[test]
+    fn who_is_called_and_goes_before_he_has_looked_leaves_it_to_the_next() {
+        let gate = Arc::new(Gate::default());
+        let (one, two, other) = (join(&gate, 0), join(&gate, 0), choosy(&gate, 0, &[9]));
+        gate.call(PLACE);
+        assert!(called(&one));
+        drop(one);
+        assert!(called(&two));
+        two.found(1);
+        drop(two);
+        assert!(called(&other), "there may be a place for others, too");
     }
 
     #[test]

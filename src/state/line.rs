@@ -105,21 +105,22 @@ impl Line {
         self.count += 1;
         let (new, at) = (self.number, (Reverse(priority), self.number));
         let known = self.groups.iter().find(|(_, group)| group.kind == kind).map(|(number, _)| *number);
+        let behind = known.is_none() && self.is_behind(at);
         let number = known.unwrap_or_else(|| {
             self.groups.insert(new, Group::new(kind));
             new
         });
         let next = self.change(number, |group| {
             let next = group.next();
-            // Calls may have found nobody of its kind.
-            group.many |= next.is_none();
+            // Calls may have found nobody of its kind. Who looks at once tells the next of what it finds.
+            group.many |= next.is_none() && (behind || known.is_some());
             group.waits.insert(at, None);
             next
         });
         if next.flatten().is_some_and(|next| at < next) {
             self.overtaken += 1;
         }
-        (Spot { group: number, at }, known.is_none() && !self.is_behind(at))
+        (Spot { group: number, at }, known.is_none() && !behind)
     }
 
     /// Has somebody who is called, and before `at`, send his call on in any case; whether there is one. Of each kind the

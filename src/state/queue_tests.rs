@@ -19,6 +19,7 @@ use crate::model::pool::{Protocol, Scheduler};
 const REQUESTS: usize = 8;
 const STEPS: usize = 60;
 const SERVERS: u16 = 3;
+const SCHEDULERS: [Scheduler; 5] = [Scheduler::Rr, Scheduler::Ovf, Scheduler::Twos, Scheduler::Random, Scheduler::Sed];
 /// More looks than that for what has happened are a loop: each kind of waiter once for a place.
 const KINDS: u64 = 8 * 4 * 2;
 
@@ -155,6 +156,11 @@ fn step(pool: &LivePool, request: Request, quiet: bool, dice: &mut Dice, seen: &
                 false => Request::Waits(waiter, wish),
             }
         }
+        // A fault ends it.
+        Request::Called(..) if !quiet && dice.below(16) == 0 => {
+            count(&seen.causes);
+            Request::Gone
+        }
         Request::Called(waiter, wish) if quiet || dice.below(2) == 0 => look(pool, waiter, wish, seen),
         Request::Found(waiter, lease) if quiet || dice.below(2) == 0 => {
             count(&seen.moves);
@@ -221,7 +227,7 @@ fn run(workers: usize, seeds: std::ops::Range<u64>, rounds: usize) -> Seen {
             server.most.requests = Some(1 + dice.below(3) as u32);
             server.backup = dice.below(4) == 0;
         }
-        let mut configured = pool(if dice.below(3) == 0 { Scheduler::Ovf } else { Scheduler::Rr }, servers);
+        let mut configured = pool(SCHEDULERS[dice.below(SCHEDULERS.len() as u64) as usize].clone(), servers);
         configured.queue = 1000;
         configured.most.requests = (dice.below(2) == 0).then(|| 2 + dice.below(2) as u32);
         let binds = dice.below(2) == 0;
