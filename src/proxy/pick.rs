@@ -23,8 +23,7 @@ use crate::model::pool::{Protocol, Retry};
 use crate::net::dial::{DialError, dial};
 use crate::net::{Elapsed, Stream, Timer};
 use crate::state::counters::{ConnectResult, RetryReason};
-use crate::state::gate::Kind;
-use crate::state::{Lease, LivePool, LiveServer, NoServer};
+use crate::state::{Kind, Lease, LivePool, LiveServer, NoServer};
 use crate::tls;
 
 /// A server with a connection to it.
@@ -96,18 +95,11 @@ impl Tries {
         self.tuned.as_ref().map_or(0, |tuned| tuned.priority)
     }
 
-    /// What it may use of a pool, which decides what it is called for while it waits.
-    pub fn kind(&self, worker: &Rc<Worker>, pool: &LivePool, take: Take) -> Kind {
-        let mut not_at = self.failed.clone();
-        not_at.sort_unstable();
-        not_at.dedup();
-        let shares = pool.counts_connections() && take == Take::IdleOrNew;
-        Kind {
-            not_at,
-            was_at: self.bound.as_ref().and_then(Bound::wanted),
-            shares: if shares { Rc::as_ptr(worker).addr() } else { 0 },
-            manner: pool.manner(),
-        }
+    /// What it may use of a pool, which decides what it is called for while it waits. `keyed`: it is placed by a key.
+    pub fn kind(&self, worker: &Rc<Worker>, pool: &LivePool, keyed: bool, take: Take) -> Kind {
+        let shares = (take == Take::IdleOrNew).then(|| Rc::as_ptr(worker).addr());
+        let was_at = self.bound.as_ref().and_then(Bound::wanted);
+        Kind::of(pool, &self.failed, was_at, keyed, shares)
     }
 
     pub fn retry<'a>(&'a self, pool: &'a LivePool) -> &'a Retry {

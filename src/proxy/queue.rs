@@ -59,7 +59,7 @@ async fn in_line(
 ) -> Result<Picked, Failure> {
     // However often it waits, that is its time for all of it.
     let limit = tries.timeouts(pool).queue.saturating_sub(tries.queued);
-    let kind = tries.kind(worker, pool, take);
+    let kind = tries.kind(worker, pool, key.is_some(), take);
     let Some(waiter) = pool.gate().join(tries.priority(), kind, pool.config().queue) else {
         let detail = format!("every server of pool {} is at its limit, and its queue is full", pool.name());
         return Err(Failure::new(FailureKind::QueueFull, detail));

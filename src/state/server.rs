@@ -183,7 +183,7 @@ impl LiveServer {
         self.limit.store(server.most.in_flight(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.most_in_use.store(server.most.in_use(of.protocol).unwrap_or(NO_LIMIT), Ordering::Relaxed);
         self.media.configure(server.most.sessions, server.most.kilobits);
-        self.weight.store(server.weight, Ordering::Relaxed);
+        self.weight.store(server.weight, Ordering::SeqCst);
         self.backup.store(server.backup, Ordering::Relaxed);
         let mut slow = self.slow();
         slow.pool = Weak::clone(pool);
@@ -301,7 +301,7 @@ impl LiveServer {
     /// The pool's plan is rebuilt when it changes. Returns whether it did.
     pub(super) fn set_drained(&self, drained: bool) -> bool {
         let mut slow = self.slow();
-        if self.drained.swap(drained, Ordering::Relaxed) == drained {
+        if self.drained.swap(drained, Ordering::SeqCst) == drained {
             return false;
         }
         slow.drained_since = SystemTime::now();
@@ -358,7 +358,18 @@ impl LiveServer {
     #[inline]
     fn call(&self, in_pool: bool) {
         if self.gate.is_waited_at() {
-            self.gate.call(if in_pool { Cause::Pool(self.id) } else { Cause::Server(self.id) });
+            self.gate.call(if in_pool { Cause::Pool(self.id) } else { self.place() });
+        }
+    }
+
+    /// For whom a place here is. Where it is for more than it says by the time it is told, all are called after the change
+    /// that makes it so, and see it: each side writes before it reads, as in `gate`.
+    #[cold]
+    fn place(&self) -> Cause {
+        let takes_more = !self.drained.load(Ordering::SeqCst) && self.weight.load(Ordering::SeqCst) > 0;
+        match if takes_more { None } else { self.slow().manner } {
+            Some(manner) => Cause::Clients(self.id, manner),
+            None => Cause::Server(self.id),
         }
     }
 

@@ -391,3 +391,57 @@ fn a_drain_ends_tunnels_in_its_time() {
     let drained: Vec<_> = lines.iter().filter(|line| line["failure"] == "drained").collect();
     assert!(drained.len() >= 2 && drained.iter().any(|line| line["bytes_out"] == 10), "{lines:?}");
 }
+
+#[test]
+fn who_does_not_reach_the_one_server_that_has_a_place_waits_for_another() {
+    let _turn = among_others();
+    let (address, arrivals) = raw::accepting();
+    let (port, dead) = (Port::free(), Port::free());
+    let config = format!(
+        "[listen.raw]\naddress = [\"{}\"]\nprotocol = \"tcp\"\npool = \"raw\"\n\n\
+         [pool.raw]\nscheduler = \"first\"\nqueue = {{ limit = 5, timeout = \"20s\" }}\nservers = [\n\
+         {{ name = \"dead\", address = \"{}\", max-connections = 1 }},\n\
+         {{ name = \"full\", address = \"{address}\", max-connections = 1 }}]\n",
+        port.address(),
+        dead.address()
+    );
+    let reeve = Reeve::start("raw-refused", &config, "http *\n  all : any  deny\n");
+    let say = |text: &[u8]| {
+        let mut client = connect(&port);
+        client.write_all(text).expect("sent");
+        client
+    };
+    let waiting = |count: f64| {
+        until("those that wait", || (reeve.metric("reeve_queue{pool=\"raw\"}") == Some(count)).then_some(()));
+    };
+    let arrived = || {
+        let mut server = arrivals.recv_timeout(Duration::from_secs(10)).expect("a connection to the server");
+        let text = raw::exactly(&mut server, 1);
+        (server, text)
+    };
+    let first = say(b"1");
+    let (server, text) = arrived();
+    assert_eq!(text, b"1");
+    // In vain at the first server, which always has a place; those behind find nothing there either.
+    let mut second = say(b"2");
+    waiting(1.0);
+    let third = say(b"3");
+    waiting(2.0);
+    drop((first, server));
+    let (mut server, text) = arrived();
+    assert_eq!(text, b"2");
+    server.write_all(b"y").expect("sent");
+    assert_eq!(raw::exactly(&mut second, 1), b"y", "a connection like any other");
+    waiting(1.0);
+    // Who leaves while it waits is not connected any more.
+    drop(third);
+    waiting(0.0);
+    drop((second, server));
+    let mut log = until("the end of all", || Some(reeve.log()).filter(|log| log.len() == 3));
+    let retries = reeve.metric("reeve_retries_total{pool=\"raw\",reason=\"connect\"}");
+    assert_eq!(retries, Some(2.0), "each that has come to another server");
+    let mut waited = Vec::new();
+    log.retain(|line| line["failure"].is_null());
+    log.iter().for_each(|line| waited.push(line["t_queue"].as_f64() > Some(0.0)));
+    assert_eq!((waited, arrivals.try_recv().is_err()), (vec![false, true], true), "{log:?}");
+}

@@ -1,13 +1,14 @@
-//! Whoever answers out of turn, or leaves while media goes on.
+//! Whoever answers out of turn, leaves while media goes on, or finds all servers full.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::peers::{Script, Viewer};
+use super::peers::{Origin, Script, Viewer};
 use super::{ALL, RELAYED, SESSIONS, farm, named};
-use crate::farm::{among_others, observe, until};
+use crate::farm::ports::Port;
+use crate::farm::{Reeve, among_others, observe, until};
 
 /// An answer is that of the request whose number it has (RFC 2326 §12.17), whenever it comes.
 #[test]
@@ -88,4 +89,45 @@ fn answers_without_numbers_come_in_order() {
     client.send(b"OPTIONS rtsp://a/cam RTSP/1.0\r\n\r\nDESCRIBE rtsp://a/cam RTSP/1.0\r\n\r\n");
     let (first, second) = (client.wire.message(), client.wire.message());
     assert_eq!((first.value("content-type"), second.value("content-type")), ("", "application/sdp"));
+}
+
+#[test]
+fn who_does_not_reach_the_one_server_that_has_a_place_waits_for_another() {
+    let _turn = among_others();
+    let (port, dead, full) = (Port::free(), Port::free(), Origin::start(Script::default()));
+    let config = format!(
+        "[listen.media]\naddress = [\"{}\"]\nprotocol = \"rtsp\"\nrules = [\"rules/site.rules\"]\n\n\
+         [pool.media]\nscheduler = \"first\"\nqueue = {{ limit = 5, timeout = \"20s\" }}\nservers = [\n\
+         {{ name = \"dead\", address = \"{}\", max-connections = 1 }},\n\
+         {{ name = \"full\", address = \"{}\", max-connections = 1 }}]\n",
+        port.address(),
+        dead.address(),
+        full.address
+    );
+    let reeve = Reeve::start("rtsp-refused", &config, &format!("http *\n  all : any  deny\n{ALL}"));
+    let waiting = |count: f64| {
+        until("those that wait", || (reeve.metric("reeve_queue{pool=\"media\"}") == Some(count)).then_some(()));
+    };
+    let [mut first, mut second, mut third] = [(); 3].map(|()| Viewer::connect(&port.address()));
+    assert_eq!(first.ask("DESCRIBE", "/cam/0", "").status(), 200);
+    // In vain at the first server, which always has a place; those behind find nothing there either.
+    let ask = |viewer: &mut Viewer, path: &str| {
+        let request = viewer.request("DESCRIBE", path, "");
+        viewer.send(request.as_bytes());
+    };
+    ask(&mut second, "/cam/1");
+    waiting(1.0);
+    ask(&mut third, "/cam/2");
+    waiting(2.0);
+    assert_eq!(full.seen().len(), 1);
+    drop(first);
+    assert_eq!(second.wire.message().status(), 200);
+    waiting(1.0);
+    // The conversation goes on where it is, past those who wait.
+    assert_eq!(second.ask("DESCRIBE", "/cam/1", "").status(), 200);
+    drop(second);
+    assert_eq!(third.wire.message().status(), 200);
+    waiting(0.0);
+    let retries = reeve.metric("reeve_retries_total{pool=\"media\",reason=\"connect\"}");
+    assert_eq!((retries, full.seen().len()), (Some(3.0), 4), "each that has come to another server");
 }
