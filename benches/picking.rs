@@ -34,12 +34,12 @@ const SCHEDULERS: &[(&str, &str, bool)] = &[
     ("content", "{ content = \"path\" }", true),
 ];
 
-/// A farm of one pool, `web`, of so many servers without checks: all are up. Weights are 1 to 4.
-fn farm(scheduler: &str, servers: usize) -> Arc<Farm> {
+/// A farm of one pool, `web`, of so many servers without checks: all are up. Weights are 1 to `heaviest`.
+fn farm(scheduler: &str, servers: usize, heaviest: usize) -> Arc<Farm> {
     let mut text = "[listen.web]\naddress = [\"127.0.0.1:8080\"]\nprotocol = \"http\"\npool = \"web\"\n\n".to_string();
     let _ = write!(text, "[pool.web]\nscheduler = {scheduler}\nservers = [\n");
     for number in 0..servers {
-        let (weight, high, low) = (1 + number % 4, number / 250, 1 + number % 250);
+        let (weight, high, low) = (1 + number % heaviest, number / 250, 1 + number % 250);
         let _ = writeln!(text, "  {{ name = \"s{number}\", address = \"10.0.{high}.{low}:80\", weight = {weight} }},");
     }
     text.push_str("]\n");
@@ -52,7 +52,7 @@ fn picks(criterion: &mut Criterion) {
     for (name, scheduler, keyed) in SCHEDULERS {
         let mut group = criterion.benchmark_group(format!("pick by {name}"));
         for servers in [2, 10, 100, 1000] {
-            let farm = farm(scheduler, servers);
+            let farm = farm(scheduler, servers, 4);
             let pool = farm.snapshot().pool("web").expect("configured").clone();
             let mut number = 0_u64;
             group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
@@ -72,7 +72,7 @@ fn picks(criterion: &mut Criterion) {
 fn busy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick by wlc, 64 in flight");
     for servers in [10, 1000] {
-        let farm = farm("\"wlc\"", servers);
+        let farm = farm("\"wlc\"", servers, 4);
         let pool = farm.snapshot().pool("web").expect("configured").clone();
         let _held: Vec<_> = (0..64).filter_map(|_| pool.pick(None, &[]).ok()).collect();
         group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
@@ -83,11 +83,12 @@ fn busy(criterion: &mut Criterion) {
 }
 
 /// Among 100 servers, while another core does nothing but choose among the same: far more than it ever does between
-/// requests. With a queue, too, in which nobody waits.
+/// requests. With weights from 1 to 4, and with one for all.
 fn contended(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick among 100, and another core does");
-    for (name, scheduler, keyed) in SCHEDULERS {
-        let farm = farm(scheduler, 100);
+    let all = SCHEDULERS.iter().flat_map(|scheduler| [(scheduler, 4), (scheduler, 1)]);
+    for ((name, scheduler, keyed), heaviest) in all {
+        let farm = farm(scheduler, 100, heaviest);
         let pool = farm.snapshot().pool("web").expect("configured").clone();
         let pick = |number: u64| {
             let key = keyed.then(|| hash_bytes(&number.to_le_bytes()));
@@ -103,7 +104,7 @@ fn contended(criterion: &mut Criterion) {
                 }
             });
             let mut number = 0_u64;
-            group.bench_function(*name, |bencher| {
+            group.bench_function(BenchmarkId::new(*name, format!("weights to {heaviest}")), |bencher| {
                 bencher.iter(|| {
                     number += 1;
                     pick(number)

@@ -43,6 +43,9 @@ impl<V: View> View for Bounded<'_, V> {
     fn heaviest(&self) -> u32 {
         self.view.heaviest()
     }
+    fn lightest(&self) -> u32 {
+        self.view.lightest()
+    }
     fn load(&self, server: usize) -> u32 {
         self.view.load(server)
     }

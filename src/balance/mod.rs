@@ -40,6 +40,8 @@ pub trait View {
     fn weight(&self, server: usize) -> u32;
     /// The weight of the heaviest, or more.
     fn heaviest(&self) -> u32;
+    /// The weight of the lightest, or less.
+    fn lightest(&self) -> u32;
     /// Requests in flight.
     fn load(&self, server: usize) -> u32;
     /// A hash of the server's identity, the same in every run and on every machine.

@@ -76,6 +76,9 @@ impl View for Farm {
     fn heaviest(&self) -> u32 {
         self.weights.iter().copied().max().unwrap_or(0)
     }
+    fn lightest(&self) -> u32 {
+        self.weights.iter().copied().min().unwrap_or(0)
+    }
     fn load(&self, server: usize) -> u32 {
         self.loads[server]
     }
@@ -260,8 +263,9 @@ fn rendezvous_is_the_least_logarithm_for_its_weight() {
     };
     for round in 0..400 {
         let dice = |n: u64| mix(round * 1_000 + n);
-        let weights: Vec<u32> =
-            (0..1 + dice(0) % 120).map(|n| (dice(n + 1) % [2, 5, 257][round as usize % 3]) as u32).collect();
+        let weights: Vec<u32> = (0..1 + dice(0) % 120)
+            .map(|n| (dice(n + 1) % [2, 5, 257, 1][round as usize % 4]) as u32 + (round % 8 == 3) as u32)
+            .collect();
         let mut farm = Farm::of(&weights);
         farm.closed = (0..weights.len()).filter(|&n| dice(n as u64 + 500) % 4 == 0).collect();
         for key in (0..50).map(|n| dice(n + 900)) {

@@ -37,8 +37,9 @@ pub(super) struct Tier {
     entries: Vec<Entry>,
     /// One for each entry.
     lanes: Box<[Lane]>,
-    /// The greatest weight of them.
+    /// The greatest weight of them, and the least.
     heaviest: u32,
+    lightest: u32,
     balancer: Balancer,
 }
 
@@ -111,8 +112,9 @@ impl Tier {
             id: entry.server.id(),
         };
         let lanes = entries.iter().map(lane).collect();
-        let heaviest = shares.iter().map(|share| share.weight).max().unwrap_or(0);
-        Tier { balancer: Balancer::new(scheduler, &shares, before), lanes, heaviest, entries }
+        let weights = || shares.iter().map(|share| share.weight);
+        let (heaviest, lightest) = (weights().max().unwrap_or(0), weights().min().unwrap_or(0));
+        Tier { balancer: Balancer::new(scheduler, &shares, before), lanes, heaviest, lightest, entries }
     }
 
     pub fn balancer(&self) -> &Balancer {
@@ -150,6 +152,7 @@ impl Tier {
         let candidates = Candidates {
             lanes: &self.lanes,
             heaviest: self.heaviest,
+            lightest: self.lightest,
             tried,
             barred,
             all: tried.is_empty() && barred.is_empty(),
@@ -167,6 +170,7 @@ const WHOLE: u32 = 100;
 struct Candidates<'a> {
     lanes: &'a [Lane],
     heaviest: u32,
+    lightest: u32,
     tried: &'a [u32],
     barred: &'a [u32],
     /// None is tried or barred.
@@ -202,6 +206,10 @@ impl View for Candidates<'_> {
     #[inline(always)]
     fn heaviest(&self) -> u32 {
         self.heaviest
+    }
+    #[inline(always)]
+    fn lightest(&self) -> u32 {
+        self.lightest
     }
     #[inline(always)]
     fn load(&self, server: usize) -> u32 {
