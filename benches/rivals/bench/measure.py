@@ -28,6 +28,7 @@ class Bench:
 
     def __init__(self, options, programs, tools, state, reeve):
         self.options, self.programs, self.tools, self.state, self.reeve = options, programs, tools, state, reeve
+        self.before, self.log = options.before and options.before.resolve(), options.log
         self.ports = None
         self.origin_port = None
         self.origin = None

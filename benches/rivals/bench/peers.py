@@ -118,7 +118,7 @@ class Contender:
             f'socket = "{self.socket}"',
             "",
             "[log]",
-            f'access = {{ format = "json", path = "{self.folder}/access.log" }}',
+            f'access = {{ format = "{getattr(self.bench, "log", "json")}", path = "{self.folder}/access.log" }}',
             "",
             "[check.alive]",
             *check.strip("{} ").replace(", ", "\n").split("\n"),
@@ -132,7 +132,8 @@ class Contender:
             lines += [f'  {{ name = "s{n}", address = "{address}" }},' for n, address in enumerate(servers)]
             lines += ["]"]
         (self.folder / "reeve.toml").write_text("\n".join(lines) + "\n")
-        return [self.bench.reeve, "run", "-c", self.folder / "reeve.toml"]
+        program = self.bench.before if self.peer == "reeve-before" else self.bench.reeve
+        return [program, "run", "-c", self.folder / "reeve.toml"]
 
     def is_old(self, *version):
         """Whether the contender is older than that."""
