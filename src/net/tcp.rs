@@ -1,7 +1,7 @@
 //! Reads and writes of a plain socket. They go to the kernel by the bare system call: libc's are points of cancellation, of
 //! which each costs two locked instructions that nobody here has a use for.
 //!
-//! Readiness is handled as the runtime's own poll functions do it: after a short read or write it is forgotten, so that the next
+//! Readiness is handled as the runtime handles it for reads and single writes: after a short one it is forgotten, so that the next
 //! wait costs no call that only says `EAGAIN` (epoll(7), the last question).
 
 use std::io::{self, IoSlice};
@@ -10,6 +10,9 @@ use std::task::{Context, Poll, ready};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+/// `IOV_MAX` of Linux.
+const MOST_PIECES: usize = 1024;
 
 /// Reads what there is; 0 is the end. `WouldBlock` when there is nothing, without a system call where the runtime knows it.
 pub fn read_now(tcp: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
@@ -44,7 +47,8 @@ pub fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<i
 
 /// As [`write_now`], of several pieces. (A broken pipe raises no signal: Rust programs ignore that one.)
 pub fn write_vectored_now(tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    let whole = parts.iter().map(|part| part.len()).sum();
+    // No call takes more pieces: what it took of these was all it looked at.
+    let whole = parts.iter().take(MOST_PIECES).map(|part| part.len()).sum();
     at_once(tcp, Interest::WRITABLE, whole, || Ok(rustix::io::writev(tcp, parts)?))
 }
 

@@ -75,7 +75,7 @@ impl Plan {
 
     /// Forgets the request but for what is wrong with it.
     pub fn fail(&mut self, failure: Failure) {
-        *self = failed(self.view.clone(), failure);
+        *self = Plan { step: Step::Fail(failure), ..Plan::new(self.view.clone()) };
     }
 
     /// Lets go of the snapshot, but for what the log will want: a tunnel may outlast many of them.
@@ -242,11 +242,6 @@ fn of_head(
     plan.step = decide(worker, listener, view, connection, head, plan, ahead);
 }
 
-/// A request of which nothing is known but what is wrong with it.
-pub fn failed(view: Rc<View>, failure: Failure) -> Plan {
-    Plan { step: Step::Fail(failure), ..Plan::new(view) }
-}
-
 fn decide(
     worker: &Worker,
     listener: &ListenerView,
@@ -292,8 +287,9 @@ fn decide(
     if let Some(reads) = table.reads()
         && worker.keeps_matched()
     {
-        let (hashes, out) = (&mut *worker.cookie_hashes.borrow_mut(), plan.matched.insert(worker.buffers.text()));
-        matched::values(reads, &routed, hashes, out);
+        // Not one of the texts that are kept: it stays as long as the request does, which may be a tunnel, and is short.
+        let out = plan.matched.insert(Vec::with_capacity(matched::COMMON));
+        matched::values(reads, &routed, &mut worker.cookie_hashes.borrow_mut(), out);
     }
     let mut incoming = Incoming { listener, peer, tls, head, routed, edit: None, hides_who: view.has_auth };
     let dice = &mut || worker.dice();

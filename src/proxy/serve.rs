@@ -65,9 +65,6 @@ pub async fn serve(worker: &Rc<Worker>, client: &mut Client<'_, '_>, plan: &mut 
         (outcome.status, outcome.after, outcome.body_out) = (told.status, told.after, told.body_out);
     }
     finish::finish(worker, client, plan, &outcome, &progress);
-    if let Some(matched) = plan.matched.take() {
-        worker.buffers.keep_text(matched);
-    }
     outcome.after
 }
 

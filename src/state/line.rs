@@ -217,7 +217,8 @@ impl Line {
                 None => {
                     // For those who come yet.
                     group.many |= call.is_some();
-                    (None, call)
+                    // Which is nothing to other kinds.
+                    (None, call.filter(|call| !matches!(call.cause, Cause::Kind)))
                 }
             }
         })?;

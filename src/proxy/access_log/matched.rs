@@ -4,7 +4,7 @@
 //! {"header:x-beta":["1"],"cookie:session":["#3f79bb7b435b0532"],"alpn":["h2"]}
 //! ```
 //!
-//! A name that is there with an empty list was looked for and not sent. Cookies are secrets: of each only a hash is kept, which
+//! A name that is there with an empty list was looked for and not sent. Cookies are secrets: of each the log has only a hash, which
 //! is enough to say whether it was some value.
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,6 +15,8 @@ use crate::route::reads::Reads;
 
 /// Bytes of a value that are kept.
 const VALUE: usize = 256;
+/// Bytes that nearly all of it fits into.
+pub const COMMON: usize = 256;
 /// Lines of one name that are kept; a request with more of them is not told apart by them.
 const LINES: usize = 8;
 
@@ -73,19 +75,25 @@ fn hashed(value: &[u8]) -> [u8; 19] {
     text
 }
 
-/// The hashes of cookies that came lately: clients send the same ones again and again.
-#[derive(Debug)]
+/// The hashes of cookies that came lately: clients send the same ones again and again. The cookies themselves are in memory
+/// alone, and nothing prints them.
 pub struct Hashes(Box<[Known; KNOWN]>);
 
 /// 32 KiB a worker.
 const KNOWN: usize = 512;
 
 /// With its hash as large as a cache line. What is longer is hashed each time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Known {
     length: u8,
     value: [u8; 44],
     hash: [u8; 19],
+}
+
+impl std::fmt::Debug for Hashes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hashes").finish_non_exhaustive()
+    }
 }
 
 impl Default for Hashes {

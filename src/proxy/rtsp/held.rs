@@ -132,7 +132,8 @@ impl Talk<'_> {
             held.tracks.retain(|track| !track.is_over());
             // Here, or on another connection that knows it.
             let by_packets = held.session.tracks.go_by_packets();
-            let concerns = held.begun || held.tracks.iter().any(|track| track.goes() == Goes::Relayed);
+            let concerns =
+                held.begun || held.tracks.iter().any(|track| matches!(track.goes(), Goes::Relayed | Goes::Direct));
             if ending.leaves_sessions() && concerns && by_packets && !held.session.is_over() {
                 held.session.detach();
                 held.tracks.retain(|track| track.goes() != Goes::Between);

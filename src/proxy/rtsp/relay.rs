@@ -151,7 +151,6 @@ pub fn start(
 pub struct Task {
     pub worker: Rc<Worker>,
     pub session: Arc<Session>,
-    flow: Flow,
     sockets: Sockets,
     clients: [Peer; 2],
     servers: [Peer; 2],
@@ -159,6 +158,8 @@ pub struct Task {
     reports: Reports,
     counted: RefCell<Stream>,
     offload: Option<Offload>,
+    /// Let go of last: then the ports are free, and the stream is counted no more.
+    flow: Flow,
 }
 
 impl Task {
