@@ -119,6 +119,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn more_pieces_than_a_call_takes_are_no_short_write() {
+        let (here, _there) = pair().await;
+        let parts = vec![IoSlice::new(b"x"); MOST_PIECES + 1];
+        for _ in 0..2 {
+            let count = poll_fn(|cx| poll_write_vectored(&here, cx, &parts)).await.expect("written");
+            assert_eq!(count, MOST_PIECES);
+            assert!(here.try_io(Interest::WRITABLE, || Ok(())).is_ok(), "the kernel takes more");
+        }
+    }
+
+    #[tokio::test]
     async fn all_that_is_written_arrives_however_little_the_kernel_takes_at_once() {
         let (here, there) = pair().await;
         let sent: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
