@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffers::{Buffer, Buffers, SMALL};
 use super::flood::{Flood, Side, Watch};
+use super::secure::BEGIN;
 use super::stream::Stream;
 
 /// Bytes that wait to be written, at most.
@@ -40,7 +41,7 @@ struct Inner {
     /// Read before this connection was known to be one of HTTP/2.
     input: Option<Buffer>,
     out: Vec<u8>,
-    /// Bytes of `out` that are written.
+    /// Bytes of `out` that are written, or unused at its front.
     written: usize,
     /// TLS holds some of what was written.
     behind: bool,
@@ -155,12 +156,15 @@ impl Inner {
         if self.out.len() - self.written >= MOST_WAITING {
             ready!(self.drain(cx, MOST_WAITING / 2))?;
         }
+        let front = if self.stream.is_plain() { 0 } else { BEGIN };
         if self.out.capacity() == 0 {
             self.out = self.buffers.text();
+            self.out.resize(front, 0);
+            self.written = front;
         }
         if self.written > MOST_WAITING {
-            self.out.drain(..self.written);
-            self.written = 0;
+            self.out.drain(front..self.written);
+            self.written = front;
         }
         Poll::Ready(Ok(()))
     }

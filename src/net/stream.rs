@@ -17,7 +17,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::buffers::{Buffer, Buffers, SMALL};
 use super::ending::Ending;
-use super::secure::Session;
+use super::secure::{self, Session};
 use super::tcp;
 use crate::sys::{socket, splice::Pipe};
 
@@ -201,15 +201,9 @@ impl Half<'_, ReadHalf<'_>> {
     }
 }
 
-/// Where bytes begin in a buffer that goes to TLS. Sealed records begin five bytes behind an aligned start,
-/// and where source and target of a copy nearly coincide modulo a page, glibc's `rep movsb` crawls: a third
-/// to half of all time on large bodies. Any distance from 64 bytes on cures it; towards plain sockets it
-/// would cost.
-const TOWARDS_TLS: usize = 64;
-
 impl Writer<'_> {
     fn begin(&self) -> usize {
-        if self.is_plain() { 0 } else { TOWARDS_TLS }
+        if self.is_plain() { 0 } else { secure::BEGIN }
     }
 
     pub fn is_plain(&self) -> bool {
