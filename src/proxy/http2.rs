@@ -62,15 +62,18 @@ struct Shared {
     entered: Entered,
     /// Streams being served.
     streams: Cell<usize>,
+    /// Requests that were taken up.
+    taken: Cell<u64>,
     /// Wakes the connection's task.
     waker: RefCell<Option<Waker>>,
 }
 
 /// What the connection's task is told.
 enum Event {
-    Request(Box<(Request<RecvStream>, SendResponse<Bytes>)>),
     /// Something else is waited for now.
     Waits,
+    /// Enough has been taken up in one go.
+    Busy,
     /// The worker, or some connections, are to leave: perhaps this one.
     Leaves,
     /// The connection is over; it may have broken the protocol.
@@ -93,7 +96,8 @@ enum Wait {
 /// Serves a connection until its end. `input` is what has been read of it already.
 pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: Option<Buffer>) {
     let io = Deferred::new(stream, worker.buffers.clone(), input, Side::Server, Instant::now());
-    let shared = Rc::new(Shared { worker, entered, streams: Cell::new(0), waker: RefCell::default() });
+    let shared =
+        Rc::new(Shared { worker, entered, streams: Cell::new(0), taken: Cell::new(0), waker: RefCell::default() });
     let Some(mut connection) = handshake(&shared, &io).await else { return };
     let worker = &shared.worker;
     let mut leaves = Box::pin(worker.something_leaves());
@@ -108,7 +112,6 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
         (wait.limit(&config.timeouts), config.limits.requests_per_connection)
     };
     let mut waited = Wait::Idle;
-    let mut at_once = 0;
     let (mut limit, mut most) = limits(waited);
     loop {
         let wait = shared.waits(&io);
@@ -119,22 +122,11 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
             if !draining && leaves.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Leaves);
             }
-            shared.poll(cx, &mut connection, &io, wait)
+            shared.poll(cx, &mut connection, &io, wait, most)
         });
         match shared.entered.timer.wait(limit, event).await {
-            Ok(Event::Request(request)) => {
-                start(&shared, *request);
-                at_once += 1;
-                if at_once >= AT_ONCE {
-                    at_once = 0;
-                    tokio::task::yield_now().await;
-                }
-                if most > 0 && shared.entered.requests.get() + shared.streams.get() as u64 >= most && !draining {
-                    draining = true;
-                    connection.graceful_shutdown();
-                }
-            }
-            Ok(Event::Waits) => at_once = 0,
+            Ok(Event::Waits) => {}
+            Ok(Event::Busy) => tokio::task::yield_now().await,
             Ok(Event::Leaves) => {
                 leaves.set(worker.something_leaves());
                 if worker.is_leaving(&shared.entered) {
@@ -144,6 +136,10 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
             }
             Ok(Event::End(error)) => return over(&shared, &io, error).await,
             Err(Elapsed) => return too_long(&shared, connection, &io, wait).await,
+        }
+        if !draining && shared.has_had(most) {
+            draining = true;
+            connection.graceful_shutdown();
         }
         if let Some(flood) = io.flood() {
             let peer = shared.entered.client.get();
@@ -210,18 +206,41 @@ impl Shared {
         if self.streams.get() == 0 { Wait::Idle } else { Wait::Streams }
     }
 
-    /// One turn of the connection: what came is read, what was waiting is written.
-    fn poll(&self, cx: &mut Context<'_>, connection: &mut Connection, io: &Deferred, wait: Wait) -> Poll<Event> {
+    /// Whether as many requests have come as a connection may have; 0 is any number.
+    fn has_had(&self, most: u64) -> bool {
+        most > 0 && self.taken.get() >= most
+    }
+
+    /// One turn of the connection: what came is read and taken up, what was waiting is written.
+    fn poll(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        io: &Deferred,
+        wait: Wait,
+        most: u64,
+    ) -> Poll<Event> {
         if self.waits(io) != wait {
             // The last stream has ended meanwhile: the turn is taken once, with the time that holds now.
             return Poll::Ready(Event::Waits);
         }
         io.begin_turn(self.worker.lately());
-        match connection.poll_accept(cx) {
-            Poll::Ready(Some(Ok(request))) => return Poll::Ready(Event::Request(Box::new(request))),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::End(Some(error))),
-            Poll::Ready(None) => return Poll::Ready(Event::End(None)),
-            Poll::Pending => {}
+        let mut at_once = 0;
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok(request))) => start(self, request),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::End(Some(error))),
+                Poll::Ready(None) => return Poll::Ready(Event::End(None)),
+                Poll::Pending => break,
+            }
+            self.taken.set(self.taken.get() + 1);
+            at_once += 1;
+            if at_once >= AT_ONCE {
+                return Poll::Ready(Event::Busy);
+            }
+            if self.waits(io) != wait || io.flood().is_some() || self.has_had(most) {
+                return Poll::Ready(Event::Waits);
+            }
         }
         if let Poll::Ready(Err(_)) = io.flush(cx) {
             return Poll::Ready(Event::End(None));

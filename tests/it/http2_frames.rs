@@ -301,6 +301,32 @@ fn section_6_windows_and_continuations() {
     );
 }
 
+/// RFC 9113 §6.8: a connection says goodbye behind as many requests as it may have, not before, however many are under
+/// way; all of them are answered.
+#[test]
+fn section_6_8_the_last_request_of_a_connection() {
+    let _turn = among_others();
+    let origin = Origin::start("web");
+    let config =
+        format!("{}\n[limits]\nrequests-per-connection = 5\n", pool("web", "rr", &[("web", origin.address())]));
+    let reeve = Reeve::start("h2-last", &config, "http *\n  all : any  use web\n");
+    let mut client = Frames::connect(&reeve.address());
+    for stream in [1, 3, 5, 7] {
+        client.send(&Frame::request(stream, END_HEADERS, &POST));
+        client.send(&frame(PING, 0, 0, [stream as u8; 8]));
+        let next = client.wait_for(|frame| frame.kind == GOAWAY || frame.kind == PING && frame.flags == ACK);
+        assert_eq!(next.kind, PING, "after stream {stream}");
+    }
+    client.send(&get(9));
+    let goodbye = client.wait_for(|frame| frame.kind == GOAWAY);
+    assert_eq!(goodbye.word(4), 0);
+    assert_eq!(client.stream_end(9), None);
+    for stream in [1, 3, 5, 7] {
+        client.send(&frame(DATA, END_STREAM, stream, *b"x"));
+        assert_eq!(client.stream_end(stream), None);
+    }
+}
+
 /// RFC 9113 §6.9.1, §6.9.2: no byte more than there is a window for, also when it shrinks below nothing.
 #[test]
 fn section_6_9_windows_are_kept() {
