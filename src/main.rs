@@ -2,7 +2,7 @@
 
 /// See docs/decisions/0009.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: reeve::sys::heap::Heap = reeve::sys::heap::Heap;
 
 fn main() -> std::process::ExitCode {
     reeve::app::main()
