@@ -46,11 +46,7 @@ class Programs:
         if suite not in SUITES:
             raise Failed(f"there is no contender {peer}")
         folder = self.suite(suite)
-        loader = next(iter(sorted(folder.glob("lib*/ld-linux-*.so.*"))), None)
-        if loader is None:
-            raise Failed(f"{peer}: no loader in {folder}")
-        libraries = folder / "usr/lib" / f"{platform.machine()}-linux-gnu"
-        return [loader, "--library-path", libraries, folder / "usr/sbin" / kind]
+        return [*self.loader(folder), folder / "usr/sbin" / kind]
 
     def version(self, peer):
         kind = peer.partition("-")[0]
@@ -68,19 +64,34 @@ class Programs:
 
     def suite(self, name):
         """A folder of Debian with nginx and HAProxy, as new as the suite has them."""
+        return self.debian(name, name, PACKAGES, f"nginx and HAProxy of Debian {name}", " (or take nginx-host,haproxy-host)")
+
+    def llvm(self, major, tool):
+        """The words that start a tool of that LLVM, of Debian sid."""
+        folder = self.debian(f"llvm-{major}", "sid", f"llvm-{major}", f"LLVM {major} of Debian sid")
+        return [*self.loader(folder), folder / f"usr/lib/llvm-{major}/bin" / tool]
+
+    def debian(self, name, suite, packages, what, otherwise=""):
+        """A folder with these packages of a suite, fetched once."""
         folder = self.cache / name
         if folder.exists():
             return folder
         if os.geteuid() != 0:
-            raise Failed(f"nginx and HAProxy of Debian {name}: debootstrap needs root (or take nginx-host,haproxy-host)")
+            raise Failed(f"{what}: debootstrap needs root{otherwise}")
         self.need("debootstrap")
-        print(f"fetching nginx and HAProxy of Debian {name}, about a minute", flush=True)
+        print(f"fetching {what}, about a minute", flush=True)
         half = self.cache / f"{name}.half"
         shutil.rmtree(half, ignore_errors=True)
-        run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", name, half, MIRROR],
-            self.cache / f"{name}.log")
+        run(["debootstrap", "--variant=minbase", f"--include={packages}", suite, half, MIRROR], self.cache / f"{name}.log")
         half.rename(folder)
         return folder
+
+    def loader(self, folder):
+        """What starts a program of such a folder with its own libraries."""
+        loader = next(iter(sorted(folder.glob("lib*/ld-linux-*.so.*"))), None)
+        if loader is None:
+            raise Failed(f"no loader in {folder}")
+        return [loader, "--library-path", folder / "usr/lib" / f"{platform.machine()}-linux-gnu"]
 
     def nginx_module(self, peer, name):
         """A module that nginx loads, of the same source as its program."""
