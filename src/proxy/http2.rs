@@ -70,7 +70,7 @@ struct Shared {
 
 /// What the connection's task is told.
 enum Event {
-    /// Something else is waited for now.
+    /// To be looked at again: something else is waited for now, there is a flood, or the last request has come.
     Waits,
     /// Enough has been taken up in one go.
     Busy,
@@ -122,7 +122,7 @@ pub async fn serve(worker: Rc<Worker>, entered: Entered, stream: Stream, input: 
             if !draining && leaves.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Leaves);
             }
-            shared.poll(cx, &mut connection, &io, wait, most)
+            shared.poll(cx, &mut connection, &io, wait, if draining { 0 } else { most })
         });
         match shared.entered.timer.wait(limit, event).await {
             Ok(Event::Waits) => {}

@@ -66,9 +66,9 @@ class Programs:
         """A folder of Debian with nginx and HAProxy, as new as the suite has them."""
         return self.debian(name, name, PACKAGES, f"nginx and HAProxy of Debian {name}", " (or take nginx-host,haproxy-host)")
 
-    def llvm(self, major, tool):
+    def llvm(self, major, tool, otherwise):
         """The words that start a tool of that LLVM, of Debian sid."""
-        folder = self.debian(f"llvm-{major}", "sid", f"llvm-{major}", f"LLVM {major} of Debian sid")
+        folder = self.debian(f"llvm-{major}", "sid", f"llvm-{major}", f"LLVM {major} of Debian sid", otherwise)
         return [*self.loader(folder), folder / f"usr/lib/llvm-{major}/bin" / tool]
 
     def debian(self, name, suite, packages, what, otherwise=""):
