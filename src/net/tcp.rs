@@ -47,6 +47,10 @@ pub fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<i
 
 /// As [`write_now`], of several pieces. (A broken pipe raises no signal: Rust programs ignore that one.)
 pub fn write_vectored_now(tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    if let [part] = parts {
+        // The kernel has less to do for it: mostly there is one sealed record.
+        return write_now(tcp, part);
+    }
     // No call takes more pieces: what it took of these was all it looked at.
     let whole = parts.iter().take(MOST_PIECES).map(|part| part.len()).sum();
     at_once(tcp, Interest::WRITABLE, whole, || Ok(rustix::io::writev(tcp, parts)?))
