@@ -378,6 +378,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bytes_are_sealed_whole_wherever_they_begin_in_a_page() {
+        let (mut client, mut server) = pair().await;
+        let bytes: Vec<u8> = (0..200_000).map(|n: u32| (n % 251) as u8).collect();
+        let page = bytes.as_ptr().align_offset(PAGE);
+        for (begin, length) in
+            [(0, 100_000), (4, PIECE + 1), (5, 50_000), (64, 50_000), (4038, 49_999), (4090, 3 * PIECE)]
+        {
+            let sent = &bytes[page + begin..][..length];
+            let mut got = vec![0; length];
+            let (written, read) = tokio::join!(
+                async {
+                    client.write_all(sent).await?;
+                    client.flush().await
+                },
+                server.read_exact(&mut got)
+            );
+            written.expect("written");
+            read.expect("read");
+            assert!(got == sent, "{begin} {length}");
+        }
+    }
+
+    #[tokio::test]
     async fn an_end_that_was_not_announced_is_a_fault() {
         let (mut client, mut server) = pair().await;
         server.write_all(b"half").await.expect("written");
