@@ -235,6 +235,6 @@ fn an_old_process_that_is_told_to_end_as_it_is_replaced_leaves_as_such() {
     assert_eq!(code, 0, "{out}{wrong}");
     until("a report", || folder.join("reported").exists().then_some(()));
     until("the old one ends by the deadline of a drain", || (!alive(first)).then_some(()));
-    assert!(reeve.process.stderr().contains("told to end: what is left has the time of a drain"));
+    reeve.process.says("told to end: what is left has the time of a drain");
     assert!(PathBuf::from(reeve.site.socket()).exists(), "the socket's name is not the old one's any more");
 }

@@ -51,6 +51,11 @@ impl Process {
         self.stderr.lock().expect("captured output").clone()
     }
 
+    /// Waits until it has said so among its diagnostics, which take their way through a pipe and a thread of ours.
+    pub fn says(&self, words: &str) {
+        until(&format!("it says `{words}`"), || self.stderr().contains(words).then_some(()));
+    }
+
     pub fn running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

@@ -146,10 +146,15 @@ impl Reeve {
 
     /// The lines of the access log so far, each parsed.
     pub fn log(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.site.log()).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        log(&self.site.log())
     }
+}
+
+/// The lines of an access log so far, each parsed. One that is being written is none yet: a file grows page by page.
+pub fn log(file: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
 /// The program under test: the one that was built with the tests or, where CHECK_PROGRAM names another, that

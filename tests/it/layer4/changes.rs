@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::farm::process::{Process, run};
 use crate::farm::reeve::{program, released};
-use crate::farm::{Folder, until};
+use crate::farm::Folder;
 
 use super::net::{NAT, Net, rows};
 
@@ -137,7 +137,7 @@ fn where_it_cannot_be_the_rest_serves_and_says_why() {
         } else {
             net.start("d", "setpriv", &[user, &[binary, "run", "-c", &file]].concat())
         };
-        until("it says why", || process.stderr().contains(said).then_some(()));
+        process.says(said);
         let (_, out, _) =
             net.output("d", "curl", &["-s", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:8080/"]);
         assert_eq!(out, "502", "L7 serves: {}", process.stderr());

@@ -131,11 +131,9 @@ fn visit(number: usize, fate: u64, seen: &Seen) {
 }
 
 /// Lines of the log by path, and the bytes of media that all of them name.
-fn log(farm: &Farm) -> (BTreeMap<String, usize>, u64, u64) {
-    let text = std::fs::read_to_string(farm.folder.path().join("access.log")).unwrap_or_default();
+fn logged(farm: &Farm) -> (BTreeMap<String, usize>, u64, u64) {
     let (mut lines, mut there, mut back) = (BTreeMap::new(), 0, 0);
-    for line in text.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    for line in farm.log() {
         // Who never plays has only named its track.
         let path = line["path"].as_str().unwrap_or_default().trim_end_matches("/track1");
         *lines.entry(path.to_owned()).or_default() += 1;
@@ -190,11 +188,11 @@ fn of_a_crowd_nothing_is_left() {
     let (played, sent) = (seen.played.load(SeqCst), seen.sent.load(SeqCst));
     // A line for each session that a client has heard of, and never two.
     let lines = until("a line for each", || {
-        let (lines, ..) = log(&farm);
+        let (lines, ..) = logged(&farm);
         set_up.iter().all(|stream| lines.contains_key(&format!("/s{stream}"))).then_some(lines)
     });
     assert!(lines.values().all(|count| *count == 1), "{lines:?}");
-    let (_, there, back) = log(&farm);
+    let (_, there, back) = logged(&farm);
     let bytes = |way| sum(&page, "reeve_media_bytes_total{", way) as u64;
     assert_eq!((there, back), (bytes("to-server"), bytes("to-client")), "the log, and the metrics");
     // All that was heard went through the kernel, and no more than was sent.
@@ -235,7 +233,7 @@ fn a_silent_director_is_asked_no_more_than_it_remembers() {
     for guest in &mut guests {
         guest.viewer.told().good();
     }
-    until_within(Duration::from_secs(8), "their lines are in the log", || (log(&farm).0.len() == 60).then_some(()));
+    until_within(Duration::from_secs(8), "their lines are in the log", || (logged(&farm).0.len() == 60).then_some(()));
     assert_eq!((udp_sockets(&reeve), entries(&farm)), (ports, 0));
     held.go_on();
     let mut most = 0;

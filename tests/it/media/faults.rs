@@ -100,11 +100,6 @@ impl Held {
     }
 }
 
-/// The lines of the log so far.
-fn lines(farm: &Farm) -> usize {
-    std::fs::read_to_string(farm.folder.path().join("access.log")).map_or(0, |text| text.lines().count())
-}
-
 #[test]
 fn a_director_that_says_nothing_holds_nobody_up() {
     let _turn = among_others();
@@ -125,7 +120,7 @@ fn a_director_that_says_nothing_holds_nobody_up() {
     let fields = watch.fields.replace("40000-40001", "42000-42001");
     let other = two.ask("SETUP", &format!("{URL}/stream=0"), &fields).good().session();
     two.ask("TEARDOWN", URL, &other).good();
-    until_within(Duration::from_secs(6), "its line is in the log", || (lines(&farm) == 1).then_some(()));
+    until_within(Duration::from_secs(6), "its line is in the log", || (farm.log().len() == 1).then_some(()));
     assert_eq!((entries(&farm), udp_sockets(&reeve)), (0, ports + 4));
     let said = reeve.stderr();
     assert_eq!(said.matches("the director has not answered within 500 ms").count(), 1, "{said}");
@@ -142,7 +137,7 @@ fn a_director_that_says_nothing_holds_nobody_up() {
     watch.packets();
     watch.media_comes();
     one.ask("TEARDOWN", URL, &session).good();
-    until_within(Duration::from_secs(6), "its line is in the log", || (lines(&farm) == 2).then_some(()));
+    until_within(Duration::from_secs(6), "its line is in the log", || (farm.log().len() == 2).then_some(()));
     assert_eq!((entries(&farm), udp_sockets(&reeve)), (4, ports));
     held.go_on();
     none_is_left(&farm, 5);
@@ -185,7 +180,7 @@ fn a_start_without_a_director_takes_out_what_a_killed_one_left() {
     );
     let file = farm.folder.write("other/reeve.toml", text);
     let mut other = farm.director.within(|| Process::start(command().arg("run").arg("-c").arg(file)));
-    until("the other one is at work", || other.stderr().contains(" ready ").then_some(()));
+    other.says(" ready ");
     observe(Duration::from_millis(300), "the flows are another's", || entries(&farm) == 4);
     other.signal(Signal::TERM);
     other.exit(Duration::from_secs(10));

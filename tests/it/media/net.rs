@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::space::Space;
 use crate::farm::peer::{program, test_file};
 use crate::farm::process::{Process, run};
-use crate::farm::reeve::command;
+use crate::farm::reeve::{command, log};
 use crate::farm::{Folder, skip, until};
 
 pub const VIP: &str = "10.77.1.100";
@@ -55,6 +55,11 @@ pub enum Way {
 }
 
 impl Farm {
+    /// The lines of Reeve's access log so far, each parsed.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        log(&self.folder.path().join("access.log"))
+    }
+
     /// `None`, and it has said why, where the farm cannot be built.
     pub fn new(label: &str, way: Way) -> Option<Farm> {
         let spaces = || Some((Space::new()?, Space::new()?, [Space::new()?, Space::new()?, Space::new()?]));
@@ -158,7 +163,7 @@ impl Farm {
 
 /// Waits for its director: what comes before is relayed.
 pub fn with_director(reeve: Process) -> Process {
-    until("the director is at its interfaces", || reeve.stderr().contains("director: forwarding").then_some(()));
+    reeve.says("director: forwarding");
     reeve
 }
 

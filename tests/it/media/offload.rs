@@ -100,13 +100,8 @@ fn no_flow_outlives_what_it_was_for() {
     one.ask("TEARDOWN", URL, &session).good();
     none_is_left(&farm, 1);
     watch.media_ends();
-    let log = farm.folder.path().join("access.log");
-    let bytes = until("the session's line", || {
-        let text = std::fs::read_to_string(&log).ok()?;
-        let line = text.lines().find(|line| line.contains("\"PLAY\""))?;
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        line["bytes_out"].as_u64()
-    });
+    let played = || farm.log().into_iter().find(|line| line["method"] == "PLAY");
+    let bytes = until("the session's line", || played()?["bytes_out"].as_u64());
     assert!(bytes > 5000, "{bytes} bytes of media");
     let page = metrics(&farm);
     assert_eq!(sum(&page, "reeve_media_bytes_total{", "to-client") as u64, bytes);
@@ -176,11 +171,7 @@ fn a_line_has_what_all_connections_had() {
         (heard == BEFORE).then_some(())
     });
     first.ask("TEARDOWN", &url, &session).good();
-    let log = farm.folder.path().join("access.log");
-    let line = until("the session's line", || {
-        let text = std::fs::read_to_string(&log).ok()?;
-        text.lines().next().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-    });
+    let line = until("the session's line", || farm.log().into_iter().next());
     // The kernel counts headers too.
     assert!(line["bytes_out"].as_u64() > Some(28 * BEFORE as u64), "{line}");
     let page = metrics(&farm);
