@@ -130,7 +130,7 @@ pub async fn answer(source: &Source, door: Door, request: &http::Request<Bytes>)
             json(StatusCode::OK, &Status::of(&(source.view)(), &answers, source.workers.count()))
         }
         Page::Servers => {
-            let (answers, table) = tokio::join!(source.workers.counters(), layer4::table(&source.director));
+            let (answers, table) = tokio::join!(source.workers.counters(), layer4::table_beside(&source.director));
             match only(query, "long") {
                 Ok(long) => {
                     let wanted = Wanted { long: long.is_some_and(|long| long == "yes"), ..Wanted::default() };
@@ -165,7 +165,7 @@ pub async fn answer(source: &Source, door: Door, request: &http::Request<Bytes>)
                 let (shown, counters, flows) = tokio::join!(
                     source.workers.connections(limit),
                     source.workers.counters(),
-                    layer4::flows(&source.director, limit)
+                    layer4::flows_beside(&source.director, limit)
                 );
                 json(StatusCode::OK, &Connections::of(shown, &counters, flows.ok()))
             }
@@ -242,7 +242,7 @@ async fn servers_of(source: &Source, path: &str) -> Response<Full<Bytes>> {
         (Ok(pool), Ok(server)) => (pool, server),
         (Err(text), _) | (_, Err(text)) => return problem(StatusCode::BAD_REQUEST, text),
     };
-    let (answers, table) = tokio::join!(source.workers.counters(), layer4::table(&source.director));
+    let (answers, table) = tokio::join!(source.workers.counters(), layer4::table_beside(&source.director));
     let wanted = Wanted { pool: Some(&pool), server: server.as_deref(), long: true };
     let servers = Servers::of(&(source.view)(), &answers, table.as_ref().ok(), wanted);
     if servers.servers.is_empty() {
@@ -269,7 +269,7 @@ fn not_here(door: Door, path: &str) -> String {
 }
 
 async fn metrics(source: &Source) -> Response<Full<Bytes>> {
-    let (answers, table) = tokio::join!(source.workers.counters(), layer4::table(&source.director));
+    let (answers, table) = tokio::join!(source.workers.counters(), layer4::table_beside(&source.director));
     match exposition::page(&(source.view)(), &answers, &Process::now(), &table) {
         Ok(page) => with_type(StatusCode::OK, exposition::CONTENT_TYPE, page.into()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, format!("the page could not be written: {error}")),

@@ -9,6 +9,9 @@ use crate::state::director::{Change, Command, Commands, Flows, Refusal, Table, U
 
 /// Longer than to read all that the tables can hold.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where its answer is one part of a page: Prometheus waits ten seconds for a page if it is not told otherwise, and one
+/// without the director says that it does not answer.
+const PATIENCE_BESIDE: Duration = Duration::from_secs(3);
 
 /// Its thread has ended, or is stuck.
 const SILENT: &str =
@@ -16,16 +19,26 @@ const SILENT: &str =
 
 /// What is answered is `Unavailable` where there is no director, or it is stuck.
 pub async fn table(director: &Commands) -> Result<Table, Unavailable> {
-    asked(director, |reply| Command::Table { reply })
-        .await
-        .unwrap_or_else(|| Err(Unavailable::Fault(SILENT.to_owned())))
+    or_silent(asked(director, |reply| Command::Table { reply }).await)
+}
+
+/// As [`table`], for a page that has more to say.
+pub async fn table_beside(director: &Commands) -> Result<Table, Unavailable> {
+    or_silent(timeout(PATIENCE_BESIDE, asked(director, |reply| Command::Table { reply })).await.ok().flatten())
 }
 
 /// As [`table`].
 pub async fn flows(director: &Commands, limit: usize) -> Result<Flows, Unavailable> {
-    asked(director, |reply| Command::Flows { limit, reply })
-        .await
-        .unwrap_or_else(|| Err(Unavailable::Fault(SILENT.to_owned())))
+    or_silent(asked(director, |reply| Command::Flows { limit, reply }).await)
+}
+
+/// As [`table_beside`].
+pub async fn flows_beside(director: &Commands, limit: usize) -> Result<Flows, Unavailable> {
+    or_silent(timeout(PATIENCE_BESIDE, asked(director, |reply| Command::Flows { limit, reply })).await.ok().flatten())
+}
+
+fn or_silent<T>(answer: Option<Result<T, Unavailable>>) -> Result<T, Unavailable> {
+    answer.unwrap_or_else(|| Err(Unavailable::Fault(SILENT.to_owned())))
 }
 
 /// An answer for each.

@@ -124,6 +124,11 @@ fn a_director_that_says_nothing_holds_nobody_up() {
     assert_eq!((entries(&farm), udp_sockets(&reeve)), (0, ports + 4));
     let said = reeve.stderr();
     assert_eq!(said.matches("the director has not answered within 500 ms").count(), 1, "{said}");
+    // Prometheus waits for ten seconds.
+    let asked = Instant::now();
+    let page = metrics(&farm);
+    assert!(page.contains("\nreeve_director_up 0\n") && page.contains("reeve_build_info"), "{page}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 
     // It was slow, no more: who still plays is offloaded, and nobody else.
     held.go_on();
