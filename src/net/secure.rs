@@ -177,13 +177,14 @@ impl Session {
     /// Seals and sends what the kernel takes at once. Of what is counted some may still wait:
     /// [`Session::is_behind`].
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut count = 0;
+        let (mut count, mut was_full) = (0, false);
         while count < bytes.len() {
             let more = self.seal(&bytes[count..])?;
             count += more;
             match self.send_now()? {
-                true if more == 0 => return Err(io::ErrorKind::WriteZero.into()),
-                true => {}
+                // Nothing waits any more, and even so it takes nothing.
+                true if more == 0 && was_full => return Err(io::ErrorKind::WriteZero.into()),
+                true => was_full = more == 0,
                 false => break,
             }
         }
@@ -439,6 +440,28 @@ mod tests {
             }
         };
         assert_eq!(tokio::join!(reading, sending).0, sent);
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_before_more_is_sealed() {
+        let (mut client, mut server) = pair().await;
+        let buffers = Rc::new(Buffers::default());
+        let (_, writer) = server.split();
+        let mut sent = 0;
+        loop {
+            match writer.write_now(&[7; 100_000]).expect("written") {
+                0 => break,
+                more => sent += more,
+            }
+        }
+        // What is sealed is as much as may be. The end of a record may wait with it; all others are read.
+        let (mut reader, _) = client.split();
+        let mut got = 0;
+        while got < sent - 2 * SEALED_AT_ONCE {
+            got += reader.fill(&buffers, 1 << 20).await.expect("read").len();
+        }
+        assert_eq!(writer.write_now(b"more").expect("written"), 4);
+        assert!(!writer.is_behind());
     }
 
     #[tokio::test]

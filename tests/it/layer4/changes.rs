@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::farm::Folder;
 use crate::farm::process::{Process, run};
 use crate::farm::reeve::{program, released};
-use crate::farm::Folder;
 
 use super::net::{NAT, Net, rows};
 
