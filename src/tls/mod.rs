@@ -133,7 +133,8 @@ fn server_slot(
     let stamp = Stamp::of_listener(tls);
     let known = before.and_then(|(config, before)| {
         let at = config.listeners.iter().position(|old| old.name == listener.name)?;
-        let same = config.listeners[at].tls.as_ref().is_some_and(|old| old.same(tls));
+        let old = &config.listeners[at];
+        let same = old.protocol == listener.protocol && old.tls.as_ref().is_some_and(|old| old.same(tls));
         Some((before, at, before.listeners.get(at)?.as_ref()?, same))
     });
     let mut sessions = None;
@@ -146,7 +147,7 @@ fn server_slot(
         sessions = read.policy.map(|policy| (slot.load_full(), policy));
     }
     let sessions = sessions.as_ref().map(|(config, policy)| (&**config, *policy));
-    let (config, policy) = server::build(tls, &listener.name, ring, sessions, now, faults).unzip();
+    let (config, policy) = server::build(tls, &listener.name, listener.protocol, ring, sessions, now, faults).unzip();
     (config.map(|config| Arc::new(ArcSwap::from_pointee(config))), Arc::new(Mutex::new(Read { stamp, policy })))
 }
 

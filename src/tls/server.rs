@@ -10,17 +10,18 @@ use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 
 use super::tickets::{Policy, Ticketer};
 use super::{certificates, pem, provider, versions};
+use crate::model::listener::Protocol;
 use crate::model::tls::{ClientCertificate, ListenerTls};
 use crate::model::{Fault, Limits};
 use crate::sys::secrets::Ring;
 
-/// Whether HTTP/2 is offered: what a client chooses has to be spoken.
-const HTTP2: bool = true;
-
-/// In the order of preference.
-fn protocols() -> Vec<Vec<u8>> {
-    let all: [(&[u8], bool); 2] = [(b"h2", HTTP2), (b"http/1.1", true)];
-    all.into_iter().filter(|(_, offered)| *offered).map(|(name, _)| name.to_vec()).collect()
+/// In the order of preference. What a client chooses has to be spoken: where Reeve does not know what its server speaks, and
+/// where there is one protocol alone, none is chosen, and what clients offer (RFC 7301 §3.1) does not matter.
+fn protocols(listener: Protocol) -> Vec<Vec<u8>> {
+    match listener {
+        Protocol::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Protocol::Rtsp | Protocol::Tcp | Protocol::TlsPassthrough => Vec::new(),
+    }
 }
 
 /// Reads what the listener needs. `before` is what it offered until now, whose sessions live on where the
@@ -28,6 +29,7 @@ fn protocols() -> Vec<Vec<u8>> {
 pub fn build(
     tls: &ListenerTls,
     listener: &str,
+    protocol: Protocol,
     ring: &Arc<Ring>,
     before: Option<(&ServerConfig, Policy)>,
     now: SystemTime,
@@ -45,7 +47,7 @@ pub fn build(
     // The versions fit the provider: both are fixed here.
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions(tls.minimum)).ok()?;
     let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols = protocols();
+    config.alpn_protocols = protocols(protocol);
     config.ticketer = Arc::new(Ticketer::new(ring.clone(), policy));
     // For clients of TLS 1.2 that take no tickets. A session of a listener is of no use on another one.
     config.session_storage = match before {

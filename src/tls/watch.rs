@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::client::SystemRoots;
 use super::tickets::Policy;
 use super::{ClientSlot, Loaded, Read, ServerSlot, client, server};
+use crate::model::listener::Protocol;
 use crate::model::pool::Pool;
 use crate::model::tls::{ListenerTls, PoolTls};
 use crate::model::{Config, Fault, Severity};
@@ -75,7 +76,8 @@ fn watched(config: &Config, loaded: &Loaded) -> Vec<Watched> {
     let [of_listeners, of_pools] = &loaded.read;
     for ((listener, slot), read) in config.listeners.iter().zip(&loaded.listeners).zip(of_listeners) {
         if let (Some(tls), Some(slot)) = (&listener.tls, slot) {
-            let what = What::Listener { tls: tls.clone(), name: listener.name.clone(), slot: slot.clone() };
+            let (name, protocol) = (listener.name.clone(), listener.protocol);
+            let what = What::Listener { tls: tls.clone(), name, protocol, slot: slot.clone() };
             all.push(Watched::new(format!("listen.{}", listener.name), what, read));
         }
     }
@@ -101,7 +103,7 @@ struct Watched {
 }
 
 enum What {
-    Listener { tls: ListenerTls, name: Arc<str>, slot: ServerSlot },
+    Listener { tls: ListenerTls, name: Arc<str>, protocol: Protocol, slot: ServerSlot },
     Pool { tls: PoolTls, pool: Box<Pool>, slot: ClientSlot },
 }
 
@@ -147,10 +149,10 @@ impl Watched {
 impl What {
     fn renew(&self, policy: &mut Option<Policy>, ring: &Arc<Ring>, now: SystemTime, faults: &mut Vec<Fault>) -> bool {
         match self {
-            What::Listener { tls, name, slot } => {
+            What::Listener { tls, name, protocol, slot } => {
                 let before = slot.load_full();
                 let sessions = policy.map(|policy| (&*before, policy));
-                let Some(built) = server::build(tls, name, ring, sessions, now, faults) else {
+                let Some(built) = server::build(tls, name, *protocol, ring, sessions, now, faults) else {
                     return false;
                 };
                 *policy = Some(built.1);

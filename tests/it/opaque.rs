@@ -13,7 +13,7 @@ use crate::farm::peer::{program, python_with_packages, test_file};
 use crate::farm::ports::Port;
 use crate::farm::process::{Process, listens, run};
 use crate::farm::reeve::{Site, command, pool};
-use crate::farm::{Authority, Reeve, among_others, get, observe, raw, skip, until};
+use crate::farm::{Authority, Client, Reeve, among_others, get, observe, raw, skip, until};
 
 /// Reeve with a `tcp` listener before these servers.
 fn farm(label: &str, servers: &[(&str, String)], more: &str) -> (Reeve, Port) {
@@ -188,6 +188,44 @@ fn a_pool_may_be_spoken_to_by_tls() {
     );
     let line = until("a line in the log", || reeve.log().pop());
     assert_eq!((&line["failure"], &line["bytes_in"]), (&"connect".into(), &0.into()), "{line}");
+}
+
+/// What the server speaks is not known here: whatever a client offers, nothing is chosen, and nobody is turned away.
+#[test]
+fn tls_may_end_before_any_server() {
+    let _turn = among_others();
+    let server = raw::serve(|mut stream| drop(stream.write_all(b"* OK ready\r\n")));
+    let ours = Authority::new("ours");
+    let port = Port::free();
+    let config = |protocol: &str| {
+        pool("raw", "rr", &[("one", server.clone())])
+            + &format!(
+                "[listen.raw]\naddress = [\"{}\"]\nprotocol = \"{protocol}\"\npool = \"raw\"\n\
+                 tls = {{ certificates = \"certs\" }}\n",
+                port.address()
+            )
+    };
+    const RULES: &str = "http *\n  all : any  deny\n";
+    let site = Site::write("opaque-ends", &config("http"), RULES);
+    ours.issue("site", &["localhost"]).write(&site.folder, "certs/site");
+    let reeve = Reeve::run(site);
+    let chosen = |offered: &[&str]| {
+        let mut client = ours.client();
+        client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut client = Client::secure(&port.address(), "localhost", &Arc::new(client))?;
+        let chosen = client.session().alpn_protocol().map(<[u8]>::to_vec);
+        if chosen.is_none() {
+            let mut word = [0; 4];
+            assert_eq!((client.read(&mut word).expect("its word"), &word), (4, b"* OK"));
+        }
+        std::io::Result::Ok(chosen)
+    };
+    assert_eq!(chosen(&["h2", "http/1.1"]).expect("a handshake"), Some(b"h2".to_vec()));
+    chosen(&["imap"]).expect_err("HTTP alone is spoken here");
+    reeve.reload(&config("tcp"), RULES);
+    for offered in [&[][..], &["imap"], &["h2", "http/1.1"]] {
+        assert_eq!(chosen(offered).expect("a handshake"), None, "{offered:?}");
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ use super::relay::Sockets;
 use super::route::{Chosen, full_reply};
 use super::talk::{Due, From, Talk};
 use crate::model::listener::Carrier;
+use crate::wire::field::Field;
+use crate::wire::http1::known::{Known, known};
 use crate::wire::rtsp::message::{write_field, write_start};
 use crate::wire::rtsp::{Head, session};
 
@@ -61,7 +63,7 @@ impl Talk<'_> {
         let mut told_way = false;
         for field in &head.fields {
             let removed = chosen.edits.removed.iter().any(|name| field.is(name));
-            if removed || field.is("content-length") || field.is("proxy-require") {
+            if removed || ours(field) || field.is("proxy-require") {
                 continue;
             }
             match (&transport, &due.session) {
@@ -111,7 +113,7 @@ impl Talk<'_> {
         self.asked.remove(found);
         let text = server.leg.text();
         write_start(head, text);
-        for field in head.fields.iter().filter(|field| !field.is("content-length")) {
+        for field in head.fields.iter().filter(|field| !ours(field)) {
             let id = session::parse(field.value).filter(|_| field.is("session")).map(|own| own.id);
             match self.held.iter().find(|held| held.server == at && id == Some(&*held.session.id)) {
                 Some(held) => write_session(field.name, field.value, &held.session.own, text),
@@ -121,6 +123,11 @@ impl Talk<'_> {
         end(body, text);
         true
     }
+}
+
+/// What only Reeve may say to a server, as in HTTP: how long a body is, and what a client's certificate says.
+fn ours(field: &Field<'_>) -> bool {
+    field.is("content-length") || known(field.name) == Known::ClientCertificate
 }
 
 /// How this listener's media is carried.

@@ -118,14 +118,14 @@ fn some_things_are_answered_here() {
     let slow = client.ask("DESCRIBE", "/slow", "");
     assert!(slow.status() == 503 && !slow.value("retry-after").is_empty(), "{slow:?}");
     // What it does not know a server has to refuse, not we; and the URI goes on as it is, with who passed it on.
-    assert_eq!(
-        client.ask("DESCRIBE", "/cam/a%20b?c=/d;e", "Require: www.onvif.org/ver20/backchannel\r\n").status(),
-        200
-    );
+    // Who somebody is only a certificate says.
+    let fields = "Require: www.onvif.org/ver20/backchannel\r\nX-Client-Cert-Subject: CN=me\r\nx_client_cert_verified: SUCCESS\r\n";
+    assert_eq!(client.ask("DESCRIBE", "/cam/a%20b?c=/d;e", fields).status(), 200);
     let seen = farm.origins[0].seen();
     let last = seen.last().expect("a request");
     assert!(last.first.contains("/cam/a%20b?c=/d;e RTSP/1.0"), "{last:?}");
     assert_eq!((last.value("require"), last.value("via")), ("www.onvif.org/ver20/backchannel", "RTSP/1.0 reeve"));
+    assert_eq!((last.value("x-client-cert-subject"), last.value("x_client_cert_verified")), ("", ""));
     // Several at once are answered in their order, whoever answers them.
     let all = ["/no/1", "/cam/1", "/nowhere", "/cam/2"].map(|path| client.request("DESCRIBE", path, ""));
     client.send(all.concat().as_bytes());
