@@ -76,7 +76,8 @@ impl Limits {
     pub const STREAMS: u32 = 100;
     /// What a client or a server may send on one stream before it has been passed on, in bytes.
     pub const STREAM_WINDOW: u32 = 64 << 10;
-    /// The same for all streams of a connection.
+    /// The same for all streams of a client's connection. One to a server has room for all that its streams may hold, so that a
+    /// client that does not read holds no other one up.
     pub const CONNECTION_WINDOW: u32 = 1 << 20;
     /// How small the frames of one connection may be that wait to be passed on: each counts what it lacks
     /// of 256 bytes (`h2`), and more than this ends the connection. It is two streams' whole windows in frames

@@ -74,7 +74,8 @@ impl Flood {
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Errors of RFC 9113 §7 that say that the other side did something wrong or too often.
-const ITS_FAULT: [u32; 6] = [1, 3, 5, 6, 7, 11];
+const ITS_FAULT: [u32; 6] = [1, 3, STREAM_CLOSED, 6, 7, 11];
+const STREAM_CLOSED: u32 = 5;
 
 /// The frames of one connection, both ways.
 #[derive(Debug)]
@@ -173,7 +174,9 @@ impl Watch {
         let Watch { side, sent, buckets, seconds, flood, leaving, .. } = self;
         sent.pass(bytes, |frame, _| {
             *leaving |= frame.kind == kind::GOAWAY && *side == Side::Server;
-            if frame.kind == kind::RST_STREAM && ITS_FAULT.contains(&frame.value) {
+            // A server may have sent something for a stream that we have just given up: the crate says that it is closed.
+            let late = *side == Side::Client && frame.value == STREAM_CLOSED;
+            if frame.kind == kind::RST_STREAM && ITS_FAULT.contains(&frame.value) && !late {
                 count(buckets, Flood::Errors, *seconds, flood);
             }
         });
@@ -182,8 +185,9 @@ impl Watch {
 
 fn counted(frame: Frame, side: Side) -> Option<Flood> {
     Some(match frame.kind {
-        // RFC 9113 §8.1: so says a server that it needs no more of a request.
-        kind::RST_STREAM if side == Side::Client && frame.value == 0 => return None,
+        // A server resets no streams but those that we opened: where a request was enough, cannot be served or has run out of
+        // its time. To close the connection would end those of others.
+        kind::RST_STREAM if side == Side::Client => return None,
         kind::RST_STREAM => Flood::Resets,
         kind::SETTINGS if !frame.is_ack() => Flood::Settings,
         kind::PING if !frame.is_ack() => Flood::Pings,
@@ -251,6 +255,26 @@ mod tests {
             watch.sent(&reset(1));
         }
         assert_eq!(watch.flood(), Some(Flood::Errors));
+    }
+
+    #[test]
+    fn streams_that_we_opened_may_be_reset() {
+        let reset = |error: u8| [0, 0, 4, kind::RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, error];
+        for (side, flood) in [(Side::Client, None), (Side::Server, Some(Flood::Resets))] {
+            let mut watch = Watch::new(side, Instant::now());
+            if side == Side::Server {
+                watch.received(&mut PREFACE.to_vec());
+            }
+            watch.received(&mut [0, 0, 0, kind::SETTINGS, 0, 0, 0, 0, 0]);
+            for error in [0, 2, 7, 8].into_iter().cycle().take(1000) {
+                watch.received(&mut reset(error));
+            }
+            assert_eq!(watch.flood(), flood);
+        }
+        // What comes for a stream that was just given up is nobody's fault; of a client it is.
+        let mut watch = Watch::new(Side::Client, Instant::now());
+        (0..1000).for_each(|_| watch.sent(&reset(5)));
+        assert_eq!(watch.flood(), None);
     }
 
     #[test]

@@ -218,7 +218,12 @@ fn builder() -> Builder {
         .enable_push(false)
         .initial_max_send_streams(Limits::STREAMS as usize)
         .initial_window_size(Limits::STREAM_WINDOW)
-        .initial_connection_window_size(Limits::CONNECTION_WINDOW)
+        // Room for all of its streams: whoever does not read holds nobody else up.
+        .initial_connection_window_size(Limits::STREAMS * Limits::STREAM_WINDOW)
+        // Streams that were given up may still be heard of, and the crate resets those that it has forgotten. It counts over the
+        // whole life of a connection; `net::flood` has its own measure, of time.
+        .max_concurrent_reset_streams(10 * Limits::STREAMS as usize)
+        .max_local_error_reset_streams(None)
         .data_frame_budget(Limits::FRAME_BUDGET)
         .max_send_buffer_size(Limits::STREAM_BUFFER)
         .max_header_list_size((Limits::HEADER_BYTES_CEILING + Limits::FIELD_OVERHEAD) as u32);
@@ -227,7 +232,8 @@ fn builder() -> Builder {
 
 impl Channel {
     fn has_room(&self) -> bool {
-        !self.closed.get() && self.streams.get() < self.send.current_max_send_streams()
+        let most = self.send.current_max_send_streams().min(Limits::STREAMS as usize);
+        !self.closed.get() && self.streams.get() < most
     }
 
     fn is_in_use(&self) -> bool {

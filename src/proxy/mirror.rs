@@ -214,7 +214,8 @@ impl Copy {
     }
 
     async fn over_http2(&self, place: &Place, timer: &Timer) -> Result<(), Lost> {
-        let request = http2::response::request_of_text(&self.head).ok_or("the target is none for HTTP/2")?;
+        let request = http2::response::request_of_text(&self.head, self.pool.config().tls.is_some())
+            .ok_or("the target is none for HTTP/2")?;
         let ends = self.body.is_empty();
         let said = |error: h2::Error| error.to_string();
         let (heads, mut to) = place.send(request, ends).await.map_err(said)?;

@@ -51,6 +51,8 @@ pub struct Way<'p> {
     pub patience: Patience,
     /// Bytes passed on.
     pub moved: &'p Cell<u64>,
+    /// Those of the other direction: while they grow, silence of this one is none.
+    pub back: &'p Cell<u64>,
     /// How many there may be of a body in frames; one in chunks knows by itself.
     pub most: u64,
     pub limits: &'p Limits,
@@ -73,7 +75,14 @@ pub async fn pass(mut from: Source<'_, '_>, mut to: Sink<'_, '_>, way: Way<'_>) 
             Poll::Ready(piece) => Poll::Ready(piece),
             Poll::Pending => to.poll_given_up(cx).map(|()| Ok(Piece::Gone)),
         });
-        match way.timer.wait(way.patience.read, piece).await.map_err(|_| RelayError::Silent)?? {
+        let back = way.back.get();
+        let piece = match way.timer.wait(way.patience.read, piece).await {
+            Ok(piece) => piece?,
+            // Of a stream in both directions one may be quiet for long, as where it has asked for news.
+            Err(_) if way.back.get() != back => continue,
+            Err(_) => return Err(RelayError::Silent),
+        };
+        match piece {
             Piece::Data(bytes, last) => {
                 let length = bytes.len();
                 way.moved.set(way.moved.get() + length as u64);

@@ -108,6 +108,76 @@ fn small_frames_that_wait_for_a_slow_reader_cost_no_connection() {
 }
 
 #[test]
+fn what_has_no_body_ends_with_its_head() {
+    let _turn = among_others();
+    let origin = H2Origin::start(100);
+    let reeve = farm_of("h2c-empty", &[&origin]);
+    let mut client = Client::connect(&reeve.address());
+    for status in [204, 304, 204] {
+        let answer = client.request("GET", &format!("/empty/{status}"), &[]).expect("an answer");
+        assert_eq!((answer.status, answer.field("transfer-encoding")), (status, None));
+        // What came behind it would be taken for the head of this one.
+        assert_eq!(client.request("GET", "/sized/3", &[]).expect("the next one").body.len(), 3);
+    }
+    let session = Session::connect(&reeve.address());
+    assert_eq!(session.get("/empty/204").expect("an answer").status, 204);
+}
+
+#[test]
+fn who_does_not_read_holds_nobody_up() {
+    let _turn = among_others();
+    let origin = H2Origin::start(100);
+    let reeve = farm_of("h2c-stalled", &[&origin]);
+    // Together they could take more than all that may be under way on the two workers' connections was once.
+    let stalled: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut client = Client::connect_from(&reeve.address(), None, Some(4096));
+            client.send("GET /sized/10000000 HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+            client
+        })
+        .collect();
+    until("all of them are served", || (origin.requests() == 60).then_some(()));
+    observe(Duration::from_secs(2), "all is well", || get(&reeve.address(), "/sized/90000", &[]).body.len() == 90_000);
+    assert!(origin.connections() <= 2, "one for each worker: {}", origin.connections());
+    drop(stalled);
+}
+
+#[test]
+fn streams_that_a_server_resets_cost_others_nothing() {
+    let _turn = among_others();
+    let origin = H2Origin::start(100);
+    let reeve = farm_of("h2c-resets", &[&origin]);
+    let session = Session::connect(&reeve.address());
+    let all: Vec<_> = (0..90).map(|_| (request("POST", "/reset", &[]), None)).collect();
+    let mut held = Client::connect(&reeve.address());
+    held.send("GET /ticks/60 HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    for _ in 0..8 {
+        for reply in session.all(all.clone()) {
+            assert_eq!(reply.expect("an answer").status, 502);
+        }
+    }
+    assert_eq!(held.answer("GET").expect("an answer").text(), "tick".repeat(60));
+    assert!(origin.connections() <= 2, "one for each worker: {}", origin.connections());
+}
+
+/// As in gRPC, where a client asks once and hears for hours.
+#[test]
+fn who_is_quiet_while_its_answer_flows_is_not_silent() {
+    let _turn = among_others();
+    let origin = H2Origin::start(100);
+    let config =
+        pool("web", "rr", &[("one", origin.address())]) + "protocol = \"h2c\"\n[timeouts]\nrequest-body = \"200ms\"\n";
+    let reeve = Reeve::start("h2c-quiet", &config, "http *\n  all : any  use web\n");
+    let mut client = Client::connect(&reeve.address());
+    client.send("POST /ticks/20 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").expect("sent");
+    assert_eq!(client.answer("POST").expect("an answer").text(), "tick".repeat(20));
+    // Where nothing flows it is.
+    let mut client = Client::connect(&reeve.address());
+    client.send("POST /hold HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").expect("sent");
+    assert_eq!(client.answer("POST").expect("an answer").status, 408);
+}
+
+#[test]
 fn clients_of_http2() {
     let _turn = among_others();
     let origin = H2Origin::start(100);

@@ -111,7 +111,8 @@ pub(super) async fn finish(
                     Sink::Frames(stream)
                 }
             };
-            let way = Way { worker: r.worker, timer: r.timer, patience, moved, most: u64::MAX, limits, mirror: None };
+            let (worker, timer, back) = (r.worker, r.timer, &r.progress.body_in);
+            let way = Way { worker, timer, patience, moved, back, most: u64::MAX, limits, mirror: None };
             Box::pin(pieces::pass(source, sink, way)).await.map_err(upstream)?;
             return Ok(done(r, begun, &buffer));
         }

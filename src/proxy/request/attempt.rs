@@ -78,8 +78,8 @@ impl Exchange<'_> {
                 let timer = worker.wheel.timer();
                 let patience = Patience { read: timeouts.request_body, write: timeouts.response };
                 let limits = &plan.view.snapshot.config.limits;
-                let moved = &progress.body_in;
-                let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
+                let (moved, back) = (&progress.body_in, &progress.body_out);
+                let way = Way { worker, timer: &timer, patience, moved, back, most: plan.most_body, limits, mirror };
                 let body = pass_body(&mut client.from, ToServer::Http1(&mut to_server), upload, way);
                 let both = both_ways(body, receive::receive(&mut receive), progress);
                 Box::pin(both).await
@@ -108,7 +108,7 @@ impl Exchange<'_> {
         let timeouts = self.tries.timeouts(&self.pool);
         progress.begin();
         let (head, early) = self.forward.head.split_at(self.head);
-        let request = http2::response::request_of_text(head)
+        let request = http2::response::request_of_text(head, self.pool.config().tls.is_some())
             .ok_or_else(|| Failure::new(FailureKind::Head(Refusal::Target), "the target is none for HTTP/2"))?;
         let done = matches!(self.upload, Upload::Done);
         let ends = done && early.is_empty() && self.trailers.is_none();
@@ -155,8 +155,8 @@ impl Exchange<'_> {
             let timer = worker.wheel.timer();
             let patience = Patience { read: timeouts.request_body, write: timeouts.response };
             let limits = &plan.view.snapshot.config.limits;
-            let moved = &progress.body_in;
-            let way = Way { worker, timer: &timer, patience, moved, most: plan.most_body, limits, mirror };
+            let (moved, back) = (&progress.body_in, &progress.body_out);
+            let way = Way { worker, timer: &timer, patience, moved, back, most: plan.most_body, limits, mirror };
             let early = Bytes::copy_from_slice(early);
             let rest = if done { Rest::End(self.trailers.as_deref().cloned()) } else { Rest::More };
             let (from, upload) = (&mut client.from, &mut self.upload);

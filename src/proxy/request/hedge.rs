@@ -41,6 +41,8 @@ use crate::wire::http2;
 pub struct Runner {
     pub lease: Lease,
     pub upstream: Upstream,
+    /// The server is spoken to by TLS.
+    tls: bool,
     /// Of a server of HTTP/2: its answer, and the request's end of the stream.
     stream: Option<(ResponseFuture, SendStream<Bytes>)>,
 }
@@ -85,7 +87,7 @@ impl Exchange<'_> {
         upstream: Upstream,
         after: Duration,
     ) -> (Runner, Result<Received, Failure>) {
-        let mut runner = Runner { lease, upstream, stream: None };
+        let mut runner = Runner { lease, upstream, tls: self.pool.config().tls.is_some(), stream: None };
         self.progress.begin();
         let asked = Instant::now();
         let heard = self.first_heard(client, &mut runner, after, asked).await;
@@ -265,7 +267,8 @@ async fn ask(
         Picked::Connected(connected) => connected,
         Picked::ToDial(lease) => pick::connect(worker, pool, key, take, lease, &[], &mut tries, &timer).await?,
     };
-    let mut runner = Runner { lease: connected.lease, upstream: connected.upstream, stream: None };
+    let tls = pool.config().tls.is_some();
+    let mut runner = Runner { lease: connected.lease, upstream: connected.upstream, tls, stream: None };
     runner.send(head, &timer, limit, &Cell::new(false)).await?;
     Ok(runner)
 }
@@ -279,7 +282,7 @@ impl Runner {
                 written.map_err(|_| Failure::server_closed("the server takes no request"))
             }
             Upstream::Http2(place) => {
-                let request = http2::response::request_of_text(head)
+                let request = http2::response::request_of_text(head, self.tls)
                     .ok_or_else(|| Failure::new(FailureKind::Head(Refusal::Target), "the target is none for HTTP/2"))?;
                 match timer.wait(limit, Box::pin(place.send(request, true))).await {
                     Ok(Ok(opened)) => {

@@ -61,7 +61,8 @@ pub fn head<'a>(parts: &'a Parts, ends: bool, limits: &Limits) -> Result<Respons
         return Err(ResponseFault::TooLarge);
     }
     head.body = match head.length {
-        _ if ends || status < 200 => Framing::None,
+        // RFC 9110 §6.4.1: what ends the stream of a 204 or 304 comes in a frame of its own from many servers, and is no body.
+        _ if ends || status < 200 || matches!(status, 204 | 304) => Framing::None,
         Some(length) => Framing::Length(length),
         // As in chunks: its length shows at its end.
         None => Framing::Chunked,
@@ -71,15 +72,16 @@ pub fn head<'a>(parts: &'a Parts, ends: bool, limits: &Limits) -> Result<Respons
 }
 
 /// A head that was written for a server of HTTP/1, for one of HTTP/2: of what we write ourselves, only the
-/// connection's fields have no place there (RFC 9113 §8.2.2).
-pub fn request_of_text(text: &[u8]) -> Option<Request<()>> {
+/// connection's fields have no place there (RFC 9113 §8.2.2). `tls`: the server is spoken to by TLS; some take no other
+/// scheme than that of their connection.
+pub fn request_of_text(text: &[u8], tls: bool) -> Option<Request<()>> {
     let mut table = [const { MaybeUninit::uninit() }; Limits::HEADER_COUNT_CEILING + 64];
     let mut raw = httparse::Request::new(&mut []);
     raw.parse_with_uninit_headers(text, &mut table).ok().filter(httparse::Status::is_complete)?;
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(raw.method?.as_bytes()).ok()?;
     let mut target = uri::Parts::default();
-    target.scheme = Some(uri::Scheme::HTTP);
+    target.scheme = Some(if tls { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
     target.path_and_query = Some(raw.path?.parse().ok()?);
     let fields = request.headers_mut();
     fields.reserve(raw.headers.len());
@@ -108,7 +110,7 @@ mod tests {
     fn a_request_keeps_all_but_its_connections_fields() {
         let text = b"POST /a?b HTTP/1.1\r\nHost: t.example:80\r\nX: y\r\nTransfer-Encoding: chunked\r\n\
             Connection: TE\r\nTE: trailers\r\nVia: 1.1 reeve\r\n\r\n";
-        let request = request_of_text(text).unwrap();
+        let request = request_of_text(text, false).unwrap();
         assert_eq!(
             (request.method().as_str(), request.uri().to_string().as_str()),
             ("POST", "http://t.example:80/a?b")
@@ -116,7 +118,8 @@ mod tests {
         let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["te", "via", "x"]);
-        assert!(request_of_text(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").is_some());
+        assert!(request_of_text(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", false).is_some());
+        assert_eq!(request_of_text(text, true).unwrap().uri().scheme_str(), Some("https"));
     }
 
     #[test]
@@ -134,6 +137,8 @@ mod tests {
         assert_eq!(body(&parts(200, &[]), false), Ok((Framing::Chunked, true)));
         assert_eq!(body(&parts(200, &[("content-length", "5")]), true), Ok((Framing::None, false)));
         assert_eq!(body(&parts(103, &[]), false), Ok((Framing::None, false)));
+        assert_eq!(body(&parts(204, &[("content-length", "5")]), false), Ok((Framing::None, false)));
+        assert_eq!(body(&parts(304, &[]), false), Ok((Framing::None, false)));
         assert_eq!(body(&parts(101, &[]), false), Err(ResponseFault::Status));
         assert_eq!(body(&parts(999, &[]), false), Err(ResponseFault::Status));
         let two = [("content-length", "5"), ("content-length", "6")];

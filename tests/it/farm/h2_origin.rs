@@ -9,6 +9,8 @@
 //! | `/reset`    | a reset, INTERNAL_ERROR, without an answer                                    |
 //! | `/goodbye`  | GOAWAY that leaves this request out, on the first connection; 200 on another  |
 //! | `/half`     | the half of what it says its body is, then a reset                            |
+//! | `/empty/N`  | status N; the end of the stream comes in a frame of its own                   |
+//! | `/ticks/N`  | 200, `tick` N times, one each 50 ms; reads nothing of the body                |
 //! | `/hold`     | nothing, and reads nothing of the body                                        |
 //! | `/drops/N`  | 200, a body of N bytes in frames of five                                      |
 //! | others      | method, path and fields of the request, line by line                          |
@@ -170,6 +172,20 @@ async fn serve(
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             stream.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
+        }
+        "empty" => {
+            let head = ok().status(rest.parse::<u16>().unwrap_or(204)).body(()).expect("a head");
+            let mut stream = respond.send_response(head, false)?;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            stream.send_data(Bytes::new(), true)
+        }
+        "ticks" => {
+            let mut stream = respond.send_response(ok().body(()).expect("a head"), false)?;
+            for _ in 0..rest.parse().unwrap_or(0) {
+                stream.send_data(Bytes::from_static(b"tick"), false)?;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            stream.send_data(Bytes::new(), true)
         }
         "hold" => std::future::poll_fn(|cx| respond.poll_reset(cx)).await.map(drop),
         _ => {
