@@ -269,6 +269,17 @@ impl Writer<'_> {
         })
     }
 
+    /// Bytes that the other side has not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        match &self.half {
+            Half::Plain(half) => {
+                let tcp: &TcpStream = half.as_ref();
+                socket::unacknowledged(tcp)
+            }
+            Half::Tls(session) => socket::unacknowledged(session.borrow().tcp()),
+        }
+    }
+
     /// Makes the end of this connection a reset.
     pub fn reset_on_close(&self) {
         match &self.half {

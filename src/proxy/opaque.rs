@@ -176,14 +176,18 @@ impl Session<'_> {
             timer: &timer,
         };
         let joined = tunnel::join(self.worker, self.connection, &lease, client, server, limits, None, &moved).await;
-        joined.map_err(|broken| {
-            let ending = Ending::from(broken);
-            if ending.reset {
-                // What has come is not the whole, on this side either.
-                server_writer.reset_on_close();
-            }
-            ending
-        })
+        let Err(broken) = joined else { return Ok(()) };
+        match broken {
+            Broken::By(Side::Upstream) => tunnel::delivered(writer, &self.connection.timer).await,
+            Broken::By(Side::Downstream) => tunnel::delivered(&server_writer, &timer).await,
+            _ => {}
+        }
+        let ending = Ending::from(broken);
+        if ending.reset {
+            // What has come is not the whole, on this side either.
+            server_writer.reset_on_close();
+        }
+        Err(ending)
     }
 
     /// Where it goes; notes what the log will say of it.

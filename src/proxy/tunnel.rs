@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -146,7 +146,19 @@ pub enum Broken {
     Cut,
 }
 
-/// Passes bytes both ways until both sides have ended. `moved` is told of every piece, and whose it is; `frames`
+/// How long a side may take for what the other one had said before it broke.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Waits, not for long, until this side's kernel has all that was written to it: a reset takes back what it has not.
+pub async fn delivered(to: &Writer<'_>, timer: &Timer) {
+    let until = Instant::now() + LAST_WORDS;
+    while to.unacknowledged() > 0 && Instant::now() < until {
+        let _ = timer.wait(Duration::from_millis(5), std::future::pending::<()>()).await;
+    }
+}
+
+/// Passes bytes both ways until both sides have ended. A side that takes nothing any more may have said why before: that still
+/// goes to the other one. `moved` is told of every piece, and whose it is; `frames`
 /// follows those of a WebSocket.
 ///
 /// # Errors
@@ -163,9 +175,10 @@ pub async fn join(
     moved: &dyn Fn(Side, u64),
 ) -> Result<(), Broken> {
     let spoken = Cell::new(0_u64);
-    let ended = Cell::new(false);
+    let (ended, broken) = (Cell::new(false), Cell::new(None));
     let from = Side::Downstream;
-    let up = Way { worker, limits, spoken: &spoken, ended: &ended, from, frames: frames.map(|both| &both.up), moved };
+    let frames_up = frames.map(|both| &both.up);
+    let up = Way { worker, limits, spoken: &spoken, ended: &ended, broken: &broken, from, frames: frames_up, moved };
     let down = Way { from: Side::Upstream, frames: frames.map(|both| &both.down), ..up };
     let mut up = pin!(up.pass(client.reader, server.writer, client.timer));
     let mut down = pin!(down.pass(server.reader, client.writer, server.timer));
@@ -182,19 +195,23 @@ pub async fn join(
         listed.wake_here(cx);
         if !up_done && let Poll::Ready(result) = up.as_mut().poll(cx) {
             up_done = true;
-            if result.is_err() {
-                return Poll::Ready(result);
+            match result {
+                Ok(()) => {}
+                Err(Broken::By(Side::Upstream)) if !down_done => broken.set(Some(Broken::By(Side::Upstream))),
+                Err(_) => return Poll::Ready(result),
             }
         }
         if !down_done && let Poll::Ready(result) = down.as_mut().poll(cx) {
             down_done = true;
-            if result.is_err() {
-                return Poll::Ready(result);
+            match result {
+                Ok(()) => {}
+                Err(Broken::By(Side::Downstream)) if !up_done => broken.set(Some(Broken::By(Side::Downstream))),
+                Err(_) => return Poll::Ready(broken.get().map_or(result, Err)),
             }
             // The other direction has had its turn, and has to learn that it is alone now.
             cx.waker().wake_by_ref();
         }
-        if up_done && down_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if up_done && down_done { Poll::Ready(broken.get().map_or(Ok(()), Err)) } else { Poll::Pending }
     })
     .await
 }
@@ -208,6 +225,8 @@ struct Way<'a> {
     spoken: &'a Cell<u64>,
     /// One side has said its last word.
     ended: &'a Cell<bool>,
+    /// One side takes nothing any more: what it had said is not the whole.
+    broken: &'a Cell<Option<Broken>>,
     /// Who speaks.
     from: Side,
     /// Of a WebSocket: what has been written of this direction.
@@ -280,15 +299,19 @@ impl Inlet<'_, '_> {
             Pace::Large => LARGE,
             // A pipe is held only while there is something in it.
             Pace::Bulk(_) => match worker.pipes.take() {
-                Ok(pipe) => {
-                    return match reader.poll_splice(cx, &pipe, u64::MAX) {
-                        Poll::Ready(read) => Poll::Ready(read.map(|count| Said::Piped(pipe, count))),
-                        Poll::Pending => {
-                            worker.pipes.keep(pipe);
-                            Poll::Pending
-                        }
-                    };
-                }
+                Ok(pipe) => match reader.poll_splice(cx, &pipe, u64::MAX) {
+                    // Before an urgent byte (tcp(7), MSG_OOB) the kernel takes a stream that has ended for one that is empty:
+                    // only who reads is told that it is.
+                    Poll::Ready(Ok(0)) => {
+                        worker.pipes.keep(pipe);
+                        LARGE
+                    }
+                    Poll::Ready(read) => return Poll::Ready(read.map(|count| Said::Piped(pipe, count))),
+                    Poll::Pending => {
+                        worker.pipes.keep(pipe);
+                        return Poll::Pending;
+                    }
+                },
                 // Descriptors are short: it goes without.
                 Err(_) => LARGE,
             },
@@ -340,8 +363,8 @@ impl Way<'_> {
             let said = self.wait(&mut from, timer, pace).await?;
             let count = said.length();
             if count == 0 {
-                if let Said::Piped(pipe, _) = said {
-                    self.worker.pipes.keep(pipe);
+                if self.broken.get().is_some() {
+                    return Ok(());
                 }
                 self.ended.set(true);
                 // The other side may have gone already, which ends the tunnel as well.

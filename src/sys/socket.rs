@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -63,6 +63,14 @@ pub fn take(socket: &impl AsFd, mut into: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes given to a connection's kernel that the other side has not acknowledged; 0 where it is gone.
+pub fn unacknowledged(socket: &impl AsRawFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int (tcp(7), SIOCOUTQ), and the descriptor is open as long as it is borrowed.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if done == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
 /// Makes closing this socket a reset: the peer must not take what it got for the whole.

@@ -118,6 +118,29 @@ fn much_passes_both_ways_intact() {
     }
 }
 
+/// An urgent byte is no part of the stream, and what comes behind it is.
+#[test]
+fn what_follows_an_urgent_byte_is_not_lost() {
+    let _turn = among_others();
+    const MOST: u64 = 16 << 20;
+    const REST: u64 = 50_000;
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = raw::serve(move |mut stream| {
+        let _ = tell.send(take_pattern(&mut stream, 0));
+    });
+    let (reeve, port) = farm("urgent", &[("one", server)], "");
+    for _ in 0..5 {
+        let mut client = connect(&port);
+        send_pattern(&mut client, 0, MOST).expect("sent");
+        socket2::SockRef::from(&client).send_out_of_band(b"!").expect("sent");
+        send_pattern(&mut client, MOST, REST).expect("sent");
+        client.shutdown(Shutdown::Write).expect("an end");
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)).expect("its word"), MOST + REST);
+    }
+    let lines = until("a line each", || Some(reeve.log()).filter(|lines| lines.len() == 5));
+    assert!(lines.iter().all(|line| line["failure"].is_null()), "{lines:?}");
+}
+
 /// Reads to the end; how many bytes came, all of which have to be the pattern's.
 fn take_pattern(stream: &mut TcpStream, offset: u64) -> u64 {
     let (mut bytes, mut count) = (vec![0; 64 << 10], 0);
@@ -282,6 +305,28 @@ fn a_reset_is_passed_on_as_a_reset() {
     // Each worker writes its own.
     said.sort_unstable();
     assert_eq!(said, [(Some("client-gone"), Some("client")), (Some("server-closed"), Some("server"))]);
+}
+
+/// Who closes while it is still being sent to resets the connection; what it said before that is heard all the same.
+#[test]
+fn the_last_words_before_a_reset_are_heard() {
+    let _turn = among_others();
+    let (address, connections) = raw::accepting();
+    let (reeve, port) = farm("last-words", &[("one", address)], "");
+    const ROUNDS: usize = 20;
+    for _ in 0..ROUNDS {
+        let mut client = connect(&port);
+        let mut server = connections.recv_timeout(Duration::from_secs(20)).expect("a connection");
+        let mut sending = client.try_clone().expect("the same connection");
+        let upload = std::thread::spawn(move || send_pattern(&mut sending, 0, 50_000_000).is_err());
+        raw::exactly(&mut server, 100_000);
+        server.write_all(b"552 too much\r\n").expect("sent");
+        drop(server);
+        assert!(upload.join().expect("a thread"), "it is told by a reset that not all of it was taken");
+        assert_eq!(raw::line(&mut client), "552 too much\r\n");
+    }
+    let lines = until("a line each", || Some(reeve.log()).filter(|lines| lines.len() == ROUNDS));
+    assert!(lines.iter().all(|line| line["failure"] == "server-closed" && line["bytes_out"] == 14), "{lines:?}");
 }
 
 #[test]
