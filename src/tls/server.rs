@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 
 use super::tickets::{Policy, Ticketer};
 use super::{certificates, pem, provider, versions};
@@ -52,11 +52,33 @@ pub fn build(
     // For clients of TLS 1.2 that take no tickets. A session of a listener is of no use on another one.
     config.session_storage = match before {
         Some((before, same)) if same == policy => before.session_storage.clone(),
-        _ => ServerSessionMemoryCache::new(Limits::TLS_SESSIONS),
+        _ => Arc::new(Sessions(ServerSessionMemoryCache::new(Limits::TLS_SESSIONS))),
     };
     // Data before the end of the handshake can be sent again by anybody (RFC 8446 §8).
     config.max_early_data_size = 0;
     Some((config, policy))
+}
+
+/// Sessions by their ids. Each has its client's whole chain of certificates: a long one shakes hands anew, as with tickets.
+#[derive(Debug)]
+struct Sessions(Arc<ServerSessionMemoryCache>);
+
+impl StoresServerSessions for Sessions {
+    fn put(&self, id: Vec<u8>, session: Vec<u8>) -> bool {
+        session.len() <= Limits::TLS_TICKET && self.0.put(id, session)
+    }
+
+    fn get(&self, id: &[u8]) -> Option<Vec<u8>> {
+        self.0.get(id)
+    }
+
+    fn take(&self, id: &[u8]) -> Option<Vec<u8>> {
+        self.0.take(id)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.0.can_cache()
+    }
 }
 
 /// Who of the clients is let in, and the mark of that policy: a session never passes from one to another.
@@ -80,4 +102,20 @@ fn clients(tls: &ListenerTls, listener: &str) -> Result<(Arc<dyn ClientCertVerif
         verifier = builder.build().map_err(|error| pem::fault("R0131", file, format!("cannot be used: {error}")))?;
     }
     Ok((verifier, Policy::of(policy.finish().as_ref())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_have_a_size() {
+        let sessions = Sessions(ServerSessionMemoryCache::new(10));
+        assert!(
+            sessions.put(vec![1], vec![0; Limits::TLS_TICKET])
+                && !sessions.put(vec![2], vec![0; Limits::TLS_TICKET + 1])
+        );
+        assert!(sessions.get(&[1]).is_some() && sessions.get(&[2]).is_none());
+        assert!(sessions.take(&[1]).is_some() && sessions.get(&[1]).is_none());
+    }
 }
