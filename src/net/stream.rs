@@ -173,15 +173,20 @@ impl Reader<'_> {
 
     /// Moves at most `most` bytes into an empty pipe; 0 is the end. Only a plain connection can.
     pub fn splice(&self, pipe: &Pipe, most: u64) -> impl Future<Output = io::Result<usize>> + Unpin {
-        poll_fn(move |cx| self.poll_splice(cx, pipe, most))
+        poll_fn(move |cx| self.poll_splice(cx, pipe, most, false))
     }
 
-    pub fn poll_splice(&self, cx: &mut Context<'_>, pipe: &Pipe, most: u64) -> Poll<io::Result<usize>> {
+    /// As [`Reader::splice`]. `or_mark`: 0 also where an urgent byte comes next, which the kernel moves nowhere: a read skips it.
+    pub fn poll_splice(&self, cx: &mut Context<'_>, pipe: &Pipe, most: u64, or_mark: bool) -> Poll<io::Result<usize>> {
         let Half::Plain(half) = &self.half else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
         let tcp: &TcpStream = half.as_ref();
         loop {
             ready!(tcp.poll_read_ready(cx))?;
-            match tcp.try_io(Interest::READABLE, || pipe.fill(tcp, most)) {
+            let fill = || match pipe.fill(tcp, most) {
+                Err(error) if or_mark && error.kind() == io::ErrorKind::WouldBlock && socket::is_at_mark(tcp) => Ok(0),
+                result => result,
+            };
+            match tcp.try_io(Interest::READABLE, fill) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }

@@ -220,8 +220,8 @@ fn builder() -> Builder {
         .initial_window_size(Limits::STREAM_WINDOW)
         // Room for all of its streams: whoever does not read holds nobody else up.
         .initial_connection_window_size(Limits::STREAMS * Limits::STREAM_WINDOW)
-        // Streams that were given up may still be heard of, and the crate resets those that it has forgotten. It counts over the
-        // whole life of a connection; `net::flood` has its own measure, of time.
+        // Streams that were given up may still be heard of, and the crate resets those that it has forgotten. Over the whole life
+        // of a connection there may be many: `net::flood` counts what is the server's fault, by time.
         .max_concurrent_reset_streams(10 * Limits::STREAMS as usize)
         .max_local_error_reset_streams(None)
         .data_frame_budget(Limits::FRAME_BUDGET)

@@ -177,15 +177,16 @@ impl Session<'_> {
         };
         let joined = tunnel::join(self.worker, self.connection, &lease, client, server, limits, None, &moved).await;
         let Err(broken) = joined else { return Ok(()) };
+        let ending = Ending::from(broken);
+        if ending.reset {
+            // What has come is not the whole, on either side.
+            server_writer.reset_on_close();
+            writer.reset_on_close();
+        }
         match broken {
             Broken::By(Side::Upstream) => tunnel::delivered(writer, &self.connection.timer).await,
             Broken::By(Side::Downstream) => tunnel::delivered(&server_writer, &timer).await,
             _ => {}
-        }
-        let ending = Ending::from(broken);
-        if ending.reset {
-            // What has come is not the whole, on this side either.
-            server_writer.reset_on_close();
         }
         Err(ending)
     }

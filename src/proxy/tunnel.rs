@@ -81,6 +81,15 @@ pub async fn run(
     let add = |cell: &Cell<u64>, count: u64| cell.set(cell.get() + count);
     let moved = |side, count| add(if side == Side::Downstream { &progress.body_in } else { &progress.body_out }, count);
     let joined = join(worker, client.connection, lease, up, down, limits, Some(&frames), &moved).await;
+    if joined == Err(Broken::By(Side::Upstream)) {
+        // What it said last is on its way: to cut the client off now would take it back.
+        if let ToClient::Http2(respond) = &mut client.to
+            && let Some(stream) = respond.rest()
+        {
+            let _ = stream.send_data(Bytes::new(), true);
+        }
+        return Ok(After::Linger);
+    }
     if matches!(joined, Err(Broken::Drained | Broken::Cut)) {
         if frames.up.borrow().is_between() {
             // As much as can still be said; whoever does not hear it sees the end.
@@ -198,7 +207,7 @@ pub async fn join(
             match result {
                 Ok(()) => {}
                 Err(Broken::By(Side::Upstream)) if !down_done => broken.set(Some(Broken::By(Side::Upstream))),
-                Err(_) => return Poll::Ready(result),
+                Err(_) => return Poll::Ready(broken.get().map_or(result, Err)),
             }
         }
         if !down_done && let Poll::Ready(result) = down.as_mut().poll(cx) {
@@ -299,9 +308,9 @@ impl Inlet<'_, '_> {
             Pace::Large => LARGE,
             // A pipe is held only while there is something in it.
             Pace::Bulk(_) => match worker.pipes.take() {
-                Ok(pipe) => match reader.poll_splice(cx, &pipe, u64::MAX) {
-                    // Before an urgent byte (tcp(7), MSG_OOB) the kernel takes a stream that has ended for one that is empty:
-                    // only who reads is told that it is.
+                Ok(pipe) => match reader.poll_splice(cx, &pipe, u64::MAX, true) {
+                    // Before an urgent byte (tcp(7), MSG_OOB) the kernel splices nothing, and takes a stream that has ended for
+                    // one that is empty: it is read.
                     Poll::Ready(Ok(0)) => {
                         worker.pipes.keep(pipe);
                         LARGE

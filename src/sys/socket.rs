@@ -67,10 +67,31 @@ pub fn take(socket: &impl AsFd, mut into: &mut [u8]) -> io::Result<()> {
 
 /// Bytes given to a connection's kernel that the other side has not acknowledged; 0 where it is gone.
 pub fn unacknowledged(socket: &impl AsRawFd) -> usize {
-    let mut count: libc::c_int = 0;
-    // SAFETY: the kernel writes one int (tcp(7), SIOCOUTQ), and the descriptor is open as long as it is borrowed.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
-    if done == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+    // Of a connection that is gone the kernel still says what was on its way. The state is the first byte of what it tells of
+    // a connection.
+    const CLOSED: u8 = 7;
+    let (mut state, mut size) = (CLOSED, 1);
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: the kernel writes no more than the one byte that it is told of, and the descriptor is open while it is borrowed.
+    let told = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut state).cast(), &raw mut size) };
+    if told != 0 || state == CLOSED {
+        return 0;
+    }
+    asked(socket, libc::TIOCOUTQ)
+}
+
+/// Whether an urgent byte is what comes next (tcp(7), SIOCATMARK).
+pub fn is_at_mark(socket: &impl AsRawFd) -> bool {
+    const SIOCATMARK: libc::c_ulong = 0x8905;
+    asked(socket, SIOCATMARK) != 0
+}
+
+/// A number that the kernel has of a socket; 0 where it has none.
+fn asked(socket: &impl AsRawFd, what: libc::c_ulong) -> usize {
+    let mut number: libc::c_int = 0;
+    // SAFETY: what is asked for writes one int, and the descriptor is open while it is borrowed.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut number) };
+    if done == 0 { usize::try_from(number).unwrap_or(0) } else { 0 }
 }
 
 /// Makes closing this socket a reset: the peer must not take what it got for the whole.

@@ -123,7 +123,7 @@ fn much_passes_both_ways_intact() {
 fn what_follows_an_urgent_byte_is_not_lost() {
     let _turn = among_others();
     const MOST: u64 = 16 << 20;
-    const REST: u64 = 50_000;
+    const REST: u64 = 16 << 20;
     let (tell, told) = std::sync::mpsc::channel();
     let server = raw::serve(move |mut stream| {
         let _ = tell.send(take_pattern(&mut stream, 0));

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use h2::RecvStream;
 use h2::client::ResponseFuture;
@@ -18,6 +19,9 @@ use super::{
 use crate::wire::http1::request::Version;
 use crate::wire::http1::response::ResponseHead;
 use crate::wire::http2;
+
+/// How long the end of an answer without a body may take.
+const ITS_END: Duration = Duration::from_secs(1);
 
 /// An answer in HTTP/2: first its heads, then its body.
 pub struct Answer {
@@ -78,7 +82,20 @@ pub(super) async fn receive_fields(r: &mut Receive<'_, '_, '_, '_>) -> Result<Re
         ToClient::Http2(respond) => send_fields(respond, &mut begun, all_here, r.timer, limit).await,
     }
     .map_err(downstream)?;
+    if !ends && all_here {
+        ended(r).await;
+    }
     if all_here { Ok(done(r, begun, &buffer)) } else { finish(r, begun, buffer).await }
+}
+
+/// Hears the end of a stream that has no body, where it comes in a frame of its own: to drop it would reset it, and servers count
+/// resets.
+async fn ended(r: &mut Receive<'_, '_, '_, '_>) {
+    if let FromServer::Http2(answer) = &mut r.from
+        && let Some(body) = &mut answer.body
+    {
+        let _ = r.timer.wait(ITS_END, poll_fn(|cx| body.poll_data(cx))).await;
+    }
 }
 
 fn head_of<'a>(
