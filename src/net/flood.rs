@@ -272,9 +272,14 @@ mod tests {
             assert_eq!(watch.flood(), flood);
         }
         // What comes for a stream that was just given up is nobody's fault; of a client it is.
-        let mut watch = Watch::new(Side::Client, Instant::now());
-        (0..1000).for_each(|_| watch.sent(&reset(5)));
-        assert_eq!(watch.flood(), None);
+        for (side, flood) in [(Side::Client, None), (Side::Server, Some(Flood::Errors))] {
+            let mut watch = Watch::new(side, Instant::now());
+            if side == Side::Client {
+                watch.sent(PREFACE);
+            }
+            (0..1000).for_each(|_| watch.sent(&reset(5)));
+            assert_eq!(watch.flood(), flood);
+        }
     }
 
     #[test]

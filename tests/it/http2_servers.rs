@@ -121,6 +121,8 @@ fn what_has_no_body_ends_with_its_head() {
     }
     let session = Session::connect(&reeve.address());
     assert_eq!(session.get("/empty/204").expect("an answer").status, 204);
+    assert_eq!(client.request("HEAD", "/empty/200", &[]).expect("an answer").status, 200);
+    assert_eq!(origin.resets(), 0, "servers count them");
 }
 
 #[test]

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 
@@ -12,6 +13,7 @@ class Failed(Exception):
 
 
 RUNNING = []
+KILLED = "did not end within 3 s and was killed"
 
 
 class Process:
@@ -55,7 +57,7 @@ class Process:
             try:
                 self.child.wait(3)
             except subprocess.TimeoutExpired:
-                pass
+                print(f"{self.name} {KILLED}", file=sys.stderr, flush=True)
         try:
             # It leads a group of its own: this reaches its workers and nothing else.
             os.killpg(self.child.pid, signal.SIGKILL)

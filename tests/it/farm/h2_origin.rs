@@ -37,6 +37,7 @@ struct Shared {
     open: AtomicUsize,
     requests: AtomicUsize,
     refused: AtomicUsize,
+    resets: AtomicUsize,
 }
 
 impl H2Origin {
@@ -76,6 +77,11 @@ impl H2Origin {
     /// Connections that are open now.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Streams of `/empty` that were reset before their end.
+    pub fn resets(&self) -> usize {
+        self.shared.resets.load(Ordering::SeqCst)
     }
 
     pub fn requests(&self) -> usize {
@@ -176,8 +182,14 @@ async fn serve(
         "empty" => {
             let head = ok().status(rest.parse::<u16>().unwrap_or(204)).body(()).expect("a head");
             let mut stream = respond.send_response(head, false)?;
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            stream.send_data(Bytes::new(), true)
+            let later = tokio::time::sleep(std::time::Duration::from_millis(20));
+            tokio::select! {
+                _ = std::future::poll_fn(|cx| stream.poll_reset(cx)) => {
+                    shared.resets.fetch_add(1, Ordering::SeqCst);
+                    Ok(())
+                }
+                () = later => stream.send_data(Bytes::new(), true),
+            }
         }
         "ticks" => {
             let mut stream = respond.send_response(ok().body(()).expect("a head"), false)?;
